@@ -1,0 +1,216 @@
+"""Campaigns and creatives: immutable values; a change replaces the value.
+
+`Campaign` is also the format of ``config/campaigns.json`` and ``rtb campaigns import``: amounts there are in currency
+units, converted once by the properties. A targeting key left out means "everyone".
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+from msgspec import Meta, Struct
+
+from rtb.domain import money
+from rtb.errors import InvalidCampaign
+
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Amount = Annotated[float, Meta(ge=0)]
+Chance = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Status(StrEnum):
+    """Whether a campaign may bid at all."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    ENDED = "ended"
+
+
+class Pricing(StrEnum):
+    """What the advertiser pays for: a thousand impressions, a click, a conversion."""
+
+    CPM = "cpm"
+    CPC = "cpc"
+    CPA = "cpa"
+
+
+class Media(StrEnum):
+    """The four kinds of an imp's media [OpenRTB 2.6 3.2.4]."""
+
+    BANNER = "banner"
+    VIDEO = "video"
+    AUDIO = "audio"
+    NATIVE = "native"
+
+
+class Value(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
+    """Base of the catalogue's values."""
+
+
+class Circle(Value):
+    """A geo circle: degrees, radius in km."""
+
+    lat: Annotated[float, Meta(ge=-90, le=90)]
+    lon: Annotated[float, Meta(ge=-180, le=180)]
+    radius: Annotated[float, Meta(gt=0, le=20_040)] = 10.0
+
+
+class FrequencyCap(Value):
+    """At most `count` impressions to one user in `seconds`."""
+
+    count: Annotated[int, Meta(ge=1)]
+    seconds: Annotated[int, Meta(ge=1)] = 86_400
+
+
+class Targeting(Value):
+    """Who sees it; keys are ANDed, values of one key ORed, and an empty key means everyone.
+
+    interests and segments match the request's keywords and data segments and the user's profile; country is ISO-3166-1
+    alpha-3 as in device.geo; domain is the site's or app's domain or the app's bundle; site_cat its IAB categories;
+    hours are hours of the week in the campaign's time zone, 0 = Monday 00:00 to 167.
+    """
+
+    interests: tuple[str, ...] = ()
+    segments: tuple[str, ...] = ()
+    geo: tuple[Circle, ...] = ()
+    country: tuple[str, ...] = ()
+    region: tuple[str, ...] = ()
+    city: tuple[str, ...] = ()
+    devicetype: tuple[int, ...] = ()
+    os: tuple[str, ...] = ()
+    language: tuple[str, ...] = ()
+    domain: tuple[str, ...] = ()
+    domain_exclude: tuple[str, ...] = ()
+    site_cat: tuple[str, ...] = ()
+    site_cat_exclude: tuple[str, ...] = ()
+    hours: tuple[Annotated[int, Meta(ge=0, le=167)], ...] = ()
+
+
+class Creative(Value):
+    """One ad: its media, size in DIPS (0 = fits any), `dur` in seconds, and the markup or what to make it from."""
+
+    id: Name
+    media: Media = Media.BANNER
+    w: Annotated[int, Meta(ge=0)] = 0
+    h: Annotated[int, Meta(ge=0)] = 0
+    dur: Annotated[int, Meta(ge=0)] = 0
+    mime: str = ""
+    protocol: int = 0
+    api: int = 0
+    attr: tuple[int, ...] = ()
+    btype: int = 0
+    language: str = ""
+    secure: bool = True
+    adm: str = ""
+    image_url: str = ""
+    landing_page: str = ""
+
+
+class Campaign(Value):
+    """A house campaign: `bid` is CPM, per click or per conversion by `pricing`; amounts in currency units.
+
+    `version` grows by one with every change; the repository refuses an older one.
+    """
+
+    id: Name
+    advertiser: Name
+    creatives: Annotated[tuple[Creative, ...], Meta(min_length=1)]
+    name: str = ""
+    adomain: tuple[str, ...] = ()
+    cat: tuple[str, ...] = ()
+    cattax: int = 1
+    status: Status = Status.ACTIVE
+    pricing: Pricing = Pricing.CPM
+    bid: Amount = 0.0
+    pctr: Chance = 0.001
+    pcvr: Chance = 0.01
+    daily_budget: Amount | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+    timezone: str = "UTC"
+    frequency_cap: FrequencyCap | None = None
+    deals: tuple[str, ...] = ()
+    targeting: Targeting = Targeting()
+    version: int = 1
+
+    @property
+    def bid_micros(self) -> int:
+        """The auction price (eCPM) in CPM micros: the bid itself, or what it is worth in a thousand impressions."""
+        if self.pricing is Pricing.CPM:
+            return money.to_micros(self.bid)
+        chance = self.pctr if self.pricing is Pricing.CPC else self.pctr * self.pcvr
+        return money.to_micros(self.bid * chance * 1000)
+
+    @property
+    def daily_budget_nanos(self) -> int | None:
+        """The budget of one day in the campaign's time zone, in nanos; None is without limit."""
+        return None if self.daily_budget is None else money.unit_nanos(self.daily_budget)
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone that budget days and hours are counted in."""
+        return ZoneInfo(self.timezone)
+
+
+_decoder = msgspec.json.Decoder(Campaign)
+_encoder = msgspec.json.Encoder()
+
+
+def decode(data: bytes) -> Campaign:
+    """A campaign from its JSON.
+
+    Raises:
+        InvalidCampaign: names the field and what is wrong with it.
+    """
+    try:
+        campaign = _decoder.decode(data)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise InvalidCampaign(_reason(error)) from None
+    return validated(campaign)
+
+
+def convert(obj: Any) -> Campaign:
+    """A campaign from decoded JSON; raises as `decode` does."""
+    try:
+        campaign = msgspec.convert(obj, Campaign)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        name = obj.get("id") if isinstance(obj, dict) else None
+        raise InvalidCampaign(f"campaign {name!r}: {_reason(error)}") from None
+    return validated(campaign)
+
+
+def encode(campaign: Campaign) -> bytes:
+    """The JSON of a campaign, defaults left out."""
+    return _encoder.encode(campaign)
+
+
+def validated(campaign: Campaign) -> Campaign:
+    """The same campaign, when its amounts, time zone and dates make sense.
+
+    Raises:
+        InvalidCampaign: names the campaign and the field.
+    """
+    try:
+        if campaign.bid_micros <= 0:
+            raise ValueError("bid: the auction price is 0; raise bid (or pctr, pcvr)")
+        _ = campaign.daily_budget_nanos
+        _ = campaign.zone
+        if (campaign.start and campaign.start.tzinfo is None) or (campaign.end and campaign.end.tzinfo is None):
+            raise ValueError("start, end: give a UTC offset, as in 2026-12-01T00:00:00+09:00")
+        if campaign.start and campaign.end and campaign.end <= campaign.start:
+            raise ValueError("end: must be after start")
+        if len({creative.id for creative in campaign.creatives}) < len(campaign.creatives):
+            raise ValueError("creatives: two have the same id")
+    except (ValueError, ZoneInfoNotFoundError) as error:
+        raise InvalidCampaign(f"campaign {campaign.id!r}: {_reason(error)}") from None
+    return campaign
+
+
+def _reason(error: Exception) -> str:
+    what, _, where = " ".join(str(error).strip("'").split()).partition(" - at `$")
+    where = where.rstrip("`").lstrip(".")
+    return f"{where}: {what[:1].lower()}{what[1:]}" if where else what

@@ -1,0 +1,213 @@
+"""The facts of a bid request that targeting reads, normalised once: a Context a request and a Placement an imp.
+
+Names are lower case, categories carry their parent (IAB3-1 also counts as IAB3), the order of tuples is the request's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from rtb.domain import money
+from rtb.domain.campaign import Media
+from rtb.domain.profile import Profile
+from rtb.openrtb import BidRequest, Content, Imp
+
+NO_COUNTS: Mapping[str, int] = {}
+
+
+class Context(Struct, gc=False, kw_only=True):
+    """What holds for every imp of a request.
+
+    `now` is Unix seconds. `frequency` counts the user's impressions a campaign id, in that campaign's own window.
+    `cat_blocked` is bcat, `cat_allowed` acat (None = no restriction), both in taxonomy `cattax`.
+    """
+
+    now: float = 0.0
+    country: str = ""
+    region: str = ""
+    city: str = ""
+    lat: float | None = None
+    lon: float | None = None
+    devicetype: int = 0
+    os: str = ""
+    language: str = ""
+    domains: tuple[str, ...] = ()
+    site_cats: tuple[str, ...] = ()
+    interests: tuple[str, ...] = ()
+    segments: tuple[str, ...] = ()
+    user_id: str = ""
+    frequency: Mapping[str, int] = NO_COUNTS
+    cat_blocked: tuple[str, ...] = ()
+    cat_allowed: tuple[str, ...] | None = None
+    cattax: int = 1
+    adv_blocked: tuple[str, ...] = ()
+    seat_allowed: tuple[str, ...] | None = None
+    seat_blocked: tuple[str, ...] = ()
+    language_allowed: tuple[str, ...] | None = None
+
+
+class Offer(Struct, gc=False, kw_only=True):
+    """One media an imp is offered as. `sizes` are (w, h) in DIPS, empty when any size will do; durations in seconds."""
+
+    media: Media
+    sizes: tuple[tuple[int, int], ...] = ()
+    attr_blocked: tuple[int, ...] = ()
+    type_blocked: tuple[int, ...] = ()
+    mimes: tuple[str, ...] = ()
+    protocols: tuple[int, ...] = ()
+    api: tuple[int, ...] | None = None
+    mindur: int = 0
+    maxdur: int = 0
+    durations: tuple[int, ...] = ()
+
+
+class Placement(Struct, gc=False, kw_only=True):
+    """What one imp adds: its offers, floor in CPM micros of the exchange currency, deals on the table."""
+
+    impid: str = ""
+    offers: tuple[Offer, ...] = ()
+    floor_micros: int = 0
+    secure: bool = False
+    deals: tuple[str, ...] = ()
+    private: bool = False
+
+
+def context(
+    request: BidRequest,
+    profile: Profile | None = None,
+    frequency: Mapping[str, int] = NO_COUNTS,
+    *,
+    now: float = 0.0,
+) -> Context:
+    """The facts of a request, with what the profile adds to its interests and segments."""
+    facts = Context(now=now, frequency=frequency)
+    device = request.device
+    geo = None
+    if device is not None:
+        geo = device.geo
+        facts.devicetype = device.devicetype or 0
+        if device.os:
+            facts.os = device.os.lower()
+        language = device.language or device.langb
+        if language:
+            facts.language = language[:2].lower()
+    user = request.user
+    if user is not None:
+        geo = geo or user.geo
+        facts.user_id = user.id or user.buyeruid or ""
+        if user.keywords or user.kwarray:
+            facts.interests = _words(user.keywords) + tuple(word.lower() for word in user.kwarray or ())
+        if user.data:
+            facts.segments = tuple(s.id for data in user.data for s in data.segment or () if s.id)
+    if geo is not None:
+        facts.country = (geo.country or "").upper()
+        facts.region = (geo.region or "").lower()
+        facts.city = (geo.city or "").lower()
+        if geo.lat is not None and geo.lon is not None and abs(geo.lat) <= 90 and abs(geo.lon) <= 180:
+            facts.lat, facts.lon = geo.lat, geo.lon
+    _venue(request, facts)
+    if profile is not None:
+        facts.interests += profile.interests
+        facts.segments += profile.segments
+    if request.bcat:
+        facts.cat_blocked = tuple(request.bcat)
+    if request.acat is not None:
+        facts.cat_allowed = tuple(request.acat)
+    if request.cattax is not None:
+        facts.cattax = request.cattax
+    if request.badv:
+        facts.adv_blocked = tuple(domain.lower() for domain in request.badv)
+    if request.wseat:
+        facts.seat_allowed = tuple(request.wseat)
+    if request.bseat:
+        facts.seat_blocked = tuple(request.bseat)
+    allowed = request.wlang or request.wlangb
+    if allowed:
+        facts.language_allowed = tuple(code[:2].lower() for code in allowed)
+    return facts
+
+
+def _venue(request: BidRequest, facts: Context) -> None:
+    """Site, app or screen: its domains and categories."""
+    content: Content | None
+    site, app, dooh = request.site, request.app, request.dooh
+    if site is not None:
+        facts.domains = (site.domain.lower(),) if site.domain else ()
+        cats, content = (site.cat or []) + (site.sectioncat or []) + (site.pagecat or []), site.content
+    elif app is not None:
+        facts.domains = tuple(name.lower() for name in (app.domain, app.bundle) if name)
+        cats, content = (app.cat or []) + (app.sectioncat or []) + (app.pagecat or []), app.content
+    elif dooh is not None:
+        facts.domains = (dooh.domain.lower(),) if dooh.domain else ()
+        cats, content = [], dooh.content
+    else:
+        return
+    if content is not None and content.cat:
+        cats = cats + content.cat
+    if cats:
+        facts.site_cats = with_parents(cats)
+
+
+def placement(imp: Imp, rates: money.Rates) -> Placement:
+    """The facts of an imp.
+
+    Raises:
+        KeyError: its floor is in a currency without a rate.
+    """
+    offers = []
+    if imp.banner is not None:
+        banner = imp.banner
+        sizes = [(f.w, f.h) for f in banner.format or () if f.w and f.h]
+        if not sizes and banner.w and banner.h:
+            sizes = [(banner.w, banner.h)]
+        offers.append(
+            Offer(
+                media=Media.BANNER,
+                sizes=tuple(sizes),
+                attr_blocked=tuple(banner.battr or ()),
+                type_blocked=tuple(banner.btype or ()),
+                api=None if banner.api is None else tuple(banner.api),
+                mimes=tuple(banner.mimes or ()),
+            )
+        )
+    for media, stream in ((Media.VIDEO, imp.video), (Media.AUDIO, imp.audio)):
+        if stream is not None:
+            offers.append(
+                Offer(
+                    media=media,
+                    attr_blocked=tuple(stream.battr or ()),
+                    mimes=tuple(stream.mimes or ()),
+                    protocols=tuple(stream.protocols or ()),
+                    api=None if stream.api is None else tuple(stream.api),
+                    mindur=stream.minduration or 0,
+                    maxdur=stream.maxduration or 0,
+                    durations=tuple(stream.rqddurs or ()),
+                )
+            )
+    if imp.native is not None:
+        offers.append(Offer(media=Media.NATIVE, attr_blocked=tuple(imp.native.battr or ())))
+    facts = Placement(impid=imp.id or "", offers=tuple(offers), secure=imp.secure == 1)
+    if imp.bidfloor:
+        facts.floor_micros = rates.inward_micros(money.to_micros(imp.bidfloor), imp.bidfloorcur or "USD")
+    if imp.pmp is not None:
+        facts.private = imp.pmp.private_auction == 1
+        facts.deals = tuple(deal.id for deal in imp.pmp.deals or () if deal.id)
+    return facts
+
+
+def with_parents(cats: list[str]) -> tuple[str, ...]:
+    """The categories and the tier-1 parents of the dashed ones, each once: IAB3-1 gives IAB3-1 and IAB3."""
+    found = dict.fromkeys(cats)
+    for cat in cats:
+        if "-" in cat:
+            found.setdefault(cat.partition("-")[0])
+    return tuple(found)
+
+
+def _words(keywords: str | list[str] | None) -> tuple[str, ...]:
+    if not keywords:
+        return ()
+    words = keywords.split(",") if isinstance(keywords, str) else keywords
+    return tuple(word.strip().lower() for word in words)

@@ -1,0 +1,67 @@
+"""Every error that rtb raises on purpose.
+
+    RtbError
+    ├── ConfigError        a setting is unknown, missing or out of range; names file and key
+    ├── BadRequest         a bid request breaks OpenRTB (answered with HTTP 400); names the field
+    │   └── TooLarge       ... by its size (HTTP 413)
+    ├── Malformed          a message on a queue cannot be understood; it is dead-lettered with this reason
+    ├── InvalidCampaign    a campaign definition is wrong; names campaign and field
+    ├── NotFound           a command names a campaign that does not exist
+    ├── BidderError        a bidder could not answer
+    ├── BrokerError        the broker refused or is away
+    │   └── Unroutable     a mandatory message matched no queue
+    ├── StoreError         the repository or the state store refused or is away
+    └── AdminError         no daemon answers on the admin socket, or it refused the command
+
+Each message is one line that says what broke and what to do about it. A no-bid is a value, never an error.
+"""
+
+from __future__ import annotations
+
+
+class RtbError(Exception):
+    """Base of all of them: catch it at a process edge and print one line."""
+
+
+class ConfigError(RtbError):
+    """A setting is unknown, missing, of the wrong type or out of range."""
+
+
+class BadRequest(RtbError):
+    """A bid request breaks OpenRTB; the message names the field, as in ``imp[0].banner.w: ...``."""
+
+
+class TooLarge(BadRequest):
+    """A body or a nesting depth is over its limit."""
+
+
+class Malformed(RtbError):
+    """A queue message is not JSON, of an unknown type, or does not fit its schema."""
+
+
+class InvalidCampaign(RtbError):
+    """A campaign definition is wrong; the message names the campaign and the field."""
+
+
+class NotFound(RtbError):
+    """What a command names does not exist."""
+
+
+class BidderError(RtbError):
+    """A bidder failed; the auction goes on without it."""
+
+
+class BrokerError(RtbError):
+    """The broker refused an operation or cannot be reached."""
+
+
+class Unroutable(BrokerError):
+    """A mandatory message matched no queue (AMQP basic.return 312)."""
+
+
+class StoreError(RtbError):
+    """The repository or the state store refused an operation or cannot be reached."""
+
+
+class AdminError(RtbError):
+    """No daemon answers on the admin socket, or it refused the command."""
