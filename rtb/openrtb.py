@@ -553,7 +553,8 @@ class BidRequest(Wire):
     @property
     def wants_nbr(self) -> bool:
         """Whether ``ext.rtb.nbr = 1`` asks for a 200 with `nbr` in place of an empty 204."""
-        return bool(self.ext) and _read(_RequestExt, self.ext).rtb.nbr == 1
+        asked = _read(_RequestExt, self.ext).rtb
+        return asked is not None and asked.nbr == 1
 
 
 class Bid(Wire, kw_only=True):
@@ -622,12 +623,12 @@ class _SourceExt(Wire):
     schain: SupplyChain | None = None
 
 
-class _RtbExt(Wire, frozen=True):
+class _RtbExt(Wire):
     nbr: int | None = None
 
 
 class _RequestExt(Wire):
-    rtb: _RtbExt = _RtbExt()
+    rtb: _RtbExt | None = None
 
 
 _decoders: dict[type[Wire], msgspec.json.Decoder[Any]] = {

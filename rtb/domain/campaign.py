@@ -51,7 +51,7 @@ class Value(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fi
     """Base of the catalogue's values."""
 
 
-class Circle(Value):
+class Circle(Value, frozen=True):
     """A geo circle: degrees, radius in km."""
 
     lat: Annotated[float, Meta(ge=-90, le=90)]
@@ -59,14 +59,14 @@ class Circle(Value):
     radius: Annotated[float, Meta(gt=0, le=20_040)] = 10.0
 
 
-class FrequencyCap(Value):
+class FrequencyCap(Value, frozen=True):
     """At most `count` impressions to one user in `seconds`."""
 
     count: Annotated[int, Meta(ge=1)]
     seconds: Annotated[int, Meta(ge=1)] = 86_400
 
 
-class Targeting(Value):
+class Targeting(Value, frozen=True):
     """Who sees it; keys are ANDed, values of one key ORed, and an empty key means everyone.
 
     interests and segments match the request's keywords and data segments and the user's profile; country is ISO-3166-1
@@ -90,7 +90,7 @@ class Targeting(Value):
     hours: tuple[Annotated[int, Meta(ge=0, le=167)], ...] = ()
 
 
-class Creative(Value):
+class Creative(Value, frozen=True):
     """One ad: its media, size in DIPS (0 = fits any), `dur` in seconds, and the markup or what to make it from."""
 
     id: Name
@@ -110,7 +110,7 @@ class Creative(Value):
     landing_page: str = ""
 
 
-class Campaign(Value):
+class Campaign(Value, frozen=True):
     """A house campaign: `bid` is CPM, per click or per conversion by `pricing`; amounts in currency units.
 
     `version` grows by one with every change; the repository refuses an older one.
