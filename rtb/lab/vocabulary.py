@@ -93,6 +93,9 @@ INTERESTS = (
     "hiking", "cycling", "smartphones", "investing", "insurance", "careers", "interior", "wedding", "art", "politics",
 )  # fmt: skip
 
+SEGMENTS = tuple(f"seg-{number:04d}" for number in range(1, 1001))
+"""Ids of data segments (user.data.segment.id)."""
+
 SITE_CATS = (
     "IAB1", "IAB1-2", "IAB1-6", "IAB2", "IAB3", "IAB3-1", "IAB5", "IAB6", "IAB7", "IAB8", "IAB8-5", "IAB9", "IAB9-30",
     "IAB10", "IAB12", "IAB12-3", "IAB13", "IAB15", "IAB16", "IAB17", "IAB17-2", "IAB17-12", "IAB18", "IAB19",
