@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
+from msgspec import Struct
+
 if TYPE_CHECKING:
+    from rtb.domain.auction import Bid, Lost, Terms
     from rtb.domain.campaign import Campaign
     from rtb.domain.profile import Profile
+    from rtb.openrtb import BidRequest
 
 
 class Clock(Protocol):
@@ -32,20 +37,32 @@ class ExchangeType(StrEnum):
     FANOUT = "fanout"
 
 
+class Overflow(StrEnum):
+    """What a queue at its `max_length` does with one message more (``x-overflow``)."""
+
+    DROP_HEAD = "drop-head"
+    REJECT_PUBLISH = "reject-publish"
+
+
 @dataclass(frozen=True, slots=True)
 class QueueSpec:
     """A queue as it is to be declared.
 
-    A message that expires (`ttl_ms`), is rejected, overflows (`max_length`, oldest first) or is delivered more than
-    `delivery_limit` times goes to `dead_letter_exchange` with the queue's name as routing key and an ``x-death``-like
-    reason header; without one it is dropped. An exclusive queue ends with the broker connection that declared it.
+    A message dies when it expires (`ttl_ms`, at the head of the queue), is rejected, is the oldest of more than
+    `max_length` ready ones, or comes back more than `delivery_limit` times. It then goes to `dead_letter_exchange` with
+    `dead_letter_routing_key` (None: the key it was published with) and the DEATH headers; without an exchange it is
+    dropped. With Overflow.REJECT_PUBLISH a full queue refuses the publisher instead. An exclusive queue belongs to
+    the broker connection that declared it and ends with it. On RabbitMQ a queue with a `delivery_limit` is a quorum
+    queue, any other a classic one.
     """
 
     name: str
     ttl_ms: int | None = None
     max_length: int | None = None
+    overflow: Overflow = Overflow.DROP_HEAD
     delivery_limit: int | None = None
     dead_letter_exchange: str | None = None
+    dead_letter_routing_key: str | None = None
     exclusive: bool = False
 
 
@@ -67,9 +84,18 @@ class Topology:
     bindings: Sequence[Binding]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """A message to publish. `expiration_ms` is its own time to live; `headers` hold plain strings and numbers."""
+DEATH_REASON = "x-first-death-reason"  # rejected, expired, maxlen or delivery_limit
+DEATH_QUEUE = "x-first-death-queue"
+DEATH_EXCHANGE = "x-first-death-exchange"
+DEATH_COUNT = "x-death-count"  # how often it died in all, the sum of RabbitMQ's x-death counts
+ERROR = "x-error"  # one line: why its consumer gave it up
+
+NO_HEADERS: Mapping[str, str | int | float] = MappingProxyType({})
+
+
+class Message(Struct, frozen=True, kw_only=True, gc=False):
+    """A message to publish. `expiration_ms` is its own time to live (the shorter of it and the queue's counts);
+    `timestamp` is Unix seconds; `headers` hold plain strings and numbers."""
 
     body: bytes
     message_id: str = ""
@@ -78,7 +104,7 @@ class Message:
     timestamp: float | None = None
     expiration_ms: int | None = None
     persistent: bool = True
-    headers: Mapping[str, str | int | float] = field(default_factory=dict)
+    headers: Mapping[str, str | int | float] = NO_HEADERS
 
 
 class Delivery(Protocol):
@@ -86,7 +112,7 @@ class Delivery(Protocol):
 
     @property
     def message(self) -> Message:
-        """What was published; `headers` include the death reason of a dead-lettered message."""
+        """What was published; the `headers` of a dead-lettered message include DEATH_REASON and its like."""
         ...
 
     @property
@@ -96,7 +122,7 @@ class Delivery(Protocol):
 
     @property
     def routing_key(self) -> str:
-        """The key it was published with."""
+        """The key it was published or dead-lettered with."""
         ...
 
     @property
@@ -133,17 +159,28 @@ class Subscription(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """What a passive declare tells: messages ready, delivered and unacknowledged, and consumers."""
+    """Messages ready, messages delivered and unacknowledged, consumers.
+
+    A passive declare does not tell `unacked`: with RabbitMQ it counts those of this connection. The totals since
+    the queue was declared are None where the broker does not tell them cheaply.
+    """
 
     name: str
     ready: int
     unacked: int
     consumers: int
+    published: int | None = None
+    delivered: int | None = None
+    expired: int | None = None
 
 
 class Broker(Protocol):
-    """AMQP 0-9-1 as this system uses it; see docs/architecture.md. A callable consumer gets each delivery synchronously
-    and arranges its own work; at most `prefetch` deliveries of a subscription are unacknowledged at any time."""
+    """One connection to AMQP 0-9-1 as this system uses it; see docs/architecture.md.
+
+    A consumer is a callable that gets each delivery synchronously, never from within `publish`, and arranges its own
+    work; at most `prefetch` deliveries of a subscription are unacknowledged at any time. A consumer that raises has its
+    delivery dead-lettered with the ERROR header; the queue goes on.
+    """
 
     async def start(self) -> None:
         """Connect.
@@ -166,7 +203,7 @@ class Broker(Protocol):
 
         Raises:
             Unroutable: mandatory, and no queue is bound for the key.
-            BrokerError: no such exchange, or not confirmed.
+            BrokerError: no such exchange, a full queue refused it (Overflow.REJECT_PUBLISH), or it was not confirmed.
         """
         ...
 
@@ -174,7 +211,8 @@ class Broker(Protocol):
         """Hand every message of the queue to the handler, several consumers taking turns.
 
         Raises:
-            BrokerError: no such queue.
+            BrokerError: no such queue, or it is exclusive to another connection.
+            ValueError: a prefetch below 1.
         """
         ...
 
@@ -192,7 +230,7 @@ class Broker(Protocol):
         ...
 
     async def close(self) -> None:
-        """Finish and disconnect; unacknowledged deliveries go back to their queues."""
+        """Finish and disconnect; unacknowledged deliveries go back to their queues, exclusive queues end."""
         ...
 
 
@@ -228,8 +266,11 @@ class Repository(Protocol):
         """Open it and make the schema when it is empty."""
         ...
 
-    async def campaigns(self) -> list[Campaign]:
-        """Every campaign, by id."""
+    def campaigns(self, chunk: int = 10_000) -> AsyncIterator[list[Campaign]]:
+        """Every campaign, ordered by id, in lists of at most `chunk`: the catalogue never stands in memory twice.
+
+        A change made meanwhile may or may not be seen; its version tells.
+        """
         ...
 
     async def campaign(self, campaign_id: str) -> Campaign | None:
@@ -253,4 +294,63 @@ class Repository(Protocol):
         ...
 
 
-Handler = Callable[[Delivery], Awaitable[None]]
+class OpenAuction(Protocol):
+    """An auction as a bidder sees it while it is open."""
+
+    @property
+    def id(self) -> str:
+        """The exchange's own auction id, unique everywhere; the request's id is the SSP's."""
+        ...
+
+    @property
+    def request(self) -> BidRequest:
+        """What is for sale."""
+        ...
+
+    @property
+    def terms(self) -> Sequence[Terms]:
+        """The terms of each imp, in the request's order."""
+        ...
+
+    @property
+    def user_id(self) -> str:
+        """Whom profile and frequency caps are for; "" when the request names no one or privacy forbids it."""
+        ...
+
+    @property
+    def profile(self) -> Profile | None:
+        """What is known of the user."""
+        ...
+
+    @property
+    def frequency(self) -> Mapping[str, int]:
+        """The user's impressions a campaign id."""
+        ...
+
+    @property
+    def deadline_ns(self) -> int:
+        """When it closes, on the monotonic clock; a later report is too late."""
+        ...
+
+    def report(
+        self, bidder: Bidder, bids: Sequence[Bid] = (), rejected: Sequence[Lost] = (), failure: str | None = None
+    ) -> None:
+        """A bidder's one report: its valid bids, those refused on intake, or why it failed."""
+        ...
+
+
+class Bidder(Protocol):
+    """Someone who bids: the house, or a DSP."""
+
+    @property
+    def name(self) -> str:
+        """Its name in configuration, metrics and explanations."""
+        ...
+
+    def bid(self, auction: OpenAuction) -> None:
+        """Be handed an auction and report to it exactly once, at once or later. Never raises."""
+        ...
+
+    def claim(self, auction: OpenAuction, bid: Bid, cost_nanos: int) -> bool:
+        """Take the cost of a winning bid, before the response is encoded; False withdraws the bid."""
+        ...

@@ -49,8 +49,8 @@ class Terms(Struct, gc=False, kw_only=True):
 class Bid(Struct, gc=False, kw_only=True):
     """A priced bid in an auction. `content` is what its bidder needs back (a wire bid, or a house candidate).
 
-    `adomain` is lower case. `group` names a seatbid with ``group = 1``: its bids win all their imps or none. `mtype` and `dur` (seconds) choose
-    the floor of a stream.
+    `adomain` is lower case. `group` names a seatbid with ``group = 1``: its bids win all their imps or none. `mtype`
+    and `dur` (seconds) choose the floor of a stream.
     """
 
     impid: str

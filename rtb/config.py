@@ -1,0 +1,249 @@
+"""Settings: TOML file, then environment (RTB_HTTP__PORT=8080), then ``--set http.port=0``; frozen, every key known.
+
+config/default.toml documents each key; its values and the defaults here are the same (a test holds them together).
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from rtb.domain.validation import CridRule
+from rtb.errors import ConfigError
+
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+PREFIX = "RTB_"
+
+
+class Section(Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of the sections: an unknown key is an error."""
+
+
+class Http(Section, frozen=True):
+    """Where the exchange listens, and its limits."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    max_connections: Positive = 4096
+    max_body_bytes: Positive = 262_144
+    idle_timeout_s: Seconds = 75.0
+    request_timeout_s: Seconds = 5.0
+    shed_after_ms: Annotated[float, Meta(ge=0)] = 20.0
+
+
+class Dashboard(Section, frozen=True):
+    """Where the dashboard listens."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: Port = 8081
+
+
+class Auction(Section, frozen=True):
+    """The rules of the auction."""
+
+    deadline_ms: Positive = 100
+    network_margin_ms: Annotated[int, Meta(ge=0)] = 10
+    minimum_ms: Positive = 5
+    max_in_flight: Positive = 512
+    increment_cpm: Annotated[float, Meta(ge=0)] = 0.01
+    deals: Annotated[str, Meta(pattern="^(priority|price)$")] = "priority"
+    advertisers: Positive = 10
+    crid: CridRule = CridRule.OPTIONAL
+    adomain_required: bool = False
+    auction_types: tuple[Annotated[int, Meta(ge=500)], ...] = ()
+    tie_key: str = ""
+
+
+class Profiles(Section, frozen=True):
+    """How user profiles are looked up."""
+
+    wait_ms: Positive = 10
+    cached: Positive = 100_000
+    fresh_s: Seconds = 60.0
+    ttl_s: Seconds = 3600.0
+
+
+class Broker(Section, frozen=True):
+    """The message broker."""
+
+    url: Annotated[str, Meta(pattern="^memory://$")] = "memory://"
+    prefetch: Positive = 256
+
+
+class State(Section, frozen=True):
+    """Hot, shared state."""
+
+    url: Annotated[str, Meta(pattern="^memory://$")] = "memory://"
+
+
+class Store(Section, frozen=True):
+    """The database of campaigns and profiles."""
+
+    url: Annotated[str, Meta(pattern="^sqlite://")] = "sqlite:///var/rtb.db"
+
+
+class Admin(Section, frozen=True):
+    """The local socket that `rtb campaigns`, `rtb explain` ... talk to the daemon through."""
+
+    socket: str = "var/rtb.sock"
+
+
+class Currency(Section, frozen=True):
+    """The exchange's own currency, and what one unit of the others is worth in it."""
+
+    code: Annotated[str, Meta(pattern="^[A-Z]{3}$")] = "USD"
+    rates: dict[str, Annotated[float, Meta(gt=0)]] = {}
+
+
+class Log(Section, frozen=True):
+    """Logging: one line an auction for a share of them."""
+
+    level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
+    format: Annotated[str, Meta(pattern="^(console|json)$")] = "console"
+    auctions: Annotated[float, Meta(ge=0, le=1)] = 0.0
+
+
+class Drain(Section, frozen=True):
+    """How long a stopping daemon finishes what it has begun."""
+
+    limit_s: Seconds = 10.0
+
+
+class Lab(Section, frozen=True):
+    """A bidder of our own for experiments: it answers after a time and burns a time of processor."""
+
+    bidder: bool = False
+    bidder_ms: Annotated[float, Meta(ge=0)] = 20.0
+    bidder_cpu_us: Annotated[int, Meta(ge=0)] = 0
+    bidder_cpm: Annotated[float, Meta(gt=0)] = 1.0
+
+
+class Settings(Section, frozen=True):
+    """Everything that can be set."""
+
+    http: Http = Http()
+    dashboard: Dashboard = Dashboard()
+    auction: Auction = Auction()
+    profiles: Profiles = Profiles()
+    broker: Broker = Broker()
+    state: State = State()
+    store: Store = Store()
+    admin: Admin = Admin()
+    currency: Currency = Currency()
+    log: Log = Log()
+    drain: Drain = Drain()
+    lab: Lab = Lab()
+
+
+def load(path: Path | None, environ: Mapping[str, str], overrides: Iterable[str] = ()) -> Settings:
+    """The settings of a daemon.
+
+    Args:
+        path: a TOML file; None for the defaults alone.
+        environ: variables RTB_SECTION__KEY; others are left alone.
+        overrides: ``section.key=value``, the last word.
+
+    Raises:
+        ConfigError: one line that names where the setting came from, the key, and what is wrong.
+    """
+    tree: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    if path is not None:
+        for section, keys in _read(path).items():
+            if not isinstance(keys, dict):
+                raise ConfigError(f"{path}: {section}: unknown key outside a section{_hint(section)}")
+            for key, value in keys.items():
+                _put(tree, origin, f"{section}.{key}", value, str(path))
+    for name, text in sorted(environ.items()):
+        if name.startswith(PREFIX) and "__" in name:
+            dotted = name.removeprefix(PREFIX).lower().replace("__", ".", 1)
+            _put(tree, origin, dotted, _value(text), f"environment {name}")
+    for override in overrides:
+        dotted, equals, text = override.partition("=")
+        if not equals or "." not in dotted:
+            raise ConfigError(f"--set {override}: write it as section.key=value, for example http.port=0")
+        _put(tree, origin, dotted.strip(), _value(text.strip()), f"--set {dotted}")
+    try:
+        settings = msgspec.convert(tree, Settings)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(error, origin)) from None
+    _check(settings)
+    return settings
+
+
+def flatten(settings: Settings) -> dict[str, Any]:
+    """Every setting as section.key -> value, secrets masked."""
+    rows = {}
+    for section in settings.__struct_fields__:
+        values = getattr(settings, section)
+        for key in values.__struct_fields__:
+            value = msgspec.to_builtins(getattr(values, key))
+            rows[f"{section}.{key}"] = "****" if key in {"tie_key"} and value else value
+    return rows
+
+
+def _check(settings: Settings) -> None:
+    auction = settings.auction
+    if auction.minimum_ms >= auction.deadline_ms:
+        raise ConfigError("auction.minimum_ms: must be less than auction.deadline_ms")
+    if auction.increment_cpm > 1000 or not math.isfinite(auction.increment_cpm):
+        raise ConfigError("auction.increment_cpm: must be at most 1000")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+
+
+def _put(tree: dict[str, Any], origin: dict[str, str], dotted: str, value: Any, where: str) -> None:
+    section, _, key = dotted.partition(".")
+    fields = _keys()
+    if section == "currency" and key.startswith("rates."):
+        tree.setdefault("currency", {}).setdefault("rates", {})[key.removeprefix("rates.").upper()] = value
+        origin["currency.rates"] = where
+        return
+    if dotted not in fields:
+        raise ConfigError(f"{where}: {dotted}: unknown key{_hint(dotted)}")
+    tree.setdefault(section, {})[key] = value
+    origin[dotted] = where
+
+
+def _keys() -> list[str]:
+    return list(flatten(Settings()))
+
+
+def _hint(dotted: str) -> str:
+    close = difflib.get_close_matches(dotted, _keys(), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _value(text: str) -> Any:
+    """A value as TOML reads it; what is not TOML is a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(error: msgspec.ValidationError, origin: Mapping[str, str]) -> str:
+    what, _, where = str(error).partition(" - at `$.")
+    where = where.rstrip("`")
+    key = ".".join(where.split("[")[0].split(".")[:2])
+    source = origin.get(key, "settings")
+    return f"{source}: {where}: {what[:1].lower()}{what[1:]}"

@@ -1,0 +1,302 @@
+"""HTTP/1.1 for the hot edges: an asyncio.Protocol over httptools.
+
+One write a response, bounded header and body, pipelined requests answered in order, slow and idle senders cut off by
+one sweep a second rather than a timer a request. What to answer is a `Responder`'s business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import httptools
+
+from rtb import openrtb
+from rtb.ports import Clock
+
+MAX_HEADER_BYTES = 16_384
+MAX_PIPELINED = 64
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def response(status: bytes, body: bytes, extra: bytes = b"", content_type: bytes = b"application/json") -> bytes:
+    """The bytes of a whole response; `extra` is header lines, each ended by CRLF."""
+    kind = b"content-type: " + content_type + b"\r\n" if body else b""
+    length = b"" if status.startswith(b"204") else b"content-length: %d\r\n" % len(body)
+    return b"HTTP/1.1 " + status + b"\r\n" + kind + extra + length + b"\r\n" + body
+
+
+_VERSION = b"x-openrtb-version: " + openrtb.VERSION.encode() + b"\r\n"
+
+
+def error(status: bytes, reason: str, extra: bytes = b"") -> bytes:
+    """A response that says why in its body and in ``x-rtb-error``, on one line."""
+    line = " ".join(reason.split())[:500]
+    header = line.encode("ascii", "backslashreplace")
+    header = bytes(byte if 32 <= byte < 127 else 63 for byte in header)
+    extra += _VERSION + b"x-rtb-error: " + header + b"\r\n"
+    return response(status, line.encode("utf-8", "backslashreplace") + b"\n", extra, b"text/plain; charset=utf-8")
+
+
+class Responder(Protocol):
+    """What answers the requests of a connection."""
+
+    def respond(self, connection: Connection, method: bytes, path: bytes, body: bytes) -> bytes | None:
+        """The whole response, or None when `connection.answer(slot, response)` will bring it later."""
+        ...
+
+
+@dataclass(slots=True)
+class Limits:
+    """What a connection may do."""
+
+    body_bytes: int = 262_144
+    connections: int = 4096
+    idle_s: float = 75.0
+    request_s: float = 5.0
+
+
+class Slot:
+    """The place of one response in a connection's order."""
+
+    __slots__ = ("close", "response")
+
+    def __init__(self, close: bool) -> None:
+        self.response: bytes | None = None
+        self.close = close
+
+
+@dataclass(slots=True)
+class Server:
+    """The connections of a listening socket, and the sweep over them."""
+
+    responder: Responder
+    clock: Clock
+    limits: Limits = field(default_factory=Limits)
+    connections: set[Connection] = field(default_factory=set)
+    draining: bool = False
+
+    def __call__(self) -> Connection:
+        """A protocol for a new connection, as loop.create_server wants it."""
+        return Connection(self)
+
+    def sweep(self) -> None:
+        """Cut off connections that are idle, or whose request does not come to its end; called every second."""
+        now_ns = self.clock.monotonic_ns()
+        for connection in list(self.connections):
+            connection.expire(now_ns)
+
+    def drain(self) -> None:
+        """Answer what is under way and close every connection after it."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.close_when_done()
+
+
+class Connection(asyncio.Protocol):
+    """One client connection; httptools calls the on_* methods while a request arrives."""
+
+    __slots__ = (
+        "_body",
+        "_chunks",
+        "_encoding",
+        "_expect",
+        "_failed",
+        "_header_bytes",
+        "_in_request",
+        "_parser",
+        "_server",
+        "_since_ns",
+        "_slots",
+        "_transport",
+        "_url",
+        "arrived_ns",
+    )
+
+    def __init__(self, server: Server) -> None:
+        """Wait for connection_made."""
+        self._server = server
+        self._transport: asyncio.Transport | None = None
+        self._parser: Any = None
+        self._slots: deque[Slot] = deque()
+        self._url = b""
+        self._body = b""
+        self._chunks: list[bytes] | None = None
+        self._header_bytes = 0
+        self._encoding = b""
+        self._expect = False
+        self._failed = False
+        self._since_ns = 0
+        self._in_request = False
+        self.arrived_ns = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection, or close it at once when there are too many."""
+        assert isinstance(transport, asyncio.Transport)
+        server = self._server
+        if server.draining or len(server.connections) >= server.limits.connections:
+            transport.abort()
+            return
+        self._transport = transport
+        self._parser = httptools.HttpRequestParser(self)
+        self._since_ns = server.clock.monotonic_ns()
+        server.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it; an auction still running for it ends unheard."""
+        self._transport = None
+        self._parser = None
+        self._server.connections.discard(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser; what it cannot parse is a 400 and the end of the connection."""
+        if self._failed or self._parser is None:
+            return
+        self.arrived_ns = self._server.clock.monotonic_ns()
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fail(b"400 Bad Request", "upgrade: this endpoint speaks HTTP/1.1 only")
+        except httptools.HttpParserError as error:
+            if not self._failed:
+                self._fail(b"400 Bad Request", f"not an HTTP/1.1 request: {error}")
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._since_ns = self.arrived_ns
+        self._in_request = True
+        self._url = self._body = self._encoding = b""
+        self._chunks = None
+        self._header_bytes = 0
+        self._expect = False
+
+    def on_url(self, url: bytes) -> None:
+        """The request target, perhaps in pieces."""
+        self._url += url
+        if len(self._url) > MAX_HEADER_BYTES:
+            self._fail(b"414 URI Too Long", "the request target is too long")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Watch the size, and the few headers that matter here."""
+        self._header_bytes += len(name) + len(value)
+        length = len(name)
+        if self._header_bytes > MAX_HEADER_BYTES:
+            self._fail(b"431 Request Header Fields Too Large", f"headers are over {MAX_HEADER_BYTES} bytes")
+        elif length == 14 and name.lower() == b"content-length":
+            if int(value) > self._server.limits.body_bytes:
+                self._too_large()
+        elif length == 16 and name.lower() == b"content-encoding":
+            self._encoding = value.strip().lower()
+        elif length == 6 and name.lower() == b"expect":
+            self._expect = True
+
+    def on_headers_complete(self) -> None:
+        """Let a client that asks first go on."""
+        if self._expect and not self._failed and self._transport is not None and not self._slots:
+            self._transport.write(_CONTINUE)
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body, mostly the whole."""
+        if self._failed:
+            return
+        if not self._body and self._chunks is None:
+            self._body = body
+        elif self._chunks is None:
+            self._chunks = [self._body, body]
+        else:
+            self._chunks.append(body)
+        if len(body) > 65_536 or self._chunks is not None:
+            size = len(self._body) if self._chunks is None else sum(map(len, self._chunks))
+            if size > self._server.limits.body_bytes:
+                self._too_large()
+
+    def on_message_complete(self) -> None:
+        """A whole request: have it answered, in turn."""
+        if self._failed or self._transport is None:
+            return
+        body = self._body if self._chunks is None else b"".join(self._chunks)
+        method: bytes = self._parser.get_method()
+        if self._encoding and self._encoding != b"identity":
+            inflated = _inflate(body, self._encoding, self._server.limits.body_bytes)
+            if isinstance(inflated, str):
+                self._fail(b"400 Bad Request", inflated)
+                return
+            body = inflated
+        close = not self._parser.should_keep_alive() or self._server.draining
+        self._in_request = False
+        slot = Slot(close)
+        self._slots.append(slot)
+        path = self._url.partition(b"?")[0]
+        answer = self._server.responder.respond(self, method, path, body)
+        if answer is not None:
+            self.answer(slot, answer)
+        elif len(self._slots) >= MAX_PIPELINED:
+            self._transport.pause_reading()
+
+    @property
+    def slot(self) -> Slot:
+        """The place of the request that is being responded to."""
+        return self._slots[-1]
+
+    def answer(self, slot: Slot, response: bytes) -> None:
+        """Write a response as soon as it is its turn; a client that has gone is no error."""
+        slot.response = response
+        slots, transport = self._slots, self._transport
+        if transport is None or transport.is_closing():
+            slots.clear()
+            return
+        if len(slots) >= MAX_PIPELINED:
+            transport.resume_reading()
+        while slots and (ready := slots[0].response) is not None:
+            done = slots.popleft()
+            transport.write(ready)
+            if done.close:
+                transport.close()
+                return
+
+    def expire(self, now_ns: int) -> None:
+        """Cut the connection off when it has been silent, or half-way through a request, for too long."""
+        if self._slots or self._transport is None:
+            return
+        limits = self._server.limits
+        limit_s = limits.request_s if self._in_request else limits.idle_s
+        if now_ns - self._since_ns > limit_s * 1e9:
+            self._transport.abort()
+
+    def close_when_done(self) -> None:
+        """Close now when nothing is under way, else after the last response."""
+        if self._transport is None:
+            return
+        if self._slots:
+            self._slots[-1].close = True
+        else:
+            self._transport.close()
+
+    def _too_large(self) -> None:
+        limit = self._server.limits.body_bytes
+        self._fail(b"413 Content Too Large", f"the body is over {limit} bytes; send fewer imps or less ext")
+
+    def _fail(self, status: bytes, reason: str) -> None:
+        """Answer after what came before, and close: the rest of the stream cannot be trusted."""
+        self._failed = True
+        slot = Slot(close=True)
+        self._slots.append(slot)
+        self.answer(slot, error(status, reason))
+
+
+def _inflate(body: bytes, encoding: bytes, limit: int) -> bytes | str:
+    """The body without its content encoding, or what is wrong with it [OpenRTB 2.6 2.4]."""
+    if encoding not in (b"gzip", b"deflate"):
+        return f"content-encoding: {encoding.decode('latin-1')!r} is not supported; use gzip or none"
+    inflater = zlib.decompressobj(wbits=47 if encoding == b"gzip" else zlib.MAX_WBITS)
+    try:
+        inflated = inflater.decompress(body, limit + 1)
+    except zlib.error:
+        return "content-encoding: the body is not what the header says"
+    if len(inflated) > limit:
+        return f"the body is over {limit} bytes once decompressed"
+    return inflated if inflater.eof else "content-encoding: the compressed body ends early"

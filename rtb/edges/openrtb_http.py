@@ -1,0 +1,113 @@
+"""The exchange over HTTP: POST /openrtb2/auction, and pages for machines such as GET /healthz, /readyz, /metrics.
+
+Every answer carries ``x-openrtb-version``, an auction's also ``x-rtb-outcome`` (won, no-bid, timeout, shed). A request
+that breaks OpenRTB gets a 400 with its one-line reason in the body and in ``x-rtb-error`` (2.1 asks for "no content").
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from rtb import openrtb
+from rtb.domain.money import Rates
+from rtb.edges.http1 import Connection, Slot, error, response
+from rtb.errors import BadRequest, TooLarge
+from rtb.openrtb import BidRequest, NoBid
+from rtb.services.answers import bid_response
+from rtb.services.exchange import Auction, Exchange, Outcome, Status
+from rtb.services.metrics import Metrics
+
+AUCTION_PATH = b"/openrtb2/auction"
+_COMMON = b"x-openrtb-version: " + openrtb.VERSION.encode() + b"\r\nx-rtb-outcome: "
+_WON = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n" + _COMMON + b"won\r\ncontent-length: "
+_EMPTY = {
+    status: response(b"204 No Content", b"", _COMMON + status.value.encode() + b"\r\n")
+    for status in (Status.NO_BID, Status.TIMEOUT, Status.SHED)
+}
+
+
+class AuctionResponder:
+    """Routes requests: the auction, and a few pages for machines."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        metrics: Metrics,
+        rates: Rates,
+        *,
+        shed_after_ms: float,
+        pages: Mapping[bytes, Callable[[], bytes]],
+    ) -> None:
+        """Answer auctions with `exchange` and GET paths with `pages`, whose callables make whole responses.
+
+        A request that waited longer than `shed_after_ms` behind others in one iteration of the loop is answered with
+        nbr 502 before it is decoded, so that what is accepted stays inside its deadline; 0 switches that off.
+        """
+        self._exchange = exchange
+        self._metrics = metrics
+        self._rates = rates
+        self._shed_after_ns = int(shed_after_ms * 1e6)
+        self._pages = pages
+        self._iteration_ns = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def respond(self, connection: Connection, method: bytes, path: bytes, body: bytes) -> bytes | None:
+        """The response, or None when the auction must wait for somebody."""
+        if path == AUCTION_PATH:
+            if method != b"POST":
+                return error(b"405 Method Not Allowed", "send the bid request with POST", b"allow: POST\r\n")
+            return self._auction(connection, body)
+        page = self._pages.get(path)
+        if page is None:
+            return error(b"404 Not Found", "no such path; the auction is POST /openrtb2/auction")
+        if method not in (b"GET", b"HEAD"):
+            return error(b"405 Method Not Allowed", "this page is read with GET", b"allow: GET, HEAD\r\n")
+        whole = page()
+        return whole if method == b"GET" else whole[: whole.index(b"\r\n\r\n") + 4]
+
+    async def drained(self) -> None:
+        """Wait until every auction under way is answered."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _auction(self, connection: Connection, body: bytes) -> bytes | None:
+        if self._shed_after_ns and self._waited_ns(connection.arrived_ns) > self._shed_after_ns:
+            self._metrics.shed += 1
+            self._metrics.nbr[NoBid.SHED] += 1
+            return _EMPTY[Status.SHED]
+        try:
+            request = openrtb.decode_request(body)
+            auction = self._exchange.begin(request, connection.arrived_ns)
+        except BadRequest as reason:
+            self._metrics.invalid += 1
+            return error(b"413 Content Too Large" if isinstance(reason, TooLarge) else b"400 Bad Request", str(reason))
+        if auction.outcome is not None:
+            return self._encode(request, auction.outcome)
+        task = asyncio.get_running_loop().create_task(self._finish(connection, connection.slot, auction))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return None
+
+    async def _finish(self, connection: Connection, slot: Slot, auction: Auction) -> None:
+        outcome = await self._exchange.finish(auction)
+        connection.answer(slot, self._encode(auction.request, outcome))
+
+    def _encode(self, request: BidRequest, outcome: Outcome) -> bytes:
+        if outcome.nbr is None:
+            body = openrtb.encode(bid_response(request.id or "", outcome, self._rates))
+            return b"%b%d\r\n\r\n%b" % (_WON, len(body), body)
+        if request.wants_nbr:
+            body = openrtb.encode(bid_response(request.id or "", outcome, self._rates))
+            return response(b"200 OK", body, _COMMON + outcome.status.value.encode() + b"\r\n")
+        return _EMPTY[outcome.status]
+
+    def _waited_ns(self, arrived_ns: int) -> int:
+        """How long after the first request of this loop iteration this one got its turn."""
+        if not self._iteration_ns:
+            self._iteration_ns = arrived_ns
+            asyncio.get_running_loop().call_soon(self._end_iteration)
+        return arrived_ns - self._iteration_ns
+
+    def _end_iteration(self) -> None:
+        self._iteration_ns = 0

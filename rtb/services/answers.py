@@ -1,0 +1,104 @@
+"""An outcome as the answer that leaves the house: an OpenRTB bid response, or the house format."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rtb import openrtb
+from rtb.domain import money
+from rtb.domain.auction import Result
+from rtb.domain.markup import MARKUP_TYPE, markup
+from rtb.domain.money import Rates
+from rtb.domain.targeting import Candidate
+from rtb.messages import HouseResponse, HouseStatus
+from rtb.services.exchange import Outcome, Status
+
+
+def bid_response(request_id: str, outcome: Outcome, rates: Rates) -> openrtb.BidResponse:
+    """The response to the SSP: one bid an imp that was won, at its clearing price in the request's currency.
+
+    Without a win it carries `nbr` and no seatbid.
+    """
+    if outcome.nbr is not None:
+        return openrtb.BidResponse(id=request_id, nbr=int(outcome.nbr))
+    seats: dict[str, openrtb.SeatBid] = {}
+    for result in outcome.results:
+        winner = result.winner
+        if winner is not None:
+            bid = _bid(outcome, result, rates)
+            seat = seats.get(winner.seat)
+            if seat is None:
+                seats[winner.seat] = openrtb.SeatBid(seat=winner.seat, bid=[bid])
+            elif seat.bid is not None:
+                seat.bid.append(bid)
+    return openrtb.BidResponse(
+        id=request_id, bidid=outcome.auction_id, cur=outcome.currency, seatbid=list(seats.values())
+    )
+
+
+def _bid(outcome: Outcome, result: Result, rates: Rates) -> openrtb.Bid:
+    winner = result.winner
+    assert winner is not None
+    price = money.to_cpm(rates.outward_micros(result.price_micros, outcome.currency))
+    content: Any = winner.content
+    if not isinstance(content, Candidate):
+        wire: openrtb.Bid = content
+        return openrtb.Bid(
+            id=wire.id,
+            impid=winner.impid,
+            price=price,
+            adm=wire.adm,
+            adid=wire.adid,
+            adomain=wire.adomain,
+            bundle=wire.bundle,
+            iurl=wire.iurl,
+            cid=wire.cid,
+            crid=wire.crid,
+            cat=wire.cat,
+            cattax=wire.cattax,
+            attr=wire.attr,
+            dealid=winner.dealid,
+            w=wire.w,
+            h=wire.h,
+            exp=wire.exp,
+            dur=wire.dur,
+            mtype=wire.mtype,
+        )
+    campaign, creative = content.campaign, content.creative
+    return openrtb.Bid(
+        id=f"{outcome.auction_id}-{result.impid}",
+        impid=winner.impid,
+        price=price,
+        adm=markup(creative, campaign.name),
+        adomain=list(campaign.adomain) or None,
+        cid=campaign.id,
+        crid=creative.id,
+        cat=list(campaign.cat) or None,
+        cattax=campaign.cattax if campaign.cat and campaign.cattax != 1 else None,
+        attr=list(creative.attr) or None,
+        dealid=winner.dealid,
+        w=creative.w or None,
+        h=creative.h or None,
+        dur=creative.dur or None,
+        mtype=int(MARKUP_TYPE[creative.media]),
+    )
+
+
+def house_response(request_id: str, outcome: Outcome, rates: Rates) -> HouseResponse:
+    """The answer in the house format: the first imp's winner, its bid and clearing price as CPM."""
+    result = next((result for result in outcome.results if result.winner is not None), None)
+    if outcome.status is not Status.WON or result is None or result.winner is None:
+        timeout = outcome.status is Status.TIMEOUT
+        return HouseResponse(request_id=request_id, status=HouseStatus.TIMEOUT if timeout else HouseStatus.NO_BID)
+    winner, content = result.winner, result.winner.content
+    house = isinstance(content, Candidate)
+    return HouseResponse(
+        request_id=request_id,
+        status=HouseStatus.SUCCESS,
+        campaign_id=content.campaign.id if house else content.cid,
+        ad_id=content.creative.id if house else content.crid or content.adid,
+        bid_price=money.to_cpm(rates.outward_micros(winner.price_micros, outcome.currency)),
+        clearing_price=money.to_cpm(rates.outward_micros(result.price_micros, outcome.currency)),
+        creative_url=content.creative.image_url if house else content.iurl,
+        landing_page=content.creative.landing_page if house else None,
+    )

@@ -1,0 +1,75 @@
+"""Budgets of the house campaigns: a local, synchronous debit at the win, and a signal when a campaign runs dry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rtb.domain.budget import Account, day_end
+from rtb.domain.campaign import Campaign
+from rtb.ports import Clock
+
+
+class Budgets:
+    """One account a campaign with a daily budget, for the life of the process.
+
+    `on_change(campaign_id, funded)` is called when a campaign can no longer, or again, pay one impression at its bid.
+    """
+
+    def __init__(self, clock: Clock, on_change: Callable[[str, bool], None]) -> None:
+        """Start without accounts."""
+        self._clock = clock
+        self._on_change = on_change
+        self._accounts: dict[str, tuple[Account, Campaign]] = {}
+        self._dry: set[str] = set()
+
+    def watch(self, campaign: Campaign) -> bool:
+        """Open the account of a campaign, or give it its new limit, keeping what was spent today.
+
+        Returns:
+            Whether it can pay one impression.
+        """
+        limit = campaign.daily_budget_nanos
+        self._dry.discard(campaign.id)
+        if limit is None:
+            self._accounts.pop(campaign.id, None)
+            return True
+        known = self._accounts.get(campaign.id)
+        account = Account(limit, day_end(self._clock.time(), campaign.zone), known[0].spent_nanos if known else 0)
+        self._accounts[campaign.id] = (account, campaign)
+        funded = account.spendable(campaign.bid_micros)
+        if not funded:
+            self._dry.add(campaign.id)
+        return funded
+
+    def drop(self, campaign_id: str) -> None:
+        """Forget a campaign."""
+        self._accounts.pop(campaign_id, None)
+        self._dry.discard(campaign_id)
+
+    def account(self, campaign_id: str) -> Account | None:
+        """The account of today, None for a campaign without a limit."""
+        known = self._accounts.get(campaign_id)
+        return None if known is None else known[0]
+
+    def debit(self, campaign_id: str, cost_nanos: int) -> bool:
+        """Spend, or refuse: never a nano above the limit."""
+        known = self._accounts.get(campaign_id)
+        if known is None:
+            return True
+        account, campaign = known
+        if self._clock.time() >= account.day_ends:
+            account.roll(self._clock.time(), campaign.zone)
+        spent = account.debit(cost_nanos)
+        if not account.spendable(campaign.bid_micros) and campaign_id not in self._dry:
+            self._dry.add(campaign_id)
+            self._on_change(campaign_id, False)
+        return spent
+
+    def refresh(self) -> None:
+        """Begin the new day of the campaigns that ran dry, where it has come; called every second."""
+        now = self._clock.time()
+        for campaign_id in list(self._dry):
+            account, campaign = self._accounts[campaign_id]
+            if account.roll(now, campaign.zone) and account.spendable(campaign.bid_micros):
+                self._dry.discard(campaign_id)
+                self._on_change(campaign_id, True)

@@ -1,0 +1,338 @@
+"""The exchange: a request in, an outcome out, inside the deadline.
+
+    begin    admit, look the user up if that needs no waiting, hand the auction to every bidder, settle if all reported
+    finish   what needs waiting: the user's profile, then the bidders, under asyncio.wait_for
+    run      both
+
+An edge calls `begin` and answers at once when the outcome is there; no task is made for an auction that never waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+
+from msgspec import Struct
+
+from rtb.domain import auction as rules
+from rtb.domain import money
+from rtb.domain.auction import Bid, Lost, Result, Terms
+from rtb.domain.profile import Profile
+from rtb.errors import BadRequest
+from rtb.openrtb import AuctionType, BidRequest, Loss, NoBid
+from rtb.ports import Bidder, Clock
+from rtb.services.admission import Admission
+from rtb.services.metrics import Metrics
+from rtb.services.profiles import UNKNOWN, Profiles, User
+
+
+class Status(StrEnum):
+    """How an auction ended, as in the header ``x-rtb-outcome``."""
+
+    WON = "won"
+    NO_BID = "no-bid"
+    TIMEOUT = "timeout"
+    SHED = "shed"
+
+
+class Outcome(Struct, gc=False):
+    """What an auction came to. Prices are CPM micros of the exchange currency; `currency` is what to answer in.
+
+    `nbr` is None when something was won.
+    """
+
+    auction_id: str
+    status: Status
+    nbr: NoBid | None
+    results: Sequence[Result]
+    currency: str
+
+
+class Rules(Struct, frozen=True, kw_only=True):
+    """The rules every auction of the exchange runs under; see config/default.toml, section auction."""
+
+    increment_micros: int = money.CENT_MICROS
+    deals_first: bool = True
+    first_price_types: frozenset[int] = frozenset()
+    tie_key: bytes = b""
+
+
+class Auction:
+    """One auction in flight; rtb.ports.OpenAuction is what bidders see of it."""
+
+    __slots__ = (
+        "_settled",
+        "bids",
+        "currency",
+        "deadline_ns",
+        "failures",
+        "fanned_out",
+        "frequency",
+        "id",
+        "outcome",
+        "pending",
+        "profile",
+        "received_ns",
+        "rehearsal",
+        "rejected",
+        "reports",
+        "request",
+        "terms",
+        "user_id",
+    )
+
+    def __init__(self, auction_id: str, request: BidRequest, received_ns: int, deadline_ns: int) -> None:
+        """Open it."""
+        self.id = auction_id
+        self.request = request
+        self.received_ns = received_ns
+        self.deadline_ns = deadline_ns
+        self.terms: Sequence[Terms] = ()
+        self.currency = ""
+        self.user_id = _user_id(request)
+        self.profile: Profile | None = None
+        self.frequency: Mapping[str, int] = UNKNOWN.frequency
+        self.bids: dict[str, list[Bid]] = {}
+        self.rejected: list[Lost] = []
+        self.failures: dict[str, str] = {}
+        self.pending: set[str] = set()
+        self.fanned_out = False
+        self.rehearsal = False
+        self.outcome: Outcome | None = None
+        self._settled: asyncio.Future[None] | None = None
+
+    def report(
+        self, bidder: Bidder, bids: Sequence[Bid] = (), rejected: Sequence[Lost] = (), failure: str | None = None
+    ) -> None:
+        """Take a bidder's report; once the auction is settled it is too late, and forgotten."""
+        if self.outcome is not None or bidder.name not in self.pending:
+            return
+        self.pending.discard(bidder.name)
+        for bid in bids:
+            self.bids.setdefault(bid.impid, []).append(bid)
+        if rejected:
+            self.rejected.extend(rejected)
+        if failure is not None:
+            self.failures[bidder.name] = failure
+        if not self.pending and self._settled is not None and not self._settled.done():
+            self._settled.set_result(None)
+
+    async def reported(self) -> None:
+        """Wait until every bidder has reported."""
+        if self.pending:
+            self._settled = asyncio.get_running_loop().create_future()
+            await self._settled
+
+
+class Exchange:
+    """Runs auctions among its bidders."""
+
+    def __init__(
+        self,
+        bidders: Sequence[Bidder],
+        profiles: Profiles,
+        admission: Admission,
+        metrics: Metrics,
+        clock: Clock,
+        *,
+        rates: money.Rates,
+        rules: Rules,
+    ) -> None:
+        """Auctions run under `rules`, in the currency of `rates`."""
+        self.bidders = tuple(bidders)
+        self._by_name = {bidder.name: bidder for bidder in bidders}
+        self._names = frozenset(self._by_name)
+        self._profiles = profiles
+        self._admission = admission
+        self._metrics = metrics
+        self._clock = clock
+        self._rates = rates
+        self._rules = rules
+        self._tie_key = rules.tie_key or secrets.token_bytes(32)
+        self._id_prefix = secrets.token_hex(6)
+        self._id_count = 0
+        self._listeners: list[Callable[[Auction, Outcome], None]] = []
+
+    def listen(self, listener: Callable[[Auction, Outcome], None]) -> None:
+        """Call it with every auction that was settled; it must not block."""
+        self._listeners.append(listener)
+
+    async def run(self, request: BidRequest, received_ns: int, *, rehearsal: bool = False) -> Outcome:
+        """Run one auction.
+
+        Args:
+            request: decoded and valid.
+            received_ns: when it arrived, on the monotonic clock; the deadline counts from there.
+            rehearsal: spend and count nothing (so does `test` = 1).
+
+        Raises:
+            BadRequest: an auction type this exchange does not run.
+        """
+        auction = self.begin(request, received_ns, rehearsal=rehearsal)
+        return auction.outcome or await self.finish(auction)
+
+    def begin(self, request: BidRequest, received_ns: int, *, rehearsal: bool = False) -> Auction:
+        """Start an auction; its `outcome` is there already unless something must be waited for.
+
+        Raises:
+            BadRequest: an auction type this exchange does not run.
+        """
+        self._id_count += 1
+        deadline_ns = self._admission.deadline_ns(request.tmax, received_ns)
+        auction = Auction(f"{self._id_prefix}{self._id_count:x}", request, received_ns, deadline_ns)
+        auction.rehearsal = rehearsal or request.test == 1
+        now_ns = self._clock.monotonic_ns()
+        refusal = self._admission.refusal(request, deadline_ns - now_ns, self._metrics.in_flight) or self._terms(
+            auction
+        )
+        self._metrics.in_flight += 1
+        if refusal is not None:
+            status = Status.SHED if refusal is NoBid.SHED else Status.NO_BID
+            self._close(auction, Outcome(auction.id, status, refusal, (), auction.currency))
+            return auction
+        user = self._profiles.peek(auction.user_id, now_ns) if auction.user_id else UNKNOWN
+        if user is not None:
+            self._fan_out(auction, user)
+            if not auction.pending:
+                self._settle(auction)
+        return auction
+
+    async def finish(self, auction: Auction) -> Outcome:
+        """Wait for what the auction waits for, until its deadline at most, and settle it."""
+        try:
+            if not auction.fanned_out:
+                self._fan_out(auction, await self._profiles.get(auction.user_id))
+            if auction.pending:
+                left_ns = auction.deadline_ns - self._clock.monotonic_ns()
+                try:
+                    await asyncio.wait_for(auction.reported(), max(left_ns, 0) / 1e9)
+                except TimeoutError:
+                    self._metrics.bidder_timeouts += len(auction.pending)
+            return self._settle(auction)
+        finally:
+            if auction.outcome is None:  # cancelled: nobody waits for the answer any more
+                self._close(auction, Outcome(auction.id, Status.NO_BID, NoBid.TECHNICAL_ERROR, (), auction.currency))
+
+    def _terms(self, auction: Auction) -> NoBid | None:
+        """Fix what is sold, under which terms and in which currency; a reason when that cannot be."""
+        request = auction.request
+        at = self._auction_type(request.at)
+        auction.currency = self._rates.currency
+        if request.cur and auction.currency not in request.cur:
+            auction.currency = next((code for code in request.cur if self._rates.knows(code)), "")
+        try:
+            auction.terms = [rules.terms(request, imp, self._rates, at=at) for imp in request.imp or ()]
+        except KeyError:
+            return NoBid.NO_ELIGIBLE_DEMAND
+        return None if auction.currency else NoBid.NO_ELIGIBLE_DEMAND
+
+    def _auction_type(self, at: int | None) -> int:
+        if at is None or at == AuctionType.SECOND_PRICE_PLUS:
+            return AuctionType.SECOND_PRICE_PLUS
+        if at == AuctionType.FIRST_PRICE or at in self._rules.first_price_types:
+            return AuctionType.FIRST_PRICE
+        if at >= 500:
+            raise BadRequest(f"at: {at} is not an auction type of this exchange; send 1 (first price) or 2 (second)")
+        return AuctionType.SECOND_PRICE_PLUS
+
+    def _fan_out(self, auction: Auction, user: User) -> None:
+        auction.profile, auction.frequency = user.profile, user.frequency
+        auction.fanned_out = True
+        auction.pending = set(self._names)
+        for bidder in self.bidders:
+            bidder.bid(auction)
+
+    def _settle(self, auction: Auction) -> Outcome:
+        """Clear and claim in one step of the loop, without an await: what was checked is what is spent."""
+        rank = rules.tie_break(self._tie_key, auction.id)
+        results: Sequence[Result] = ()
+        if auction.bids:
+            increment, deals_first = self._rules.increment_micros, self._rules.deals_first
+            results = rules.clear_all(
+                auction.bids, auction.terms, rank, increment_micros=increment, deals_first=deals_first
+            )
+            if not auction.rehearsal:
+                results = self._claim(auction, results, rank)
+        metrics = self._metrics
+        won = False
+        for result in results:
+            won = won or result.winner is not None
+            for lost in result.losses:
+                metrics.losses[lost.reason] += 1
+        for lost in auction.rejected:
+            metrics.losses[lost.reason] += 1
+        if won:
+            outcome = Outcome(auction.id, Status.WON, None, results, auction.currency)
+        elif auction.pending and not auction.bids:
+            outcome = Outcome(auction.id, Status.TIMEOUT, NoBid.ALL_LATE, results, auction.currency)
+        else:
+            outcome = Outcome(auction.id, Status.NO_BID, _no_bid_reason(results), results, auction.currency)
+        self._close(auction, outcome)
+        return outcome
+
+    def _claim(self, auction: Auction, results: list[Result], rank: rules.TieBreak) -> list[Result]:
+        """Have each winner's bidder take the cost; an imp whose winner cannot is cleared again without it."""
+        imps = auction.request.imp or ()
+        for i, (terms, imp) in enumerate(zip(auction.terms, imps, strict=True)):
+            multiplier = imp.qty.multiplier if imp.qty is not None and imp.qty.multiplier else 1.0
+            while (winner := results[i].winner) is not None:
+                cost_nanos = money.impression_nanos(results[i].price_micros, multiplier)
+                if self._by_name[winner.bidder].claim(auction, winner, cost_nanos):
+                    self._metrics.wins += 1
+                    self._metrics.spend_nanos += cost_nanos
+                    break
+                running = [bid for bid in auction.bids[terms.impid] if bid is not winner]
+                auction.bids[terms.impid] = running
+                results[i] = rules.clear(
+                    running,
+                    terms,
+                    rank,
+                    increment_micros=self._rules.increment_micros,
+                    deals_first=self._rules.deals_first,
+                )
+                results[i].losses.append(Lost(winner, Loss.INTERNAL_ERROR))
+        return results
+
+    def _close(self, auction: Auction, outcome: Outcome) -> None:
+        """The end of every auction: counted once, told to the listeners."""
+        auction.outcome = outcome
+        self._metrics.in_flight -= 1
+        if not auction.rehearsal:
+            self._count(auction, outcome)
+        for listener in self._listeners:
+            listener(auction, outcome)
+
+    def _count(self, auction: Auction, outcome: Outcome) -> None:
+        metrics = self._metrics
+        metrics.imps += len(auction.terms)
+        if outcome.nbr is None:
+            metrics.won += 1
+        else:
+            metrics.nbr[outcome.nbr] += 1
+            if outcome.status is Status.NO_BID:
+                metrics.no_bid += 1
+            elif outcome.status is Status.TIMEOUT:
+                metrics.timeout += 1
+            else:
+                metrics.shed += 1
+                return
+        metrics.latency.record(self._clock.monotonic_ns() - auction.received_ns)
+
+
+def _user_id(request: BidRequest) -> str:
+    """The id profiles go by; nobody's where COPPA applies or the device limits tracking [3.2.3, 3.2.18]."""
+    user = request.user
+    if user is None or (request.regs is not None and request.regs.coppa == 1):
+        return ""
+    if request.device is not None and request.device.lmt == 1:
+        return ""
+    return user.id or user.buyeruid or ""
+
+
+def _no_bid_reason(results: Sequence[Result]) -> NoBid:
+    reasons = {lost.reason for result in results for lost in result.losses}
+    if reasons and reasons <= {Loss.BELOW_FLOOR, Loss.BELOW_DEAL_FLOOR}:
+        return NoBid.ALL_BELOW_FLOOR
+    return NoBid.NO_ELIGIBLE_DEMAND

@@ -1,0 +1,99 @@
+"""The house: in-process campaigns as a bidder, and the catalogue they stand in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from rtb.domain import facts
+from rtb.domain.auction import Bid
+from rtb.domain.campaign import Campaign, Status
+from rtb.domain.facts import Context, Placement
+from rtb.domain.markup import MARKUP_TYPE
+from rtb.domain.money import Rates
+from rtb.domain.targeting import Index
+from rtb.ports import Clock, OpenAuction
+from rtb.services.budgets import Budgets
+from rtb.services.metrics import Metrics
+from rtb.services.profiles import Profiles
+
+
+class HouseBidder:
+    """Bids for up to `advertisers` campaigns an imp, one bid each, at once and in process."""
+
+    name = "house"
+
+    def __init__(
+        self, profiles: Profiles, metrics: Metrics, clock: Clock, rates: Rates, *, advertisers: int = 10
+    ) -> None:
+        """Start with an empty catalogue; `load` fills it."""
+        self.index = Index()
+        self.budgets = Budgets(clock, self._fund)
+        self._profiles = profiles
+        self._metrics = metrics
+        self._clock = clock
+        self._rates = rates
+        self._advertisers = advertisers
+
+    def load(self, campaigns: Iterable[Campaign]) -> None:
+        """Replace the whole catalogue, at start."""
+        self.index = Index(campaigns)
+        for campaign in self.index.campaigns():
+            if not self.budgets.watch(campaign):
+                self.index.set_live(campaign.id, False)
+
+    def put(self, campaign: Campaign) -> None:
+        """Insert or replace one campaign, in place; an auction in flight keeps the value it holds."""
+        self.index.put(campaign)
+        self.index.set_live(campaign.id, self.budgets.watch(campaign))
+
+    def bid(self, auction: OpenAuction) -> None:
+        """Report the best campaigns for each imp."""
+        request = auction.request
+        context = self.context(auction)
+        bids: list[Bid] = []
+        for imp in request.imp or ():
+            bids += self._bids(context, facts.placement(imp, self._rates))
+        self._metrics.bids += len(bids)
+        auction.report(self, bids)
+
+    def context(self, auction: OpenAuction) -> Context:
+        """The facts of the auction's request, as of now."""
+        return facts.context(auction.request, auction.profile, auction.frequency, now=self._clock.time())
+
+    def claim(self, auction: OpenAuction, bid: Bid, cost_nanos: int) -> bool:
+        """Debit the campaign's budget and count its frequency cap; False when the budget cannot pay."""
+        campaign: Campaign = bid.content.campaign
+        if not self.budgets.debit(campaign.id, cost_nanos):
+            return False
+        if campaign.frequency_cap is not None and auction.user_id:
+            self._profiles.count(auction.user_id, campaign.id, campaign.frequency_cap.seconds)
+        return True
+
+    def refresh(self) -> None:
+        """Once a second: begin new budget days."""
+        self.budgets.refresh()
+
+    def campaigns(self) -> Iterator[Campaign]:
+        """Every campaign of the catalogue."""
+        return self.index.campaigns()
+
+    def _bids(self, context: Context, placement: Placement) -> list[Bid]:
+        return [
+            Bid(
+                impid=placement.impid,
+                seat=candidate.campaign.advertiser,
+                price_micros=candidate.price_micros,
+                bidder=self.name,
+                dealid=candidate.dealid,
+                adomain=candidate.campaign.adomain,
+                mtype=MARKUP_TYPE[candidate.creative.media],
+                dur=candidate.creative.dur,
+                content=candidate,
+            )
+            for candidate in self.index.match(context, placement, limit=self._advertisers)
+        ]
+
+    def _fund(self, campaign_id: str, funded: bool) -> None:
+        campaign = self.index.get(campaign_id)
+        if campaign is not None and campaign.status is Status.ACTIVE:
+            self.index.set_live(campaign_id, funded)

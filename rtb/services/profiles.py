@@ -1,0 +1,161 @@
+"""User profiles for the auction: kept in the process, looked up together, never waited for long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from msgspec import Struct
+
+from rtb.domain import profile as profiles
+from rtb.domain.profile import Profile
+from rtb.errors import Malformed, StoreError
+from rtb.ports import Clock, Repository, StateStore
+from rtb.services.metrics import Metrics
+
+_NONE: Mapping[str, int] = MappingProxyType({})
+
+
+class User(Struct, gc=False):
+    """What is known of a user: the profile, None when there is none, and impressions counted a campaign id."""
+
+    profile: Profile | None = None
+    frequency: Mapping[str, int] = _NONE
+    stale_ns: int = 0
+
+
+UNKNOWN = User()
+
+
+class Profiles:
+    """Lookup order: this process, the state store, the repository. A found profile is written back to the state store.
+
+    A user is believed for `fresh_s`, absent ones too, so a new profile or another daemon's impressions show within
+    that time. Lookups of one loop tick travel together, and one user asked for twice at once is one lookup.
+    """
+
+    def __init__(
+        self,
+        state: StateStore,
+        repository: Repository,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        wait_s: float,
+        cached: int,
+        fresh_s: float,
+        ttl_s: float,
+    ) -> None:
+        """Keep up to `cached` users; see config/default.toml, section profiles."""
+        self._state = state
+        self._repository = repository
+        self._clock = clock
+        self._metrics = metrics
+        self._wait_s = wait_s
+        self._cached = cached
+        self._fresh_ns = int(fresh_s * 1e9)
+        self._ttl_s = ttl_s
+        self._users: OrderedDict[str, User] = OrderedDict()
+        self._wanted: dict[str, asyncio.Future[User]] = {}
+        self._batch: list[str] = []
+        self._counts: list[tuple[str, str, int]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def peek(self, user_id: str, now_ns: int) -> User | None:
+        """The user when known here and fresh, without waiting."""
+        user = self._users.get(user_id)
+        if user is None or user.stale_ns < now_ns:
+            return None
+        self._metrics.profile_hits += 1
+        return user
+
+    async def get(self, user_id: str) -> User:
+        """The user, after a bounded wait; UNKNOWN when the wait is over or a store failed. Never raises."""
+        future = self._wanted.get(user_id)
+        if future is None:
+            self._metrics.profile_misses += 1
+            future = self._wanted[user_id] = asyncio.get_running_loop().create_future()
+            if not self._batch:
+                asyncio.get_running_loop().call_soon(self._spawn)
+            self._batch.append(user_id)
+        try:
+            return await asyncio.wait_for(asyncio.shield(future), self._wait_s)
+        except TimeoutError:
+            self._metrics.profile_timeouts += 1
+            return UNKNOWN
+
+    def count(self, user_id: str, campaign_id: str, window_s: int) -> None:
+        """Count an impression of a capped campaign, here at once and in the state store soon."""
+        user = self._users.get(user_id)
+        if user is not None:
+            frequency = dict(user.frequency)
+            frequency[campaign_id] = frequency.get(campaign_id, 0) + 1
+            user.frequency = frequency
+        if not self._counts:
+            asyncio.get_running_loop().call_soon(self._spawn)
+        self._counts.append((user_id, campaign_id, window_s))
+
+    async def close(self) -> None:
+        """Wait for what is under way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _spawn(self) -> None:
+        batch, self._batch = self._batch, []
+        counts, self._counts = self._counts, []
+        if batch or counts:
+            task = asyncio.get_running_loop().create_task(self._exchange(batch, counts))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _exchange(self, batch: list[str], counts: list[tuple[str, str, int]]) -> None:
+        """One round trip for what one loop tick asked and counted."""
+        found: list[User]
+        try:
+            if counts:
+                await self._state.count_impressions(counts)
+            found = await self._lookup(batch) if batch else []
+        except StoreError:
+            self._metrics.profile_timeouts += len(batch)
+            found = [UNKNOWN] * len(batch)
+        for user_id, user in zip(batch, found, strict=True):
+            if user is not UNKNOWN:
+                self._keep(user_id, user)
+            self._wanted.pop(user_id).set_result(user)
+
+    async def _lookup(self, batch: list[str]) -> list[User]:
+        cached = await self._state.get_profiles(batch)
+        frequencies = await self._state.get_frequencies(batch)
+        stale_ns = self._clock.monotonic_ns() + self._fresh_ns
+        users = [
+            User(None if data is None else _decode(data), frequency, stale_ns)
+            for data, frequency in zip(cached, frequencies, strict=True)
+        ]
+        absent = [i for i, user in enumerate(users) if user.profile is None]
+        if absent:
+            stored = await self._repository.profiles([batch[i] for i in absent])
+            write_back = {}
+            for i, profile in zip(absent, stored, strict=True):
+                users[i].profile = profile
+                if profile is not None:
+                    write_back[batch[i]] = profiles.encode(profile)
+            if write_back:
+                await self._state.put_profiles(write_back, self._ttl_s)
+        return users
+
+    def _keep(self, user_id: str, user: User) -> None:
+        users = self._users
+        users[user_id] = user
+        users.move_to_end(user_id)
+        if len(users) > self._cached:
+            users.popitem(last=False)
+
+
+def _decode(data: bytes) -> Profile | None:
+    """A cached profile; what cannot be read counts as absent, and is looked up and written anew."""
+    try:
+        return profiles.decode(data)
+    except Malformed:
+        return None
