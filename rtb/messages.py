@@ -1,0 +1,190 @@
+"""Messages on queues: the JSON envelope around every one of them, and the house format's payloads.
+
+    {"message_id", "message_type", "timestamp", "data", "correlation_id", "reply_to"}
+
+Times are RFC 3339 with an offset, written in UTC. `data` is decoded once, by the consumer that knows its shape:
+`decode` keeps its bytes, `Payload` turns them into a struct. Ids and times come from the caller.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Generic, TypeVar
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from rtb.errors import Malformed
+from rtb.openrtb import MAX_PRICE_CPM
+
+MAX_BODY = 256 * 1024
+HOUSE_TIMEOUT_MS = 120
+
+_T = TypeVar("_T")
+Id = Annotated[str, Meta(min_length=1, max_length=255)]
+Time = Annotated[datetime, Meta(tz=True)]
+Price = Annotated[float, Meta(ge=0, le=MAX_PRICE_CPM)]
+
+
+class MessageType(StrEnum):
+    """What `data` is."""
+
+    BID_REQUEST = "bid_request"
+    BID_RESPONSE = "bid_response"
+    IMPRESSION = "impression"
+    CLICK = "click"
+    CONVERSION = "conversion"
+    CAMPAIGN_UPDATE = "campaign_update"
+    BUDGET_ALERT = "budget_alert"
+    PERFORMANCE_UPDATE = "performance_update"
+    AUCTION_RESULT = "auction_result"
+    WIN = "win"
+    LOSS = "loss"
+
+
+class Envelope(Struct, frozen=True, gc=False):
+    """A message as received; a field it does not know is ignored, ``null`` means absent."""
+
+    message_id: Id
+    message_type: MessageType
+    timestamp: Time
+    data: Raw
+    correlation_id: str | None = None
+    reply_to: str | None = None
+
+    @property
+    def time(self) -> float:
+        """When it was made, in Unix seconds."""
+        return self.timestamp.timestamp()
+
+
+class _Outgoing(Struct, frozen=True, gc=False):
+    message_id: str
+    message_type: MessageType
+    timestamp: datetime
+    data: Any
+    correlation_id: str | None
+    reply_to: str | None
+
+
+class Location(Struct, frozen=True, gc=False):
+    """Degrees."""
+
+    lat: Annotated[float, Meta(ge=-90, le=90)]
+    lng: Annotated[float, Meta(ge=-180, le=180)]
+
+
+class HouseRequest(Struct, frozen=True, gc=False):
+    """A bid request in the house format: one banner place. `floor_price` is CPM, `user_context` any JSON object.
+
+    `location` may be null where it is not known.
+    """
+
+    request_id: Id
+    user_id: str
+    device_type: str
+    location: Location | None
+    interests: list[str]
+    floor_price: Price
+    timeout_ms: Annotated[int, Meta(ge=0)] = HOUSE_TIMEOUT_MS
+    ad_slot_id: str | None = None
+    user_context: dict[str, Any] | None = None
+    timestamp: Time | None = None
+
+
+class HouseStatus(StrEnum):
+    """How a house request ended; `timeout` when nothing arrived because of lateness."""
+
+    SUCCESS = "success"
+    NO_BID = "no_bid"
+    TIMEOUT = "timeout"
+
+
+class HouseResponse(Struct, frozen=True, gc=False):
+    """The answer in the house format; without a winner everything after `status` is null. Prices are CPM."""
+
+    request_id: str
+    status: HouseStatus
+    campaign_id: str | None = None
+    ad_id: str | None = None
+    bid_price: float | None = None
+    clearing_price: float | None = None
+    creative_url: str | None = None
+    landing_page: str | None = None
+
+
+class Payload(Generic[_T]):
+    """A decoder of one kind of `data`: make it once, use it for every message."""
+
+    def __init__(self, kind: type[_T]) -> None:
+        """Prepare to decode `kind`, a msgspec struct."""
+        self._decoder: msgspec.json.Decoder[_T] = msgspec.json.Decoder(kind)
+
+    def decode(self, data: Raw | bytes) -> _T:
+        """The struct in `data`.
+
+        Raises:
+            Malformed: one line that names the field, as in ``data.floor_price: expected `float` >= 0.0``.
+        """
+        try:
+            return self._decoder.decode(data)
+        except msgspec.ValidationError as error:
+            raise Malformed(_field_first(error, "data")) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise Malformed(f"data: not JSON: {_one_line(error)}") from None
+
+
+HOUSE_REQUEST = Payload(HouseRequest)
+HOUSE_RESPONSE = Payload(HouseResponse)
+
+_MISSING = re.compile(r"Object missing required field `(.+)`")
+_decoder = msgspec.json.Decoder(Envelope)
+_encoder = msgspec.json.Encoder()
+
+
+def decode(body: bytes) -> Envelope:
+    """The envelope of a message body, its `data` still JSON.
+
+    Raises:
+        Malformed: over MAX_BODY bytes, not JSON, an unknown type, or a field missing or wrong; one line, field first.
+    """
+    if len(body) > MAX_BODY:
+        raise Malformed(f"body: {len(body)} bytes, at most {MAX_BODY} are accepted")
+    try:
+        return _decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise Malformed(_field_first(error, "")) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Malformed(f"body: not JSON: {_one_line(error)}") from None
+
+
+def encode(
+    message_type: MessageType,
+    data: Any,
+    *,
+    message_id: str,
+    timestamp: float,
+    correlation_id: str | None = None,
+    reply_to: str | None = None,
+) -> bytes:
+    """The JSON of an envelope around `data`: a struct or plain values, or a msgspec.Raw of ready JSON.
+
+    `timestamp` is Unix seconds. All six keys are written, null where absent (an empty string is absent).
+    """
+    made = datetime.fromtimestamp(timestamp, UTC)
+    return _encoder.encode(_Outgoing(message_id, message_type, made, data, correlation_id or None, reply_to or None))
+
+
+def _field_first(error: msgspec.ValidationError, root: str) -> str:
+    what, _, path = _one_line(error).partition(" - at `$")
+    path = path.rstrip("`")
+    if missing := _MISSING.match(what):
+        path, what = f"{path}.{missing[1]}", "required"
+    where = f"{root}{path}" if root else path.lstrip(".") or "body"
+    return f"{where}: {what[:1].lower()}{what[1:]}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,125 @@
+"""The messaging topology as one table: what is published where, who gets it, and what becomes of the dead.
+
+Every routing key has a bound queue, so that a mandatory publish that comes back means something. Three kinds of queue:
+
+* perishable (bid requests and responses): expire after 120 s, oldest dropped first, never dead-lettered;
+* money and state: delivery limit 20 (more than crashes alone use up), dead letters to ``ad.dlx``, and a publisher is
+  refused, not a message lost, when the queue is full;
+* informational (losses, all alerts): the newest INFO_LENGTH, because nobody has to consume them.
+
+A retry queue holds a message for its delay and hands it back to the queue named by its routing key.
+"""
+
+from __future__ import annotations
+
+from rtb.messages import MessageType
+from rtb.ports import Binding, ExchangeType, Overflow, QueueSpec, Topology
+
+BIDDING = "ad.bidding"
+EVENTS = "ad.events"
+CAMPAIGNS = "ad.campaigns"
+ALERTS = "ad.alerts"
+DEAD_LETTERS = "ad.dlx"
+
+BID_REQUESTS = "bid.requests"
+BID_RESPONSES = "bid.responses"
+IMPRESSIONS = "ad.impressions"
+CLICKS = "ad.clicks"
+CONVERSIONS = "ad.conversions"
+WINS = "ad.wins"
+LOSSES = "ad.losses"
+CAMPAIGN_UPDATES = "campaign.updates"
+BUDGET_ALERTS = "budget.alerts"
+ALL_ALERTS = "alerts.all"
+DEAD = "ad.dead"
+
+BID_TTL_MS = 120_000
+BID_LENGTH = 100_000
+MONEY_LENGTH = 500_000
+INFO_LENGTH = 10_000
+DELIVERY_LIMIT = 20
+
+RETRY_DELAYS_MS = (1_000, 5_000, 25_000)
+"""How long the first, second and third retry of a message wait."""
+
+ALERT_RULE = "alert.rule"
+ALERT_ANOMALY = "alert.anomaly"
+
+ROUTES: dict[MessageType, tuple[str, str]] = {
+    MessageType.BID_REQUEST: (BIDDING, "bid.request"),
+    MessageType.BID_RESPONSE: (BIDDING, "bid.response"),
+    MessageType.IMPRESSION: (EVENTS, "event.impression"),
+    MessageType.CLICK: (EVENTS, "event.click"),
+    MessageType.CONVERSION: (EVENTS, "event.conversion"),
+    MessageType.WIN: (EVENTS, "event.win"),
+    MessageType.LOSS: (EVENTS, "event.loss"),
+    MessageType.CAMPAIGN_UPDATE: (CAMPAIGNS, "campaign.update"),
+    MessageType.PERFORMANCE_UPDATE: (CAMPAIGNS, "campaign.performance"),
+    MessageType.BUDGET_ALERT: (ALERTS, "alert.budget"),
+}
+"""Exchange and routing key of a message type; an auction_result goes to its requester, not through an exchange."""
+
+
+def retry_exchange(attempt: int) -> str:
+    """Where attempt 1, 2 or 3 of a message is published, with the queue that it shall come back to as routing key."""
+    return f"ad.retry.{attempt}"
+
+
+def topology() -> Topology:
+    """What every daemon declares at its start."""
+    retries = [(retry_exchange(n), delay_ms) for n, delay_ms in enumerate(RETRY_DELAYS_MS, 1)]
+    return Topology(
+        exchanges={
+            BIDDING: ExchangeType.DIRECT,
+            EVENTS: ExchangeType.TOPIC,
+            CAMPAIGNS: ExchangeType.FANOUT,
+            ALERTS: ExchangeType.DIRECT,
+            DEAD_LETTERS: ExchangeType.TOPIC,
+            **{name: ExchangeType.FANOUT for name, _ in retries},
+        },
+        queues=(
+            QueueSpec(BID_REQUESTS, ttl_ms=BID_TTL_MS, max_length=BID_LENGTH),
+            QueueSpec(BID_RESPONSES, ttl_ms=BID_TTL_MS, max_length=BID_LENGTH),
+            *(_money(name) for name in (IMPRESSIONS, CLICKS, CONVERSIONS, WINS, CAMPAIGN_UPDATES, BUDGET_ALERTS)),
+            QueueSpec(LOSSES, max_length=INFO_LENGTH),
+            QueueSpec(ALL_ALERTS, max_length=INFO_LENGTH),
+            QueueSpec(DEAD, max_length=BID_LENGTH),
+            *(QueueSpec(name, ttl_ms=delay_ms, dead_letter_exchange="") for name, delay_ms in retries),
+        ),
+        bindings=(
+            Binding(BIDDING, BID_REQUESTS, "bid.request"),
+            Binding(BIDDING, BID_RESPONSES, "bid.response"),
+            Binding(EVENTS, IMPRESSIONS, "event.impression"),
+            Binding(EVENTS, CLICKS, "event.click"),
+            Binding(EVENTS, CONVERSIONS, "event.conversion"),
+            Binding(EVENTS, WINS, "event.win"),
+            Binding(EVENTS, LOSSES, "event.loss"),
+            Binding(CAMPAIGNS, CAMPAIGN_UPDATES),
+            Binding(ALERTS, BUDGET_ALERTS, "alert.budget"),
+            *(Binding(ALERTS, ALL_ALERTS, key) for key in ("alert.budget", ALERT_RULE, ALERT_ANOMALY)),
+            Binding(DEAD_LETTERS, DEAD, "#"),
+            *(Binding(name, name) for name, _ in retries),
+        ),
+    )
+
+
+def instance_topology(instance_id: str) -> Topology:
+    """The queue by which one daemon sees every campaign and performance update; it ends with its connection."""
+    queue = QueueSpec(instance_queue(instance_id), max_length=BID_LENGTH, exclusive=True)
+    return Topology(exchanges={}, queues=(queue,), bindings=(Binding(CAMPAIGNS, queue.name),))
+
+
+def instance_queue(instance_id: str) -> str:
+    """The name of a daemon's own queue of updates."""
+    return f"campaign.updates.{instance_id}"
+
+
+def _money(name: str) -> QueueSpec:
+    return QueueSpec(
+        name,
+        max_length=MONEY_LENGTH,
+        overflow=Overflow.REJECT_PUBLISH,
+        delivery_limit=DELIVERY_LIMIT,
+        dead_letter_exchange=DEAD_LETTERS,
+        dead_letter_routing_key=name,
+    )
