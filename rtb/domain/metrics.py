@@ -1,0 +1,330 @@
+"""What an instance tells about itself each second, and what follows from it: frames, their merge, rates, the snapshot.
+
+A `Frame` carries counters that only grow since the process started, so a lost frame loses nothing, and histograms of
+its own second. Merging adds counters and histograms; a percentile is read from merged counts and never averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from enum import IntEnum
+from typing import Annotated, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from rtb.domain.histogram import Histogram, merged
+from rtb.errors import Malformed
+
+__all__ = [
+    "COUNTERS",
+    "Counts",
+    "Frame",
+    "Histogram",
+    "InstanceRow",
+    "Point",
+    "Rates",
+    "Reason",
+    "Snapshot",
+    "Spread",
+    "add_counts",
+    "add_rates",
+    "decode",
+    "encode",
+    "merge",
+    "point",
+    "rates",
+    "reason_name",
+    "reasons",
+    "spread",
+]
+
+_MS = 1e6
+Count = Annotated[int, Meta(ge=0)]
+_Number = TypeVar("_Number", int, float)
+
+
+class Counts(Struct, frozen=True, gc=False, omit_defaults=True):
+    """Counters since the process started.
+
+    An auction is a request that was answered, by one outcome: won (at least one bid went back), no_bid, timeout (all
+    bidders were late), shed (refused under load), invalid (HTTP 400). imps are the impressions offered in them, bids
+    the valid bids of all bidders, wins the imps sold. spend_nanos is the clearing prices of the wins, in nanos of the
+    exchange currency. consumed, published, dead_lettered count queue messages; nbr and losses count by reason code.
+    """
+
+    won: Count = 0
+    no_bid: Count = 0
+    timeout: Count = 0
+    shed: Count = 0
+    invalid: Count = 0
+    imps: Count = 0
+    bids: Count = 0
+    wins: Count = 0
+    bidder_timeouts: Count = 0
+    bidder_errors: Count = 0
+    spend_nanos: Count = 0
+    profile_hits: Count = 0
+    profile_misses: Count = 0
+    profile_timeouts: Count = 0
+    consumed: Count = 0
+    published: Count = 0
+    dead_lettered: Count = 0
+    gc_pauses: Count = 0
+    gc_pause_ns: Count = 0
+    nbr: dict[int, Count] = {}
+    losses: dict[int, Count] = {}
+
+    @property
+    def auctions(self) -> int:
+        """Requests answered, whatever the outcome."""
+        return self.won + self.no_bid + self.timeout + self.shed + self.invalid
+
+
+COUNTERS = tuple(name for name in Counts.__struct_fields__ if name not in ("nbr", "losses"))
+"""The names of the plain counters, in the order of the fields."""
+
+
+class Frame(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """One instance at one moment; merged, the whole system.
+
+    `time` is Unix seconds; `uptime_ns` runs on the instance's own monotonic clock, and only its differences are used.
+    `latency` (auctions) and `lag` (how late the event loop ran its timers) are packed histograms of the time since the
+    frame before, as is `gc_pause_max_ns`.
+    """
+
+    instance: Annotated[str, Meta(min_length=1, max_length=200)]
+    seq: Count
+    time: float
+    uptime_ns: Count
+    counts: Counts = Counts()
+    latency: tuple[int, ...] = ()
+    lag: tuple[int, ...] = ()
+    gc_pause_max_ns: Count = 0
+    in_flight: int = 0
+    rss_bytes: Count = 0
+
+
+class Rates(Struct, frozen=True, gc=False):
+    """Per second, by the names of `Counts`; they add up over instances."""
+
+    auctions: float = 0.0
+    won: float = 0.0
+    no_bid: float = 0.0
+    timeout: float = 0.0
+    shed: float = 0.0
+    invalid: float = 0.0
+    imps: float = 0.0
+    bids: float = 0.0
+    wins: float = 0.0
+    bidder_timeouts: float = 0.0
+    bidder_errors: float = 0.0
+    spend_nanos: float = 0.0
+    profile_hits: float = 0.0
+    profile_misses: float = 0.0
+    profile_timeouts: float = 0.0
+    consumed: float = 0.0
+    published: float = 0.0
+    dead_lettered: float = 0.0
+    gc_pauses: float = 0.0
+    gc_pause_ns: float = 0.0
+    nbr: dict[int, float] = {}
+    losses: dict[int, float] = {}
+
+    @property
+    def bid_rate(self) -> float | None:
+        """The share of auctions answered with a bid, None without auctions."""
+        return self.won / self.auctions if self.auctions else None
+
+    @property
+    def win_rate(self) -> float | None:
+        """The share of bids that won their imp, None without bids."""
+        return self.wins / self.bids if self.bids else None
+
+
+class Spread(Struct, frozen=True, gc=False):
+    """The percentiles of a histogram in ms; all None when nothing was recorded."""
+
+    count: int = 0
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+    p999_ms: float | None = None
+    max_ms: float | None = None
+
+
+class Reason(Struct, frozen=True, gc=False):
+    """How often a reason was given: since the start, and per second."""
+
+    code: int
+    name: str
+    total: int
+    per_s: float
+
+
+class InstanceRow(Struct, frozen=True, gc=False, kw_only=True):
+    """One instance at a glance; a stale one has not been heard of lately and adds nothing to the rates."""
+
+    instance: str
+    stale: bool
+    age_s: float
+    uptime_s: float
+    auctions_per_s: float
+    p99_ms: float | None
+    lag_max_ms: float | None
+    in_flight: int
+    rss_bytes: int
+
+
+class Snapshot(Struct, frozen=True, gc=False, kw_only=True):
+    """The system as a dashboard shows it; amounts in nanos of `currency`.
+
+    `totals` include instances that are gone; rates, spreads and gauges are of the live ones.
+    """
+
+    seq: int = 0
+    time: float = 0.0
+    currency: str = "USD"
+    uptime_s: float = 0.0
+    totals: Counts = Counts()
+    rates: Rates = Rates()
+    bid_rate: float | None = None
+    win_rate: float | None = None
+    latency: Spread = Spread()
+    lag: Spread = Spread()
+    gc_pause_max_ms: float = 0.0
+    in_flight: int = 0
+    rss_bytes: int = 0
+    no_bids: tuple[Reason, ...] = ()
+    losses: tuple[Reason, ...] = ()
+    instances: tuple[InstanceRow, ...] = ()
+
+
+class Point(Struct, frozen=True, gc=False, array_like=True):
+    """One second of the charts' past."""
+
+    time: float
+    auctions_per_s: float
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    p999_ms: float | None
+
+
+_decoder = msgspec.json.Decoder(Frame)
+_encoder = msgspec.json.Encoder()
+
+
+def encode(frame: Frame) -> bytes:
+    """The JSON of a frame, zeros left out."""
+    return _encoder.encode(frame)
+
+
+def decode(data: bytes) -> Frame:
+    """A frame from its JSON.
+
+    Raises:
+        Malformed: it is not one; the message says where.
+    """
+    try:
+        frame = _decoder.decode(data)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise Malformed(f"frame: {error}") from None
+    Histogram.unpack(frame.latency)
+    Histogram.unpack(frame.lag)
+    return frame
+
+
+def merge(frames: Sequence[Frame], instance: str = "system") -> Frame:
+    """One frame for several instances: counters, histograms, in-flight and memory add; pauses take the longest."""
+    return Frame(
+        instance=instance,
+        seq=max((frame.seq for frame in frames), default=0),
+        time=max((frame.time for frame in frames), default=0.0),
+        uptime_ns=max((frame.uptime_ns for frame in frames), default=0),
+        counts=add_counts([frame.counts for frame in frames]),
+        latency=merged(Histogram.unpack(frame.latency) for frame in frames).pack(),
+        lag=merged(Histogram.unpack(frame.lag) for frame in frames).pack(),
+        gc_pause_max_ns=max((frame.gc_pause_max_ns for frame in frames), default=0),
+        in_flight=sum(frame.in_flight for frame in frames),
+        rss_bytes=sum(frame.rss_bytes for frame in frames),
+    )
+
+
+def add_counts(parts: Sequence[Counts]) -> Counts:
+    """The sum of counters, by name and by reason."""
+    return Counts(
+        **{name: sum(getattr(part, name) for part in parts) for name in COUNTERS},
+        nbr=_add_by_code(part.nbr for part in parts),
+        losses=_add_by_code(part.losses for part in parts),
+    )
+
+
+def rates(previous: Frame, current: Frame) -> Rates:
+    """What happened per second between two frames of one instance; lost frames between them do no harm.
+
+    Raises:
+        ValueError: `current` is not the later one.
+    """
+    seconds = (current.uptime_ns - previous.uptime_ns) / 1e9
+    if seconds <= 0:
+        raise ValueError(f"frame {current.seq} of {current.instance} is not after frame {previous.seq}")
+    before, after = previous.counts, current.counts
+    per_s = {name: max(0, getattr(after, name) - getattr(before, name)) / seconds for name in COUNTERS}
+    return Rates(
+        auctions=max(0, after.auctions - before.auctions) / seconds,
+        nbr=_code_rates(before.nbr, after.nbr, seconds),
+        losses=_code_rates(before.losses, after.losses, seconds),
+        **per_s,
+    )
+
+
+def add_rates(parts: Sequence[Rates]) -> Rates:
+    """The rates of several instances together."""
+    return Rates(
+        **{name: sum(getattr(part, name) for part in parts) for name in ("auctions", *COUNTERS)},
+        nbr=_add_by_code(part.nbr for part in parts),
+        losses=_add_by_code(part.losses for part in parts),
+    )
+
+
+def spread(histogram: Histogram) -> Spread:
+    """The percentiles that people ask for."""
+    count = histogram.count
+    if not count:
+        return Spread()
+    p50, p95, p99, p999 = (histogram.percentile(q) / _MS for q in (50, 95, 99, 99.9))
+    return Spread(count, p50, p95, p99, p999, histogram.max_ns / _MS)
+
+
+def reason_name(kind: type[IntEnum], code: int) -> str:
+    """A reason in lower-case words with underscores; ``code_123`` for one that the list does not know."""
+    try:
+        return kind(code).name.lower()
+    except ValueError:
+        return f"code_{code}"
+
+
+def reasons(kind: type[IntEnum], totals: Mapping[int, int], per_s: Mapping[int, float]) -> tuple[Reason, ...]:
+    """Reasons given at least once, the most frequent lately first."""
+    found = [Reason(code, reason_name(kind, code), total, per_s.get(code, 0.0)) for code, total in totals.items()]
+    found.sort(key=lambda reason: (-reason.per_s, -reason.total, reason.code))
+    return tuple(found)
+
+
+def point(snapshot: Snapshot) -> Point:
+    """What the charts keep of a snapshot."""
+    spread = snapshot.latency
+    return Point(snapshot.time, snapshot.rates.auctions, spread.p50_ms, spread.p95_ms, spread.p99_ms, spread.p999_ms)
+
+
+def _add_by_code(parts: Iterable[Mapping[int, _Number]]) -> dict[int, _Number]:
+    total: dict[int, _Number] = {}
+    for part in parts:
+        for code, value in part.items():
+            total[code] = total[code] + value if code in total else value
+    return total
+
+
+def _code_rates(before: Mapping[int, int], after: Mapping[int, int], seconds: float) -> dict[int, float]:
+    return {code: max(0, count - before.get(code, 0)) / seconds for code, count in after.items()}
