@@ -6,15 +6,20 @@ Names are lower case, categories carry their parent (IAB3-1 also counts as IAB3)
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from msgspec import Struct
 
-from rtb.domain import money
+from rtb.domain import auction, money
+from rtb.domain.auction import Terms
 from rtb.domain.campaign import Media
 from rtb.domain.profile import Profile
-from rtb.openrtb import BidRequest, Content, Imp
+from rtb.openrtb import Audio, Banner, BidRequest, Content, Imp, Video
 
 NO_COUNTS: Mapping[str, int] = {}
+
+_T = TypeVar("_T")
+_NO_REQUEST = BidRequest()
 
 
 class Context(Struct, gc=False, kw_only=True):
@@ -48,8 +53,9 @@ class Context(Struct, gc=False, kw_only=True):
     language_allowed: tuple[str, ...] | None = None
 
 
-class Offer(Struct, gc=False, kw_only=True):
-    """One media an imp is offered as. `sizes` are (w, h) in DIPS, empty when any size will do; durations in seconds."""
+class Offer(Struct, frozen=True, gc=False, kw_only=True):
+    """One media an imp is offered as. `sizes` are (w, h) in DIPS, empty when any size will do; durations in seconds,
+    `maxdur` 0 without limit."""
 
     media: Media
     sizes: tuple[tuple[int, int], ...] = ()
@@ -64,14 +70,20 @@ class Offer(Struct, gc=False, kw_only=True):
 
 
 class Placement(Struct, gc=False, kw_only=True):
-    """What one imp adds: its offers, floor in CPM micros of the exchange currency, deals on the table."""
+    """What one imp adds: its offers, floor in CPM micros of the exchange currency, ids of the deals on the table.
+
+    `terms` are set where floors differ from bid to bid (deals, streams sold by duration); `lowest_micros` is then the
+    least that any of them can be, else the floor.
+    """
 
     impid: str = ""
     offers: tuple[Offer, ...] = ()
     floor_micros: int = 0
+    lowest_micros: int = 0
     secure: bool = False
     deals: tuple[str, ...] = ()
     private: bool = False
+    terms: Terms | None = None
 
 
 def context(
@@ -109,13 +121,13 @@ def context(
             facts.lat, facts.lon = geo.lat, geo.lon
     _venue(request, facts)
     if profile is not None:
-        facts.interests += profile.interests
+        facts.interests += tuple(map(str.lower, profile.interests))
         facts.segments += profile.segments
     if request.bcat:
         facts.cat_blocked = tuple(request.bcat)
-    if request.acat is not None:
+    if request.acat:
         facts.cat_allowed = tuple(request.acat)
-    if request.cattax is not None:
+    if request.cattax:
         facts.cattax = request.cattax
     if request.badv:
         facts.adv_blocked = tuple(domain.lower() for domain in request.badv)
@@ -154,47 +166,77 @@ def placement(imp: Imp, rates: money.Rates) -> Placement:
     """The facts of an imp.
 
     Raises:
-        KeyError: its floor is in a currency without a rate.
+        KeyError: a floor is in a currency without a rate.
     """
-    offers = []
+    offers: list[Offer] = []
     if imp.banner is not None:
-        banner = imp.banner
-        sizes = [(f.w, f.h) for f in banner.format or () if f.w and f.h]
-        if not sizes and banner.w and banner.h:
-            sizes = [(banner.w, banner.h)]
-        offers.append(
-            Offer(
-                media=Media.BANNER,
-                sizes=tuple(sizes),
-                attr_blocked=tuple(banner.battr or ()),
-                type_blocked=tuple(banner.btype or ()),
-                api=None if banner.api is None else tuple(banner.api),
-                mimes=tuple(banner.mimes or ()),
-            )
-        )
-    for media, stream in ((Media.VIDEO, imp.video), (Media.AUDIO, imp.audio)):
-        if stream is not None:
-            offers.append(
-                Offer(
-                    media=media,
-                    attr_blocked=tuple(stream.battr or ()),
-                    mimes=tuple(stream.mimes or ()),
-                    protocols=tuple(stream.protocols or ()),
-                    api=None if stream.api is None else tuple(stream.api),
-                    mindur=stream.minduration or 0,
-                    maxdur=stream.maxduration or 0,
-                    durations=tuple(stream.rqddurs or ()),
-                )
-            )
+        offers.append(_banner(imp.banner, imp.instl == 1))
+    video, audio = imp.video, imp.audio
+    if video is not None:
+        offers.append(_stream(Media.VIDEO, video))
+    if audio is not None:
+        offers.append(_stream(Media.AUDIO, audio))
     if imp.native is not None:
-        offers.append(Offer(media=Media.NATIVE, attr_blocked=tuple(imp.native.battr or ())))
-    facts = Placement(impid=imp.id or "", offers=tuple(offers), secure=imp.secure == 1)
+        offers.append(Offer(media=Media.NATIVE, attr_blocked=_tuple(imp.native.battr), api=_listed(imp.native.api)))
+    floor = 0
     if imp.bidfloor:
-        facts.floor_micros = rates.inward_micros(money.to_micros(imp.bidfloor), imp.bidfloorcur or "USD")
-    if imp.pmp is not None:
-        facts.private = imp.pmp.private_auction == 1
-        facts.deals = tuple(deal.id for deal in imp.pmp.deals or () if deal.id)
+        floor = rates.inward_micros(money.to_micros(imp.bidfloor), imp.bidfloorcur or "USD")
+    facts = Placement(
+        impid=imp.id or "", offers=tuple(offers), floor_micros=floor, lowest_micros=floor, secure=imp.secure == 1
+    )
+    by_duration = (video is not None and (video.mincpmpersec or video.durfloors)) or (
+        audio is not None and (audio.mincpmpersec or audio.durfloors)
+    )
+    if imp.pmp is not None or by_duration:
+        _settle_terms(facts, auction.terms(_NO_REQUEST, imp, rates))
     return facts
+
+
+def _banner(banner: Banner, interstitial: bool) -> Offer:
+    """A size is any of `format`, else w x h; an interstitial and a flex format take any size."""
+    sizes: list[tuple[int, int]] = []
+    any_size = interstitial
+    for size in banner.format or ():
+        if size.wratio:
+            any_size = True
+        elif size.w and size.h:
+            sizes.append((size.w, size.h))
+    if not sizes and banner.w and banner.h:
+        sizes.append((banner.w, banner.h))
+    return Offer(
+        media=Media.BANNER,
+        sizes=() if any_size else tuple(sizes),
+        attr_blocked=_tuple(banner.battr),
+        type_blocked=_tuple(banner.btype),
+        api=_listed(banner.api),
+        mimes=_tuple(banner.mimes),
+    )
+
+
+def _stream(media: Media, stream: Video | Audio) -> Offer:
+    """In a pod the sum of durations is limited (poddur), not each."""
+    return Offer(
+        media=media,
+        attr_blocked=_tuple(stream.battr),
+        mimes=_tuple(stream.mimes),
+        protocols=_tuple(stream.protocols),
+        api=_listed(stream.api),
+        mindur=stream.minduration or 0,
+        maxdur=0 if stream.poddur else stream.maxduration or 0,
+        durations=_tuple(stream.rqddurs),
+    )
+
+
+def _settle_terms(facts: Placement, terms: Terms) -> None:
+    facts.terms = terms
+    facts.private = terms.private
+    facts.deals = tuple(terms.deals or ())
+    if terms.streams is not None:
+        facts.lowest_micros = 0
+    for deal in (terms.deals or {}).values():
+        lowest = 0 if deal.cpm_per_second_micros or deal.durfloors else deal.floor_micros
+        if lowest is not None and lowest < facts.lowest_micros:
+            facts.lowest_micros = lowest
 
 
 def with_parents(cats: list[str]) -> tuple[str, ...]:
@@ -204,6 +246,15 @@ def with_parents(cats: list[str]) -> tuple[str, ...]:
         if "-" in cat:
             found.setdefault(cat.partition("-")[0])
     return tuple(found)
+
+
+def _tuple(values: list[_T] | None) -> tuple[_T, ...]:
+    return tuple(values) if values else ()
+
+
+def _listed(values: list[_T] | None) -> tuple[_T, ...] | None:
+    """None stays None: an API framework list that is absent restricts nothing, an empty one everything."""
+    return None if values is None else tuple(values)
 
 
 def _words(keywords: str | list[str] | None) -> tuple[str, ...]:

@@ -1,0 +1,57 @@
+"""Great-circle distances, and the grid cells that stand for circles in the index."""
+
+from __future__ import annotations
+
+import math
+
+from rtb.domain.campaign import Circle
+
+EARTH_KM = 6371.0
+FAR = -1  # the cell of circles too large for the coarsest grid: every point has it
+
+_GRIDS = (4.0, 0.5)  # cells a degree: of a quarter of a degree, and of two
+_MOST_CELLS = 16
+_SLACK = 1e-7  # degrees: far more than rounding, far less than a cell
+
+
+def distance_km(lat: float, lon: float, lat2: float, lon2: float) -> float:
+    """Kilometres along the great circle on a sphere of 6371 km (haversine); arguments in degrees."""
+    phi, phi2 = math.radians(lat), math.radians(lat2)
+    across = math.sin(math.radians(lon2 - lon) / 2)
+    along = math.sin((phi2 - phi) / 2)
+    h = along * along + math.cos(phi) * math.cos(phi2) * across * across
+    return 2 * EARTH_KM * math.asin(min(1.0, math.sqrt(h)))
+
+
+def inside(circles: tuple[Circle, ...], lat: float, lon: float) -> bool:
+    """Whether the point lies in one of the circles, edge included."""
+    return any(distance_km(lat, lon, circle.lat, circle.lon) <= circle.radius for circle in circles)
+
+
+def cells_of_point(lat: float, lon: float) -> tuple[int, ...]:
+    """The cells a point lies in, one a grid, and `FAR`."""
+    north, east = lat + 90.0, lon + 180.0
+    return (
+        int(north * 4.0) << 12 | int(east * 4.0) % 1440,
+        1 << 24 | int(north * 0.5) << 12 | int(east * 0.5) % 180,
+        FAR,
+    )
+
+
+def cells_of_circle(circle: Circle) -> list[int]:
+    """Cells of the finest grid that covers the circle with few; every point inside has one of them."""
+    reach = circle.radius / EARTH_KM
+    tall = math.degrees(reach) + _SLACK
+    south, north = max(-90.0, circle.lat - tall), min(90.0, circle.lat + tall)
+    if south <= -90.0 or north >= 90.0:  # a pole is inside: all longitudes
+        return [FAR]
+    # the meridians that touch the circle: sin(dlon) = sin(reach) / cos(lat)
+    wide = math.degrees(math.asin(min(1.0, math.sin(reach) / math.cos(math.radians(circle.lat))))) + _SLACK
+    west, east = circle.lon - wide + 180.0, circle.lon + wide + 180.0  # may pass the antimeridian
+    for level, grid in enumerate(_GRIDS):
+        rows = range(math.floor((south + 90.0) * grid), math.floor((north + 90.0) * grid) + 1)
+        columns = range(math.floor(west * grid), math.floor(east * grid) + 1)
+        if len(rows) * len(columns) <= _MOST_CELLS:
+            around = int(360 * grid)
+            return [level << 24 | row << 12 | column % around for row in rows for column in columns]
+    return [FAR]

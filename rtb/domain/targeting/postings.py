@@ -1,0 +1,142 @@
+"""What the index posts a campaign under: (dimension, value) pairs, so that a request can look campaigns up by value."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Final
+
+from rtb.domain.campaign import Campaign, Creative
+from rtb.domain.targeting import geo
+from rtb.domain.targeting.criteria import advertiser_domains
+
+SHAPE: Final = 0
+"""media; and (media, w, h), or (media, 0, 0) where a side fits any."""
+SEAT: Final = 1
+ADVERTISER: Final = 2
+"""What `badv` would name; "" without an adomain."""
+CATEGORY: Final = 3
+"""(cattax, category or parent); and cattax, for whoever has categories."""
+DEAL: Final = 4
+START: Final = 5
+"""Unix seconds, as END."""
+END: Final = 6
+SCHEDULE: Final = 7
+"""(time zone, bitmap of hours of the week)."""
+COUNTRY: Final = 8
+REGION: Final = 9
+CITY: Final = 10
+CELL: Final = 11
+DEVICETYPE: Final = 12
+OS: Final = 13
+LANGUAGE: Final = 14
+DOMAIN: Final = 15
+DOMAIN_EXCLUDE: Final = 16
+SITE_CAT: Final = 17
+SITE_CAT_EXCLUDE: Final = 18
+INTEREST: Final = 19
+SEGMENT: Final = 20
+KIND: Final = 21
+"""The `Kind` of its creatives."""
+DIMENSIONS: Final = 22
+
+Posting = tuple[int, Hashable]
+
+
+class Kind:
+    """Campaigns whose creatives are alike to any imp: the same media, sizes, durations, attributes in the same order.
+
+    Compared by identity; the index keeps one of each.
+    """
+
+    __slots__ = ("creatives", "users")
+
+    def __init__(self, creatives: tuple[Creative, ...]) -> None:
+        self.creatives = creatives
+        self.users = 0
+
+
+def traits(campaign: Campaign) -> Hashable:
+    """Equal for two campaigns if and only if their creatives are of one kind."""
+    return tuple(
+        [
+            (c.media, c.w, c.h, c.dur, c.mime, c.protocol, c.api, c.attr, c.btype, c.language, c.secure)
+            for c in campaign.creatives
+        ]
+    )
+
+
+def postings(campaign: Campaign, kind: Kind) -> list[Posting]:
+    """Everything the campaign is posted under. For an including dimension a campaign that names any value is also
+    posted under None, so that those who name none can be told."""
+    found: list[Posting] = [(KIND, kind), (SEAT, campaign.advertiser)]
+    for creative in campaign.creatives:
+        media, w, h = creative.media, creative.w, creative.h
+        found.append((SHAPE, media))
+        found.append((SHAPE, (media, w, h) if w and h else (media, 0, 0)))
+    if campaign.adomain:
+        found += [(ADVERTISER, name) for name in advertiser_domains(campaign)]
+    else:
+        found.append((ADVERTISER, ""))
+    if campaign.cat:
+        _add_categories(found, campaign)
+    if campaign.deals:
+        found += [(DEAL, dealid) for dealid in campaign.deals]
+    if campaign.start is not None:
+        found.append((START, campaign.start.timestamp()))
+    if campaign.end is not None:
+        found.append((END, campaign.end.timestamp()))
+    _add_targeting(found, campaign)
+    return found
+
+
+def _add_categories(found: list[Posting], campaign: Campaign) -> None:
+    tax = campaign.cattax
+    found.append((CATEGORY, tax))
+    for cat in campaign.cat:
+        found.append((CATEGORY, (tax, cat)))
+        parent, dash, _ = cat.partition("-")
+        if dash:
+            found.append((CATEGORY, (tax, parent)))
+
+
+def _add_targeting(found: list[Posting], campaign: Campaign) -> None:
+    targeting = campaign.targeting
+    if targeting.hours:
+        found.append((SCHEDULE, (campaign.timezone, sum(1 << hour for hour in set(targeting.hours)))))
+    if targeting.country:
+        found.append((COUNTRY, None))
+        found += [(COUNTRY, name.upper()) for name in targeting.country]
+    if targeting.region:
+        found.append((REGION, None))
+        found += [(REGION, name.lower()) for name in targeting.region]
+    if targeting.city:
+        found.append((CITY, None))
+        found += [(CITY, name.lower()) for name in targeting.city]
+    if targeting.geo:
+        found.append((CELL, None))
+        found += [(CELL, cell) for circle in targeting.geo for cell in geo.cells_of_circle(circle)]
+    if targeting.devicetype:
+        found.append((DEVICETYPE, None))
+        found += [(DEVICETYPE, number) for number in targeting.devicetype]
+    if targeting.os:
+        found.append((OS, None))
+        found += [(OS, name.lower()) for name in targeting.os]
+    if targeting.language:
+        found.append((LANGUAGE, None))
+        found += [(LANGUAGE, name[:2].lower()) for name in targeting.language]
+    if targeting.domain:
+        found.append((DOMAIN, None))
+        found += [(DOMAIN, name.lower()) for name in targeting.domain]
+    if targeting.domain_exclude:
+        found += [(DOMAIN_EXCLUDE, name.lower()) for name in targeting.domain_exclude]
+    if targeting.site_cat:
+        found.append((SITE_CAT, None))
+        found += [(SITE_CAT, name) for name in targeting.site_cat]
+    if targeting.site_cat_exclude:
+        found += [(SITE_CAT_EXCLUDE, name) for name in targeting.site_cat_exclude]
+    if targeting.interests:
+        found.append((INTEREST, None))
+        found += [(INTEREST, name.lower()) for name in targeting.interests]
+    if targeting.segments:
+        found.append((SEGMENT, None))
+        found += [(SEGMENT, name) for name in targeting.segments]
