@@ -146,7 +146,7 @@ class Traffic:
     def request(self) -> dict[str, Any]:
         """An OpenRTB 2.6 bid request."""
         rng = self._rng
-        user = self._draw_user()
+        user = self.draw_user()
         venue = rng.choice(_venues[user.country.code])
         in_app = bool(venue.bundle) and user.device.devicetype != 2
         request: dict[str, Any] = {
@@ -186,7 +186,7 @@ class Traffic:
     def house(self) -> dict[str, Any]:
         """A bid request in the house format."""
         rng = self._rng
-        user = self._draw_user()
+        user = self.draw_user()
         return {
             "request_id": f"{rng.getrandbits(128):032x}",
             "user_id": user.id,
@@ -204,7 +204,8 @@ class Traffic:
             },
         }
 
-    def _draw_user(self) -> User:
+    def draw_user(self) -> User:
+        """The user of the next request, by popularity."""
         return self.user(bisect(self._popularity, self._rng.random() * self._popularity[-1]))
 
     def _imp(self, impid: str, user: User) -> dict[str, Any]:

@@ -1,0 +1,54 @@
+"""Steady traffic for the demo: an open loop without an end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator
+
+import orjson
+
+from rtb.lab.load.http_target import HttpTarget
+from rtb.lab.load.loops import OpenLoop, constant
+from rtb.lab.load.payload import Payload, request_ids, split
+from rtb.lab.load.run import SWEEP_S, send_all
+from rtb.lab.traffic import Traffic
+
+GIVE_UP_NS = 2_000_000_000
+_NEVER_NS = 1 << 62
+
+
+async def drive(url: str, traffic: Traffic, rate: float, stop: asyncio.Event, *, connections: int = 4) -> int:
+    """Send `rate` requests a second to the auction at `url` until `stop` is set; how many were answered.
+
+    Connections that break are opened anew. Nothing is measured: see rtb.lab.load for that.
+
+    Raises:
+        OSError: nobody answers at the start.
+        ConfigError: the URL is none.
+    """
+    target = HttpTarget(
+        url, _bodies(traffic), request_ids(time.time_ns()), connections=connections, give_up_ns=GIVE_UP_NS
+    )
+    times = constant(rate, time.monotonic_ns(), _NEVER_NS)
+    loop = OpenLoop(target, time.monotonic_ns, _NEVER_NS, times, GIVE_UP_NS)
+    sending: asyncio.Task[None] | None = None
+    try:
+        await target.open(loop.over)
+        sending = asyncio.create_task(send_all(loop))
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), SWEEP_S)
+            loop.sweep()
+    finally:
+        if sending is not None:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+        await target.close()
+    return loop.answers
+
+
+def _bodies(traffic: Traffic) -> Iterator[Payload]:
+    for request in traffic.requests():
+        yield split(orjson.dumps(request), request["id"].encode())
