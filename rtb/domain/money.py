@@ -83,6 +83,14 @@ class Rates:
         """
         return micros if code == self.currency else math.ceil(micros * self._rates[code])
 
+    def bid_micros(self, micros: int, code: str) -> int:
+        """CPM micros of the exchange currency for a bid in `code`, rounded down: a bid is never raised.
+
+        Raises:
+            KeyError: no rate for `code`.
+        """
+        return micros if code == self.currency else math.floor(micros * self._rates[code])
+
     def outward_micros(self, micros: int, code: str) -> int:
         """CPM micros of `code` for micros of the exchange currency, rounded up, so that no floor is undercut.
 

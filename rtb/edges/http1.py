@@ -10,7 +10,7 @@ import asyncio
 import zlib
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import httptools
 
@@ -136,12 +136,11 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, or close it at once when there are too many."""
-        assert isinstance(transport, asyncio.Transport)
         server = self._server
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's own class is no asyncio.Transport
         if server.draining or len(server.connections) >= server.limits.connections:
-            transport.abort()
+            self._transport.abort()
             return
-        self._transport = transport
         self._parser = httptools.HttpRequestParser(self)
         self._since_ns = server.clock.monotonic_ns()
         server.connections.add(self)
@@ -275,6 +274,11 @@ class Connection(asyncio.Protocol):
             self._slots[-1].close = True
         else:
             self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def _too_large(self) -> None:
         limit = self._server.limits.body_bytes

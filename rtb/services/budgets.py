@@ -51,6 +51,10 @@ class Budgets:
         known = self._accounts.get(campaign_id)
         return None if known is None else known[0]
 
+    def funded(self, campaign_id: str) -> bool:
+        """Whether it can pay one impression at its bid."""
+        return campaign_id not in self._dry
+
     def debit(self, campaign_id: str, cost_nanos: int) -> bool:
         """Spend, or refuse: never a nano above the limit."""
         known = self._accounts.get(campaign_id)

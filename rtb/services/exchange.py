@@ -188,6 +188,9 @@ class Exchange:
             auction
         )
         self._metrics.in_flight += 1
+        if received_ns < deadline_ns <= now_ns:  # it waited in a queue past its deadline
+            self._close(auction, Outcome(auction.id, Status.TIMEOUT, NoBid.ALL_LATE, (), auction.currency))
+            return auction
         if refusal is not None:
             status = Status.SHED if refusal is NoBid.SHED else Status.NO_BID
             self._close(auction, Outcome(auction.id, status, refusal, (), auction.currency))

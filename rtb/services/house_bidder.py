@@ -32,7 +32,7 @@ class HouseBidder:
         self._metrics = metrics
         self._clock = clock
         self._rates = rates
-        self._advertisers = advertisers
+        self.advertisers = advertisers
 
     def load(self, campaigns: Iterable[Campaign]) -> None:
         """Replace the whole catalogue, at start."""
@@ -69,6 +69,10 @@ class HouseBidder:
             self._profiles.count(auction.user_id, campaign.id, campaign.frequency_cap.seconds)
         return True
 
+    def is_funded(self, campaign_id: str) -> bool:
+        """Whether its budget can pay one more impression at its bid."""
+        return self.budgets.funded(campaign_id)
+
     def refresh(self) -> None:
         """Once a second: begin new budget days."""
         self.budgets.refresh()
@@ -90,7 +94,7 @@ class HouseBidder:
                 dur=candidate.creative.dur,
                 content=candidate,
             )
-            for candidate in self.index.match(context, placement, limit=self._advertisers)
+            for candidate in self.index.match(context, placement, limit=self.advertisers)
         ]
 
     def _fund(self, campaign_id: str, funded: bool) -> None:

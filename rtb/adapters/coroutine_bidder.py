@@ -1,0 +1,76 @@
+"""A bidder that is a coroutine: anything that awaits a request's answer can bid."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from rtb.domain.auction import Bid
+from rtb.domain.intake import take_in
+from rtb.domain.money import Rates
+from rtb.domain.validation import CridRule
+from rtb.errors import RtbError
+from rtb.openrtb import BidRequest, BidResponse
+from rtb.ports import Clock, OpenAuction
+from rtb.services.metrics import Metrics
+
+_log = structlog.get_logger(__name__)
+
+
+class CoroutineBidder:
+    """Runs ``respond(request)`` for each auction under its own asyncio.wait_for and reports what came of it."""
+
+    def __init__(
+        self,
+        name: str,
+        respond: Callable[[BidRequest], Awaitable[BidResponse]],
+        metrics: Metrics,
+        clock: Clock,
+        rates: Rates,
+        *,
+        crid: CridRule = CridRule.OPTIONAL,
+        adomain: bool = False,
+    ) -> None:
+        """`respond` gets the decoded request; an exception of its is this bidder's failure, never the auction's."""
+        self.name = name
+        self._respond = respond
+        self._metrics = metrics
+        self._clock = clock
+        self._rates = rates
+        self._crid = crid
+        self._adomain = adomain
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def bid(self, auction: OpenAuction) -> None:
+        """Start to answer."""
+        task = asyncio.get_running_loop().create_task(self._run(auction))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def claim(self, auction: OpenAuction, bid: Bid, cost_nanos: int) -> bool:
+        """Its money is its own."""
+        return True
+
+    async def _run(self, auction: OpenAuction) -> None:
+        left_ns = auction.deadline_ns - self._clock.monotonic_ns()
+        try:
+            response = await asyncio.wait_for(self._respond(auction.request), max(left_ns, 0) / 1e9)
+            bids, rejected = take_in(
+                response, auction.request, self.name, self._rates, crid=self._crid, adomain=self._adomain
+            )
+        except TimeoutError:
+            return  # the auction's own deadline has passed: it counts this bidder as late
+        except RtbError as error:
+            self._fail(auction, str(error))
+        except Exception as error:
+            _log.exception("bidder_failed", bidder=self.name)
+            self._fail(auction, f"{type(error).__name__}: {error}")
+        else:
+            self._metrics.bids += len(bids)
+            auction.report(self, bids, rejected)
+
+    def _fail(self, auction: OpenAuction, reason: str) -> None:
+        self._metrics.bidder_errors += 1
+        auction.report(self, failure=reason)

@@ -1,0 +1,190 @@
+"""The daemon's life: load, start, ready, run, drain, stop. One uvloop event loop hosts all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+
+from dashboard.guard import require_loopback
+from rtb.config import Settings
+from rtb.edges import admin as admin_edge
+from rtb.errors import ConfigError
+from rtb.services import topology
+from rtb.wiring import System, build, create_app
+
+SWEEP_S = 1.0
+
+_log = structlog.get_logger(__name__)
+Ready = Callable[[System, str], Awaitable[Callable[[], Awaitable[None]]]]
+
+
+async def serve(settings: Settings, *, on_ready: Ready | None = None) -> None:
+    """Run a daemon until SIGTERM or SIGINT, then drain it; a second signal ends the process at once.
+
+    Args:
+        settings: see rtb.config.
+        on_ready: called once it serves, with the exchange's URL; what it returns is called before the drain.
+
+    Raises:
+        RtbError: it could not start; one line.
+    """
+    stop = asyncio.Event()
+    _handle_signals(stop)
+    if settings.dashboard.enabled:
+        require_loopback(settings.dashboard.host)
+    system = build(settings, os.getpid())
+    async with AsyncExitStack() as stack:
+        starting = asyncio.create_task(_start(system, stack))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait({starting})
+            return
+        urls = await starting
+        settings_line = " ".join(f"{name}={url}" for name, url in urls.items())
+        print(f"ready {settings_line} campaigns={len(system.house.index)} pid={os.getpid()}", flush=True)
+        if on_ready is not None:
+            stack.push_async_callback(await on_ready(system, urls["http"]))
+        await stopping
+        _log.info("draining", in_flight=system.metrics.in_flight, limit_s=settings.drain.limit_s)
+        system.ready = False
+    _log.info("stopped")
+
+
+async def _start(system: System, stack: AsyncExitStack) -> dict[str, str]:
+    """Start the parts in order, each with its way to stop on the stack; the stack unwinds in reverse."""
+    settings = system.settings
+    socket_path = Path(settings.admin.socket)
+    await _refuse_second_daemon(socket_path)
+    gc.disable()  # nothing of what is loaded now is garbage
+    await system.repository.start()
+    stack.push_async_callback(system.repository.close)
+    count = await system.catalogue.load()
+    _tune_gc()
+    _log.info("loaded", campaigns=count, store=settings.store.url)
+    await system.broker.start()
+    stack.push_async_callback(system.broker.close)
+    await system.broker.declare(topology.topology())
+    stack.push_async_callback(system.profiles.close)
+    system.source.start()
+    stack.callback(system.source.stop)
+    runner = await admin_edge.listen(system.admin, socket_path)
+    stack.push_async_callback(_remove_socket, runner, socket_path)
+    urls = {}
+    dashboard_url = await _dashboard(system, stack)
+    await system.consumer.start()
+    stack.push_async_callback(_within, system.consumer.stop(), settings.drain.limit_s, "queue")
+    urls["http"] = await _listen(system, stack)
+    if dashboard_url:
+        urls["dashboard"] = dashboard_url
+    urls["admin"] = settings.admin.socket
+    sweeper = asyncio.create_task(_sweep(system))
+    stack.callback(sweeper.cancel)
+    system.ready = True
+    return urls
+
+
+async def _listen(system: System, stack: AsyncExitStack) -> str:
+    http = system.settings.http
+    try:
+        server = await asyncio.get_running_loop().create_server(system.server, http.host, http.port, backlog=4096)
+    except OSError as error:
+        raise _cannot_listen("http", http.host, http.port, error) from None
+    stack.push_async_callback(_drain_http, system, server)
+    return _url(http.host, server.sockets[0].getsockname()[1])
+
+
+async def _drain_http(system: System, server: asyncio.Server) -> None:
+    """Stop accepting, answer what is under way within the limit, close every connection."""
+    server.close()
+    system.server.drain()
+    await _within(system.responder.drained(), system.settings.drain.limit_s, "http")
+    for connection in list(system.server.connections):
+        connection.abort()
+
+
+async def _dashboard(system: System, stack: AsyncExitStack) -> str:
+    settings = system.settings.dashboard
+    if not settings.enabled:
+        return ""
+    runner = web.AppRunner(create_app(system.source), access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    try:
+        await web.TCPSite(runner, settings.host, settings.port).start()
+    except OSError as error:
+        raise _cannot_listen("dashboard", settings.host, settings.port, error) from None
+    return _url(settings.host, runner.addresses[0][1])
+
+
+async def _sweep(system: System) -> None:
+    """What is due every second: idle connections, new budget days."""
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        system.server.sweep()
+        system.house.refresh()
+
+
+async def _refuse_second_daemon(path: Path) -> None:
+    """Raises ConfigError when a daemon answers on the admin socket."""
+    if not path.exists():
+        return
+    try:
+        _, writer = await asyncio.open_unix_connection(str(path))
+    except OSError:
+        return  # left behind by a daemon that was killed
+    writer.close()
+    raise ConfigError(f"admin.socket: a daemon is running on {path}; stop it, or set another admin.socket")
+
+
+async def _remove_socket(runner: web.AppRunner, path: Path) -> None:
+    await runner.cleanup()
+    path.unlink(missing_ok=True)
+
+
+async def _within(work: Awaitable[None], limit_s: float, what: str) -> None:
+    try:
+        await asyncio.wait_for(work, limit_s)
+    except TimeoutError:
+        _log.warning("drain_limit_reached", part=what, limit_s=limit_s)
+
+
+def _handle_signals(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: signal.Signals) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+
+
+def _tune_gc() -> None:
+    """Keep what was loaded out of every collection, and collect the rest rarely and briefly."""
+    gc.enable()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+def _cannot_listen(section: str, host: str, port: int, error: OSError) -> ConfigError:
+    where = f"{section}.port: cannot listen on {host}:{port}"
+    if error.errno == errno.EADDRINUSE:
+        return ConfigError(f"{where}: another process does; stop it, or set {section}.port=0 for any free port")
+    return ConfigError(f"{where}: {error.strerror or error}")
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,83 @@
+"""A bidder's response taken in: the bids that enter the auction, and why each of the others does not."""
+
+from __future__ import annotations
+
+import math
+
+from rtb.domain import money
+from rtb.domain.auction import Bid, Lost
+from rtb.domain.validation import CridRule, markup_type, objection, seat_objection
+from rtb.openrtb import MAX_PRICE_CPM, BidRequest, BidResponse, Imp, Loss
+from rtb.openrtb import Bid as WireBid
+
+
+def take_in(
+    response: BidResponse,
+    request: BidRequest,
+    bidder: str,
+    rates: money.Rates,
+    *,
+    crid: CridRule = CridRule.OPTIONAL,
+    adomain: bool = False,
+) -> tuple[list[Bid], list[Lost]]:
+    """Check a response bid by bid; one bad bid does not cost the others.
+
+    A response in a currency that the request does not allow, or that has no rate, loses whole with reason 3. A seatbid
+    without a seat bids as the bidder itself. Prices are converted to the exchange currency, rounded down.
+
+    Returns:
+        The valid bids and the refused ones.
+
+    Source: OpenRTB 2.6 4.2.1 to 4.2.3.
+    """
+    imps = {imp.id: imp for imp in request.imp or ()}
+    currency = response.cur or "USD"
+    allowed = rates.knows(currency) and (not request.cur or currency in request.cur or currency == rates.currency)
+    bids: list[Bid] = []
+    rejected: list[Lost] = []
+    for n, seatbid in enumerate(response.seatbid or ()):
+        seat = seatbid.seat or bidder
+        blocked = seat_objection(request, seat)
+        for wire in seatbid.bid or ():
+            imp = imps.get(wire.impid)
+            reason = (
+                (None if allowed else Loss.INVALID_RESPONSE)
+                or blocked
+                or objection(wire, request, imp, crid=crid, adomain=adomain)
+            )
+            bid = _bid(wire, imp, seat, bidder, rates, currency if allowed else rates.currency)
+            if seatbid.group == 1:
+                bid.group = f"{bidder}/{seat}/{n}"
+            if reason is None:
+                bids.append(bid)
+            else:
+                rejected.append(Lost(bid, reason))
+    return _whole_groups(bids, rejected), rejected
+
+
+def _bid(wire: WireBid, imp: Imp | None, seat: str, bidder: str, rates: money.Rates, currency: str) -> Bid:
+    price = wire.price
+    micros = 0
+    if price is not None and math.isfinite(price) and 0 < price <= MAX_PRICE_CPM:
+        micros = rates.bid_micros(money.to_micros(price), currency)
+    mtype = None if imp is None else markup_type(wire, imp)
+    return Bid(
+        impid=wire.impid or "",
+        seat=seat,
+        price_micros=micros,
+        bidder=bidder,
+        dealid=wire.dealid or None,
+        adomain=[name.lower() for name in wire.adomain or ()],
+        mtype=int(mtype or 0),
+        dur=wire.dur or 0,
+        content=wire,
+    )
+
+
+def _whole_groups(bids: list[Bid], rejected: list[Lost]) -> list[Bid]:
+    """A group with a refused bid cannot win all its imps: the rest of it is refused with the same reason."""
+    broken = {lost.bid.group: lost.reason for lost in rejected if lost.bid.group}
+    if not broken:
+        return bids
+    rejected += [Lost(bid, broken[bid.group]) for bid in bids if bid.group in broken]
+    return [bid for bid in bids if bid.group not in broken]

@@ -1,0 +1,159 @@
+"""The admin API: the commands that act on a running daemon, over HTTP on a local socket.
+
+``POST /{command}`` with a JSON object of arguments answers ``{"result": ...}`` or ``{"error": one line}``. The socket
+is readable by its owner alone; who can open it may command the daemon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from rtb import openrtb
+from rtb.domain import campaign as campaigns
+from rtb.domain import money
+from rtb.domain.campaign import Campaign, Status
+from rtb.domain.money import Rates
+from rtb.errors import BadRequest, RtbError
+from rtb.ports import Clock
+from rtb.services.answers import bid_response
+from rtb.services.campaigns import Campaigns
+from rtb.services.exchange import Exchange
+from rtb.services.explain import explain
+from rtb.services.house_bidder import HouseBidder
+
+MAX_BODY_BYTES = 1 << 30
+
+_log = structlog.get_logger(__name__)
+Command = Callable[[dict[str, Any]], Awaitable[Any]]
+
+
+class Admin:
+    """The commands, by name; each takes decoded JSON arguments and returns plain values."""
+
+    def __init__(
+        self, catalogue: Campaigns, exchange: Exchange, house: HouseBidder, clock: Clock, rates: Rates
+    ) -> None:
+        """Act on these services."""
+        self._catalogue = catalogue
+        self._exchange = exchange
+        self._house = house
+        self._clock = clock
+        self._rates = rates
+        self.commands: dict[str, Command] = {
+            "campaigns.import": self._import,
+            "campaigns.list": self._list,
+            "campaigns.show": self._show,
+            "campaigns.pause": self._pause,
+            "campaigns.resume": self._resume,
+            "campaigns.set-bid": self._set_bid,
+            "auction": self._auction,
+            "explain": self._explain,
+        }
+
+    async def run(self, command: str, arguments: dict[str, Any]) -> Any:
+        """Run one command.
+
+        Raises:
+            RtbError: it is unknown, or refused; one line.
+        """
+        found = self.commands.get(command)
+        if found is None:
+            raise BadRequest(f"{command}: no such command")
+        try:
+            return await found(arguments)
+        except KeyError as error:
+            raise BadRequest(f"{command}: argument {error} is missing") from None
+
+    async def _import(self, arguments: dict[str, Any]) -> Any:
+        wanted = [campaigns.convert(item) for item in arguments["campaigns"]]
+        names = {campaign.id for campaign in wanted}
+        if len(names) < len(wanted):
+            raise BadRequest("campaigns: two have the same id; give each its own")
+        return {"written": await self._catalogue.put(wanted)}
+
+    async def _list(self, arguments: dict[str, Any]) -> Any:
+        status = arguments.get("status")
+        found = self._catalogue.all(None if status is None else Status(status))
+        return [self._row(campaign) for campaign in found[: arguments.get("limit") or None]]
+
+    async def _show(self, arguments: dict[str, Any]) -> Any:
+        campaign = self._catalogue.get(arguments["id"])
+        return {**self._row(campaign), "campaign": msgspec.to_builtins(campaign)}
+
+    async def _pause(self, arguments: dict[str, Any]) -> Any:
+        return self._row(await self._catalogue.set_status(arguments["id"], Status.PAUSED))
+
+    async def _resume(self, arguments: dict[str, Any]) -> Any:
+        return self._row(await self._catalogue.set_status(arguments["id"], Status.ACTIVE))
+
+    async def _set_bid(self, arguments: dict[str, Any]) -> Any:
+        return self._row(await self._catalogue.set_bid(arguments["id"], float(arguments["bid"])))
+
+    async def _auction(self, arguments: dict[str, Any]) -> Any:
+        request = openrtb.decode_request(arguments["request"].encode())
+        outcome = await self._exchange.run(request, self._clock.monotonic_ns())
+        return msgspec.to_builtins(bid_response(request.id or "", outcome, self._rates))
+
+    async def _explain(self, arguments: dict[str, Any]) -> Any:
+        request = openrtb.decode_request(arguments["request"].encode())
+        return msgspec.to_builtins(await explain(self._exchange, self._house, request, self._clock, self._rates))
+
+    def _row(self, campaign: Campaign) -> dict[str, Any]:
+        account = self._house.budgets.account(campaign.id)
+        return {
+            "id": campaign.id,
+            "name": campaign.name,
+            "advertiser": campaign.advertiser,
+            "status": campaign.status.value,
+            "pricing": campaign.pricing.value,
+            "bid": campaign.bid,
+            "ecpm": money.to_cpm(campaign.bid_micros),
+            "daily_budget": campaign.daily_budget,
+            "spent_today": None if account is None else account.spent_nanos / money.NANOS,
+            "funded": self._house.is_funded(campaign.id),
+            "version": campaign.version,
+        }
+
+
+def application(admin: Admin) -> web.Application:
+    """The aiohttp application around the commands."""
+
+    async def handle(request: web.Request) -> web.Response:
+        try:
+            arguments = msgspec.json.decode(await request.read() or b"{}", type=dict[str, Any])
+            result = await admin.run(request.match_info["command"], arguments)
+        except (RtbError, msgspec.MsgspecError, ValueError) as error:
+            return _json({"error": " ".join(str(error).split())}, 400)
+        except Exception as error:
+            _log.exception("admin_command_failed", command=request.match_info["command"])
+            return _json({"error": f"the daemon failed: {type(error).__name__}; see its log"}, 500)
+        return _json({"result": result}, 200)
+
+    app = web.Application(client_max_size=MAX_BODY_BYTES)
+    app.router.add_post("/{command}", handle)
+    return app
+
+
+def _json(value: dict[str, Any], status: int) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")
+
+
+async def listen(admin: Admin, path: Path) -> web.AppRunner:
+    """Serve on a unix socket at `path`, replacing one that a dead daemon left behind.
+
+    Raises:
+        OSError: the path cannot be made or bound.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    runner = web.AppRunner(application(admin), access_log=None)
+    await runner.setup()
+    await web.UnixSite(runner, str(path)).start()
+    path.chmod(0o600)
+    return runner

@@ -1,0 +1,154 @@
+"""Queue consumers: deliveries in, services, answers out, then the acknowledgement."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+
+import structlog
+
+from rtb import messages, openrtb
+from rtb.domain.money import Rates
+from rtb.edges.house_format import to_openrtb
+from rtb.errors import BadRequest, BrokerError, Malformed, Unroutable
+from rtb.messages import HOUSE_REQUEST, Envelope, MessageType
+from rtb.openrtb import BidRequest
+from rtb.ports import Broker, Clock, Delivery, Message, Subscription
+from rtb.services import topology
+from rtb.services.answers import bid_response, house_response
+from rtb.services.exchange import Exchange, Outcome
+from rtb.services.metrics import Metrics
+
+MAX_AGE_NS = 120_000_000_000
+
+_log = structlog.get_logger(__name__)
+
+
+class BidRequestConsumer:
+    """Auctions what arrives on ``bid.requests``: an envelope around the house format or an OpenRTB bid request.
+
+    The answer goes to `reply_to` when there is one, else to ``ad.bidding`` / ``bid.response``, with the request's
+    correlation id; only then is the request acknowledged. A malformed one goes to ``ad.dlx`` with its reason.
+    """
+
+    def __init__(
+        self, broker: Broker, exchange: Exchange, metrics: Metrics, clock: Clock, rates: Rates, *, prefetch: int
+    ) -> None:
+        """Work on up to `prefetch` requests at once."""
+        self._broker = broker
+        self._exchange = exchange
+        self._metrics = metrics
+        self._clock = clock
+        self._rates = rates
+        self._prefetch = prefetch
+        self._subscription: Subscription | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._id_prefix = secrets.token_hex(6)
+        self._ids = itertools.count(1)
+
+    async def start(self) -> None:
+        """Begin to take requests."""
+        self._subscription = await self._broker.consume(topology.BID_REQUESTS, self._take, prefetch=self._prefetch)
+
+    async def stop(self) -> None:
+        """Take no more, and finish what was taken."""
+        if self._subscription is not None:
+            await self._subscription.cancel()
+            self._subscription = None
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _take(self, delivery: Delivery) -> None:
+        task = asyncio.get_running_loop().create_task(self._handle(delivery))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _handle(self, delivery: Delivery) -> None:
+        self._metrics.consumed += 1
+        try:
+            try:
+                envelope = messages.decode(delivery.message.body)
+                request, is_house = _request(envelope)
+                received_ns = self._received_ns(envelope, delivery)
+                outcome = await self._exchange.run(request, received_ns)
+            except (Malformed, BadRequest) as reason:
+                await self._bury(delivery, str(reason))
+            else:
+                await self._answer(delivery, envelope, request, outcome, is_house)
+        except BrokerError as error:
+            _log.warning("bid_request_not_answered", reason=str(error), message_id=delivery.message.message_id)
+            delivery.nack(requeue=True)
+        else:
+            delivery.ack()
+
+    async def _answer(
+        self, delivery: Delivery, envelope: Envelope, request: BidRequest, outcome: Outcome, is_house: bool
+    ) -> None:
+        request_id = request.id or ""
+        respond = house_response if is_house else bid_response
+        reply_to = envelope.reply_to or delivery.message.reply_to
+        correlation_id = envelope.correlation_id or delivery.message.correlation_id or request_id
+        message_id = f"{self._id_prefix}{next(self._ids):x}"
+        now = self._clock.time()
+        body = messages.encode(
+            MessageType.BID_RESPONSE,
+            respond(request_id, outcome, self._rates),
+            message_id=message_id,
+            timestamp=now,
+            correlation_id=correlation_id,
+        )
+        answer = Message(
+            body=body, message_id=message_id, correlation_id=correlation_id, timestamp=now, persistent=False
+        )
+        exchange, routing_key = ("", reply_to) if reply_to else topology.ROUTES[MessageType.BID_RESPONSE]
+        try:
+            await self._broker.publish(exchange, routing_key, answer)
+        except Unroutable:
+            _log.debug("requester_gone", reply_to=reply_to, request_id=request_id)
+        else:
+            self._metrics.published += 1
+
+    async def _bury(self, delivery: Delivery, reason: str) -> None:
+        """Put a message that cannot be understood on the dead-letter exchange, with its reason."""
+        message = delivery.message
+        headers = {**message.headers, "x-rtb-reason": reason, "x-rtb-queue": delivery.queue}
+        dead = Message(
+            body=message.body,
+            message_id=message.message_id,
+            correlation_id=message.correlation_id,
+            reply_to=message.reply_to,
+            timestamp=message.timestamp,
+            headers=headers,
+        )
+        await self._broker.publish(topology.DEAD_LETTERS, delivery.queue, dead)
+        self._metrics.dead_lettered += 1
+        self._metrics.invalid += 1
+        _log.info("bid_request_malformed", reason=reason, message_id=message.message_id)
+
+    def _received_ns(self, envelope: Envelope, delivery: Delivery) -> int:
+        """When the deadline starts: when the message was made, if that can be told to the fraction, else arrival.
+
+        A whole second says too little for a deadline of 100 ms, and an age outside 0..120 s is a wrong clock.
+        """
+        if envelope.timestamp.microsecond:
+            age_ns = int((self._clock.time() - envelope.time) * 1e9)
+            waited_ns = self._clock.monotonic_ns() - delivery.arrived_ns
+            if waited_ns <= age_ns <= MAX_AGE_NS:
+                return self._clock.monotonic_ns() - age_ns
+        return delivery.arrived_ns
+
+
+def _request(envelope: Envelope) -> tuple[BidRequest, bool]:
+    """The request in an envelope, and whether it came in the house format, which has a ``request_id``.
+
+    Raises:
+        Malformed: not a bid_request, or not the house format.
+        BadRequest: an OpenRTB request that breaks OpenRTB.
+    """
+    if envelope.message_type is not MessageType.BID_REQUEST:
+        raise Malformed(f"message_type: {envelope.message_type.value} does not belong on {topology.BID_REQUESTS}")
+    data = bytes(envelope.data)
+    if b'"imp"' in data:
+        return openrtb.decode_request(data), False
+    return to_openrtb(HOUSE_REQUEST.decode(data)), True

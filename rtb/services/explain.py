@@ -1,0 +1,174 @@
+"""Why an auction came out as it did: for every campaign and bidder, what it bid, or why it did not, or why it lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from rtb.domain import facts, money
+from rtb.domain.auction import Bid, Lost, Result
+from rtb.domain.money import Rates
+from rtb.domain.targeting import Candidate, Fit, check
+from rtb.openrtb import BidRequest
+from rtb.ports import Clock
+from rtb.services.exchange import Auction, Exchange, Outcome, Status
+from rtb.services.house_bidder import HouseBidder
+
+
+class Verdict(Struct, kw_only=True, omit_defaults=True):
+    """One campaign's or bidder's fate in one imp. `verdict` is won, lost, no-bid or failed; prices are CPM floats."""
+
+    impid: str
+    bidder: str
+    verdict: str
+    campaign: str = ""
+    seat: str = ""
+    price: float | None = None
+    criterion: str = ""
+    why: str = ""
+    loss: int | None = None
+    min_to_win: float | None = None
+
+
+class Explanation(Struct, kw_only=True):
+    """A rehearsed auction. `clearing` is impid -> clearing price (CPM) of the imps that were sold."""
+
+    request_id: str
+    outcome: str
+    nbr: int | None
+    nbr_name: str
+    at: list[int]
+    floors: dict[str, float]
+    clearing: dict[str, float]
+    verdicts: list[Verdict]
+
+
+async def explain(
+    exchange: Exchange, house: HouseBidder, request: BidRequest, clock: Clock, rates: Rates
+) -> Explanation:
+    """Rehearse the request, spending nothing, and say what became of everybody.
+
+    Raises:
+        BadRequest: an auction type this exchange does not run.
+    """
+    auction = exchange.begin(request, clock.monotonic_ns(), rehearsal=True)
+    outcome = auction.outcome or await exchange.finish(auction)
+    verdicts: list[Verdict] = []
+    if outcome.status is not Status.SHED and auction.fanned_out:
+        _campaigns(verdicts, auction, outcome, house, rates)
+        _bidders(verdicts, auction, outcome, exchange, house)
+    return Explanation(
+        request_id=request.id or "",
+        outcome=outcome.status.value,
+        nbr=None if outcome.nbr is None else int(outcome.nbr),
+        nbr_name="" if outcome.nbr is None else outcome.nbr.name.lower(),
+        at=[terms.at for terms in auction.terms],
+        floors={terms.impid: money.to_cpm(terms.floor_micros) for terms in auction.terms},
+        clearing={
+            result.impid: money.to_cpm(result.price_micros) for result in outcome.results if result.winner is not None
+        },
+        verdicts=verdicts,
+    )
+
+
+def _campaigns(verdicts: list[Verdict], auction: Auction, outcome: Outcome, house: HouseBidder, rates: Rates) -> None:
+    """Every house campaign in every imp."""
+    context = house.context(auction)
+    fates = {result.impid: _fates(result) for result in outcome.results}
+    for imp in auction.request.imp or ():
+        placement = facts.placement(imp, rates)
+        of_imp = fates.get(placement.impid, {})
+        for campaign in house.campaigns():
+            verdict = of_imp.get(campaign.id)
+            if verdict is None:
+                found = check(campaign, context, placement, live=house.is_funded(campaign.id))
+                verdict = Verdict(impid=placement.impid, bidder=house.name, verdict="no-bid")
+                if isinstance(found, Fit):
+                    verdict.criterion = "rank"
+                    verdict.price = money.to_cpm(campaign.bid_micros)
+                    verdict.why = (
+                        f"rank: {verdict.price:.2f} CPM is eligible, but the advertiser or "
+                        f"{house.advertisers} others had better bids"
+                    )
+                else:
+                    verdict.criterion, verdict.why = found.criterion.value, found.text
+            verdict.campaign, verdict.seat = campaign.id, campaign.advertiser
+            verdicts.append(verdict)
+
+
+def _bidders(
+    verdicts: list[Verdict], auction: Auction, outcome: Outcome, exchange: Exchange, house: HouseBidder
+) -> None:
+    """Every other bidder: its bids, its refused bids, its failure, or its silence."""
+    for bidder in exchange.bidders:
+        if bidder is house:
+            continue
+        found = len(verdicts)
+        for result in outcome.results:
+            verdicts += [v for v in map(_of_bid, *_pairs(result)) if v.bidder == bidder.name]
+        verdicts += [_lost(lost) for lost in auction.rejected if lost.bid.bidder == bidder.name]
+        if len(verdicts) == found:
+            failed = auction.failures.get(bidder.name)
+            late = "late: had not answered at the deadline" if bidder.name in auction.pending else None
+            verdicts.append(
+                Verdict(
+                    impid="",
+                    bidder=bidder.name,
+                    verdict="failed" if failed or late else "no-bid",
+                    why=failed or late or "no bid: answered without one",
+                )
+            )
+
+
+def _pairs(result: Result) -> tuple[list[Bid | Lost], list[Result]]:
+    entries: list[Bid | Lost] = list(result.losses)
+    if result.winner is not None:
+        entries.insert(0, result.winner)
+    return entries, [result] * len(entries)
+
+
+def _of_bid(entry: Bid | Lost, result: Result) -> Verdict:
+    return _lost(entry) if isinstance(entry, Lost) else _won(entry, result)
+
+
+def _fates(result: Result) -> dict[str, Verdict]:
+    """Campaign id -> verdict, of the house bids of an imp."""
+    found = {}
+    for entry, of in zip(*_pairs(result), strict=True):
+        bid = entry.bid if isinstance(entry, Lost) else entry
+        content: Any = bid.content
+        if isinstance(content, Candidate):
+            found[content.campaign.id] = _of_bid(entry, of)
+    return found
+
+
+def _won(bid: Bid, result: Result) -> Verdict:
+    price, clearing = money.to_cpm(bid.price_micros), money.to_cpm(result.price_micros)
+    return Verdict(
+        impid=result.impid,
+        bidder=bid.bidder,
+        seat=bid.seat,
+        verdict="won",
+        price=price,
+        min_to_win=money.to_cpm(result.min_to_win_micros),
+        why=f"won: bid {price:.2f} CPM, pays {clearing:.6g}",
+    )
+
+
+def _lost(lost: Lost) -> Verdict:
+    bid, least = lost.bid, lost.min_to_win_micros
+    price = money.to_cpm(bid.price_micros)
+    reason = lost.reason.name.lower().replace("_", " ")
+    needed = "" if least is None else f"; {money.to_cpm(least):.6g} would have won"
+    return Verdict(
+        impid=bid.impid,
+        bidder=bid.bidder,
+        seat=bid.seat,
+        verdict="lost",
+        price=price,
+        criterion=lost.reason.name.lower(),
+        loss=int(lost.reason),
+        min_to_win=None if least is None else money.to_cpm(least),
+        why=f"lost: bid {price:.2f} CPM, {reason} ({int(lost.reason)}){needed}",
+    )

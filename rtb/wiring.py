@@ -1,0 +1,154 @@
+"""The only place where concrete classes meet: settings in, a system of parts out, nothing started."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import msgspec
+
+from dashboard.server import create_app
+from rtb.adapters.clock import SystemClock
+from rtb.adapters.coroutine_bidder import CoroutineBidder
+from rtb.adapters.memory_broker import MemoryBroker
+from rtb.adapters.memory_state import MemoryState
+from rtb.adapters.sql import SqlRepository
+from rtb.config import Settings
+from rtb.domain import money
+from rtb.domain.money import Rates
+from rtb.edges import http1, prometheus
+from rtb.edges.admin import Admin
+from rtb.edges.consumers import BidRequestConsumer
+from rtb.edges.http1 import Limits, Server
+from rtb.edges.openrtb_http import AuctionResponder
+from rtb.lab.bidders import SlowBidder
+from rtb.ports import Bidder, Broker, Clock, Repository
+from rtb.services.admission import Admission
+from rtb.services.campaigns import Campaigns
+from rtb.services.exchange import Exchange, Rules
+from rtb.services.house_bidder import HouseBidder
+from rtb.services.metrics import FrameSource, Metrics
+from rtb.services.profiles import Profiles
+
+__all__ = ["System", "build", "create_app"]
+
+
+@dataclass(slots=True)
+class System:
+    """The parts of a daemon, wired."""
+
+    settings: Settings
+    instance: str
+    clock: Clock
+    rates: Rates
+    metrics: Metrics
+    source: FrameSource
+    repository: Repository
+    broker: Broker
+    profiles: Profiles
+    house: HouseBidder
+    catalogue: Campaigns
+    exchange: Exchange
+    consumer: BidRequestConsumer
+    responder: AuctionResponder
+    server: Server
+    admin: Admin
+    ready: bool = False
+
+
+def build(settings: Settings, pid: int) -> System:
+    """Wire a daemon as the settings say. Raises ConfigError for what cannot be."""
+    clock = SystemClock()
+    instance = f"{pid}-{secrets.token_hex(4)}"
+    rates = Rates(settings.currency.code, settings.currency.rates)
+    metrics = Metrics(instance, clock)
+    repository = SqlRepository(settings.store.url)
+    broker = MemoryBroker(clock)
+    profiles = Profiles(
+        MemoryState(clock),
+        repository,
+        clock,
+        metrics,
+        wait_s=settings.profiles.wait_ms / 1e3,
+        cached=settings.profiles.cached,
+        fresh_s=settings.profiles.fresh_s,
+        ttl_s=settings.profiles.ttl_s,
+    )
+    auction = settings.auction
+    house = HouseBidder(profiles, metrics, clock, rates, advertisers=auction.advertisers)
+    bidders: list[Bidder] = [house]
+    if settings.lab.bidder:
+        lab = settings.lab
+        slow = SlowBidder(wait_ms=lab.bidder_ms, cpu_us=lab.bidder_cpu_us, cpm=lab.bidder_cpm)
+        bidders.append(
+            CoroutineBidder("lab", slow, metrics, clock, rates, crid=auction.crid, adomain=auction.adomain_required)
+        )
+    admission = Admission(
+        deadline_ms=auction.deadline_ms,
+        network_margin_ms=auction.network_margin_ms,
+        minimum_ms=auction.minimum_ms,
+        max_in_flight=auction.max_in_flight,
+    )
+    rules = Rules(
+        increment_micros=money.to_micros(auction.increment_cpm),
+        deals_first=auction.deals == "priority",
+        first_price_types=frozenset(auction.auction_types),
+        tie_key=blake2b(auction.tie_key.encode(), digest_size=32).digest() if auction.tie_key else b"",
+    )
+    exchange = Exchange(bidders, profiles, admission, metrics, clock, rates=rates, rules=rules)
+    catalogue = Campaigns(repository, house)
+    admin = Admin(catalogue, exchange, house, clock, rates)
+    consumer = BidRequestConsumer(broker, exchange, metrics, clock, rates, prefetch=settings.broker.prefetch)
+    pages: dict[bytes, Callable[[], bytes]] = {}
+    responder = AuctionResponder(exchange, metrics, rates, shed_after_ms=settings.http.shed_after_ms, pages=pages)
+    http = settings.http
+    limits = Limits(http.max_body_bytes, http.max_connections, http.idle_timeout_s, http.request_timeout_s)
+    system = System(
+        settings=settings,
+        instance=instance,
+        clock=clock,
+        rates=rates,
+        metrics=metrics,
+        source=FrameSource(metrics, clock, currency=rates.currency),
+        repository=repository,
+        broker=broker,
+        profiles=profiles,
+        house=house,
+        catalogue=catalogue,
+        exchange=exchange,
+        consumer=consumer,
+        responder=responder,
+        server=Server(responder, clock, limits),
+        admin=admin,
+    )
+    pages |= _pages(system, pid)
+    return system
+
+
+def _pages(system: System, pid: int) -> dict[bytes, Callable[[], bytes]]:
+    """The pages for machines: alive, ready for traffic, Prometheus."""
+
+    def health() -> bytes:
+        body = {"status": "ok", "pid": pid, "instance": system.instance}
+        return http1.response(b"200 OK", msgspec.json.encode(body))
+
+    def readiness() -> bytes:
+        ready = system.ready and system.broker.connected
+        status = b"200 OK" if ready else b"503 Service Unavailable"
+        body = {"ready": ready, "broker": system.broker.connected, "campaigns": len(system.house.index)}
+        return http1.response(status, msgspec.json.encode(body))
+
+    def metrics() -> bytes:
+        body = prometheus.render(system.metrics)
+        return http1.response(b"200 OK", body, content_type=prometheus.CONTENT_TYPE.encode())
+
+    return {b"/healthz": health, b"/readyz": readiness, b"/metrics": metrics}
+
+
+def resource(name: str) -> Path:
+    """A file of config/, as installed or in the checkout."""
+    installed = Path(__file__).parent / "data" / name
+    return installed if installed.exists() else Path(__file__).parent.parent / "config" / name
