@@ -1,0 +1,60 @@
+"""Every contract test runs over every adapter of its port; a new adapter joins by a line in support.py."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+
+from rtb.ports import Broker, Repository, StateStore
+from tests.contract.support import BROKERS, REPOSITORIES, STATES, Connect, StateUnderTest
+
+
+@pytest.fixture
+def prefix() -> str:
+    """Keeps the objects of one test apart from another's on a shared server."""
+    return uuid4().hex[:8]
+
+
+@pytest_asyncio.fixture(params=BROKERS)
+async def connect(request: pytest.FixtureRequest) -> AsyncIterator[Connect]:
+    """Opens connections to one broker."""
+    async with BROKERS[request.param]() as connect:
+        yield connect
+
+
+@pytest_asyncio.fixture
+async def broker(connect: Connect) -> Broker:
+    """A started connection."""
+    return await connect()
+
+
+@pytest_asyncio.fixture(params=STATES)
+async def state_under_test(request: pytest.FixtureRequest) -> AsyncIterator[StateUnderTest]:
+    """A state store and its time."""
+    async with STATES[request.param]() as state:
+        yield state
+
+
+@pytest.fixture
+def state(state_under_test: StateUnderTest) -> StateStore:
+    """A state store."""
+    return state_under_test.store
+
+
+@pytest_asyncio.fixture(params=REPOSITORIES)
+async def repositories(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Callable[[], Repository]]:
+    """Makes repositories on one database, not started."""
+    async with REPOSITORIES[request.param](tmp_path) as make:
+        yield make
+
+
+@pytest_asyncio.fixture
+async def repository(repositories: Callable[[], Repository]) -> Repository:
+    """A started repository."""
+    repository = repositories()
+    await repository.start()
+    return repository
