@@ -1,0 +1,1 @@
+"""The browser dashboard: an aiohttp app, a WebSocket hub, and the page in web/."""

@@ -1,0 +1,67 @@
+"""The dashboard's web application: the page, its live socket, and the same numbers as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+
+from dashboard import guard
+from dashboard.guard import require_loopback
+from dashboard.hub import Hub
+from rtb.services.metrics import MetricsSource
+
+__all__ = ["HUB", "create_app", "require_loopback"]
+
+HUB = web.AppKey("hub", Hub)
+_WEB = Path(__file__).parent / "web"
+
+
+def create_app(
+    source: MetricsSource,
+    *,
+    names: Collection[str] = (),
+    origins: Collection[str] = (),
+    max_clients: int = 1000,
+    send_timeout_s: float = 5.0,
+    heartbeat_s: float = 15.0,
+) -> web.Application:
+    """The application; run it on a loopback address (`require_loopback`), it has no login.
+
+    ``GET /`` is the page, ``GET /ws`` the socket described at `Hub`, ``GET /api/metrics`` the latest snapshot.
+
+    Args:
+        source: where the snapshots come from.
+        names: host names the server is known by, besides localhost and plain addresses.
+        origins: further origins whose pages may read.
+        max_clients: sockets at the same time; more are answered 503.
+        send_timeout_s: how long a client may take over one message.
+        heartbeat_s: how often a silent client is pinged; it has half of that to answer.
+    """
+    hub = Hub(source, max_clients=max_clients, send_timeout_s=send_timeout_s, heartbeat_s=heartbeat_s)
+
+    async def page(_request: web.Request) -> web.StreamResponse:
+        return web.FileResponse(_WEB / "index.html")
+
+    async def metrics(_request: web.Request) -> web.Response:
+        body = msgspec.json.encode(source.latest)
+        return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
+
+    async def start(_app: web.Application) -> None:
+        hub.start()
+
+    async def stop(_app: web.Application) -> None:
+        await hub.close()
+
+    app = web.Application(middlewares=[guard.middleware(names, origins)], client_max_size=4096)
+    app[HUB] = hub
+    app.router.add_get("/", page)
+    app.router.add_get("/ws", hub.handle)
+    app.router.add_get("/api/metrics", metrics)
+    app.router.add_static("/web/", _WEB)
+    app.on_response_prepare.append(guard.add_headers)
+    app.on_startup.append(start)
+    app.on_shutdown.append(stop)
+    return app
