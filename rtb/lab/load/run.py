@@ -68,7 +68,7 @@ async def measure(plan: Plan, target: Target, prepared: list[Payload], progress:
     relay = _Relay()
     await target.open(relay)
     try:
-        begin_ns = clock_ns() + _LEAD_NS
+        begin_ns = clock_ns() + (0 if plan.rate is None else _LEAD_NS)
         measure_from_ns = begin_ns + int(plan.warmup_s * 1e9)
         end_ns = measure_from_ns + int(plan.duration_s * 1e9)
         loop: OpenLoop | ClosedLoop

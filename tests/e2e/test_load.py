@@ -1,0 +1,65 @@
+"""The load tool and the null server as users run them, in processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import msgspec
+
+from rtb.lab.load.plan import Report
+from rtb.lab.null_server import running
+
+ROOT = Path(__file__).parents[2]
+
+
+async def load(*arguments: str) -> tuple[int, str]:
+    """Run benchmarks/load.py: its exit code and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "benchmarks/load.py", *arguments, cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    output, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode()
+
+
+async def test_a_run_against_the_null_server(tmp_path: Path) -> None:
+    """An open loop of 300 requests is answered in full; the report balances and knows the server's process and CPU."""
+    file = tmp_path / "run.json"
+    async with running() as (port, pid):
+        code, output = await load(
+            "--url", f"http://127.0.0.1:{port}/openrtb2/auction", "--any-id", "--rate", "300", "--duration", "1",
+            "--warmup", "0.2", "--unique", "20", "--max-lag-ms", "1000", "--json", str(file),
+        )  # fmt: skip
+    assert code == 0, output
+    assert "sent 300 = won 300 + no-bid 0 + timeout 0 + shed 0 + error 0 + lost 0" in output
+    result = msgspec.json.decode(file.read_bytes(), type=Report).result
+    assert result.balances
+    assert result.server is not None
+    assert result.server.pid == pid
+    assert result.server.rss_bytes > 0
+
+
+async def test_saturation_with_the_share_of_a_null_server() -> None:
+    """--null runs the same plan against a server of its own and prints the share."""
+    async with running() as (port, _):
+        code, output = await load(
+            "--url", f"http://127.0.0.1:{port}/openrtb2/auction", "--any-id", "--saturate", "--null",
+            "--duration", "0.5", "--warmup", "0.1", "--unique", "20",
+        )  # fmt: skip
+    assert code == 0, output
+    assert "of the null server, same plan" in output
+    assert "INVALID" not in output
+
+
+async def test_a_lagging_tool_makes_the_run_invalid() -> None:
+    """With a bound that no tool can keep, the run is marked and the exit code says so."""
+    async with running() as (port, _):
+        code, output = await load(
+            "--url", f"http://127.0.0.1:{port}/openrtb2/auction", "--any-id", "--rate", "200", "--duration", "0.5",
+            "--warmup", "0", "--unique", "5", "--max-lag-ms", "-1",
+        )  # fmt: skip
+    assert code == 1
+    assert "INVALID: the tool lagged" in output
