@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from types import MappingProxyType
 
+import structlog
 from msgspec import Struct
 
 from rtb.domain import profile as profiles
@@ -15,6 +16,7 @@ from rtb.errors import Malformed, StoreError
 from rtb.ports import Clock, Repository, StateStore
 from rtb.services.metrics import Metrics
 
+_log = structlog.get_logger(__name__)
 _NONE: Mapping[str, int] = MappingProxyType({})
 
 
@@ -33,7 +35,7 @@ class Profiles:
     """Lookup order: this process, the state store, the repository. A found profile is written back to the state store.
 
     A user is believed for `fresh_s`, absent ones too, so a new profile or another daemon's impressions show within
-    that time. Lookups of one loop tick travel together, and one user asked for twice at once is one lookup.
+    that time. What is asked during a lookup travels together in the next, and one user asked for twice is one lookup.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class Profiles:
         self._wanted: dict[str, asyncio.Future[User]] = {}
         self._batch: list[str] = []
         self._counts: list[tuple[str, str, int]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._working: asyncio.Task[None] | None = None
 
     def peek(self, user_id: str, now_ns: int) -> User | None:
         """The user when known here and fresh, without waiting."""
@@ -76,15 +78,12 @@ class Profiles:
         future = self._wanted.get(user_id)
         if future is None:
             self._metrics.profile_misses += 1
-            future = self._wanted[user_id] = asyncio.get_running_loop().create_future()
-            if not self._batch:
-                asyncio.get_running_loop().call_soon(self._spawn)
+            loop = asyncio.get_running_loop()
+            future = self._wanted[user_id] = loop.create_future()
+            loop.call_later(self._wait_s, self._give_up, future)
             self._batch.append(user_id)
-        try:
-            return await asyncio.wait_for(asyncio.shield(future), self._wait_s)
-        except TimeoutError:
-            self._metrics.profile_timeouts += 1
-            return UNKNOWN
+            self._begin()
+        return await asyncio.shield(future)  # one waiter that is cancelled must not take the others along
 
     def count(self, user_id: str, campaign_id: str, window_s: int) -> None:
         """Count an impression of a capped campaign, here at once and in the state store soon."""
@@ -93,37 +92,50 @@ class Profiles:
             frequency = dict(user.frequency)
             frequency[campaign_id] = frequency.get(campaign_id, 0) + 1
             user.frequency = frequency
-        if not self._counts:
-            asyncio.get_running_loop().call_soon(self._spawn)
         self._counts.append((user_id, campaign_id, window_s))
+        self._begin()
 
     async def close(self) -> None:
         """Wait for what is under way."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        if self._working is not None:
+            await self._working
 
-    def _spawn(self) -> None:
-        batch, self._batch = self._batch, []
-        counts, self._counts = self._counts, []
-        if batch or counts:
-            task = asyncio.get_running_loop().create_task(self._exchange(batch, counts))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    def _begin(self) -> None:
+        """One round trip at a time: what is asked meanwhile makes up the next."""
+        if self._working is None:
+            self._working = asyncio.get_running_loop().create_task(self._work())
 
-    async def _exchange(self, batch: list[str], counts: list[tuple[str, str, int]]) -> None:
-        """One round trip for what one loop tick asked and counted."""
+    async def _work(self) -> None:
+        try:
+            while self._batch or self._counts:
+                batch, self._batch = self._batch, []
+                counts, self._counts = self._counts, []
+                await self._round_trip(batch, counts)
+        finally:
+            self._working = None
+
+    def _give_up(self, future: asyncio.Future[User]) -> None:
+        if not future.done():
+            self._metrics.profile_timeouts += 1
+            future.set_result(UNKNOWN)
+
+    async def _round_trip(self, batch: list[str], counts: list[tuple[str, str, int]]) -> None:
         found: list[User]
         try:
             if counts:
                 await self._state.count_impressions(counts)
             found = await self._lookup(batch) if batch else []
-        except StoreError:
+        except Exception as error:  # whatever it is, the auctions go on without profiles
+            if not isinstance(error, StoreError):
+                _log.exception("profile_lookup_failed")
             self._metrics.profile_timeouts += len(batch)
             found = [UNKNOWN] * len(batch)
         for user_id, user in zip(batch, found, strict=True):
             if user is not UNKNOWN:
                 self._keep(user_id, user)
-            self._wanted.pop(user_id).set_result(user)
+            future = self._wanted.pop(user_id)
+            if not future.done():
+                future.set_result(user)
 
     async def _lookup(self, batch: list[str]) -> list[User]:
         cached = await self._state.get_profiles(batch)
