@@ -6,6 +6,7 @@ import * as format from "./format.js";
 const TRACK = { low: 0.01, high: 1000 };
 const DEADLINE_MS = 100;
 const TOP_REASONS = 8;
+const FORGET_S = 600; // an instance silent for so long has been replaced
 
 /** @type {Map<string, HTMLElement[]>} */
 const places = new Map();
@@ -31,8 +32,9 @@ export function showState(state) {
 export function showSnapshot(snapshot) {
   const { totals, rates, latency, lag } = snapshot;
   const total = (/** @type {string} */ name) => totals[name] ?? 0;
-  const live = snapshot.instances.filter((row) => !row.stale).length;
-  put("instances", live === snapshot.instances.length ? `${live}` : `${live} of ${snapshot.instances.length} live`);
+  const instances = snapshot.instances.filter((row) => !row.stale || row.age_s < FORGET_S);
+  const live = instances.filter((row) => !row.stale).length;
+  put("instances", live === instances.length ? `${live}` : `${live} of ${instances.length} live`);
   put("uptime", format.duration(snapshot.uptime_s));
   put("time", format.clock(snapshot.time));
   put("currency", snapshot.currency);
@@ -75,7 +77,7 @@ export function showSnapshot(snapshot) {
 
   showReasons("no-bids", snapshot.no_bids);
   showReasons("losses", snapshot.losses);
-  showInstances(snapshot.instances);
+  showInstances(instances);
 }
 
 /** @param {number|null} value @param {number} warn @param {number} bad */
