@@ -8,7 +8,8 @@ import pytest
 from rtb.domain.histogram import Histogram
 from rtb.domain.metrics import Counts, Frame, Snapshot
 from rtb.openrtb import Loss, NoBid
-from rtb.services.metrics import MAX_INSTANCES, FrameSource, GcWatch, LagProbe, Metrics
+from rtb.services.metrics import MAX_INSTANCES, FrameSource, Metrics
+from rtb.services.probes import GcWatch, LagProbe
 
 SECOND = 10**9
 
