@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import os
@@ -21,7 +22,9 @@ import uvloop
 from rtb import config, daemon, wiring
 from rtb.config import Settings
 from rtb.errors import AdminError, RtbError
+from rtb.lab import catalogue
 from rtb.lab.demonstration import Demonstration
+from rtb.lab.load.command import load
 from rtb.wiring import System
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -207,6 +210,38 @@ def explain(context: click.Context, file: Any, as_json: bool, every: bool) -> No
     _print_table(("impid", "bidder", "campaign", "verdict", "why"), shown)
     if len(shown) < len(rows):
         click.echo(f"... and {len(rows) - len(shown)} more; --all shows them")
+
+
+cli.add_command(load)
+
+
+@cli.group()
+def lab() -> None:
+    """Campaigns for experiments."""
+
+
+@lab.command()
+@click.argument("count", type=click.IntRange(min=1))
+@click.option("--seed", default=1, show_default=True, help="Of the campaigns.")
+@_settings_options
+@click.pass_context
+def fill(context: click.Context, count: int, seed: int, config_path: Path | None, overrides: Sequence[str]) -> None:
+    """Write COUNT generated campaigns into the store; no daemon may be running on it."""
+    settings = _load(context, config_path, overrides)
+
+    async def write() -> int:
+        repository = wiring.build(settings, os.getpid()).repository
+        await repository.start()
+        try:
+            wanted = catalogue.campaigns(count, seed)
+            written = 0
+            while chunk := list(itertools.islice(wanted, 10_000)):
+                written += await repository.put_campaigns(chunk)
+            return written
+        finally:
+            await repository.close()
+
+    click.echo(f"{uvloop.run(write()):,} campaigns written to {settings.store.url}")
 
 
 def _run_daemon(settings: Settings, on_ready: daemon.Ready | None) -> None:

@@ -21,7 +21,7 @@ from rtb.errors import BadRequest, TooLarge
 
 VERSION = "2.6"
 MAX_IMPS = 64
-MAX_DEPTH = 64
+MAX_DEPTH = 512
 MAX_PRICE_CPM = 1_000_000.0
 
 _Ext = TypeVar("_Ext", bound="Wire")
@@ -649,7 +649,8 @@ def _read(kind: type[_Ext], raw: Raw) -> _Ext:
 _request_decoder = msgspec.json.Decoder(BidRequest)
 _response_decoder = msgspec.json.Decoder(BidResponse)
 _encoder = msgspec.json.Encoder()
-_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def decode_request(body: bytes) -> BidRequest:
@@ -667,7 +668,9 @@ def decode_request(body: bytes) -> BidRequest:
         request = _request_decoder.decode(body)
     except msgspec.ValidationError as error:
         raise BadRequest(_field_first(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except RecursionError:
+        raise TooLarge(f"nesting is deeper than {MAX_DEPTH} levels; flatten the request") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(f"the body is not JSON: {_one_line(error)}") from None
     validate(request)
     return request
@@ -739,13 +742,13 @@ def encode(message: BidRequest | BidResponse) -> bytes:
 
 
 def _depth(body: bytes) -> int:
+    """How deep the brackets outside of strings go."""
     depth = deepest = 0
-    for match in _BRACKETS.finditer(body):
-        token = match[0]
-        if token in b"[{":
+    for bracket in _STRINGS.sub(b"", body).translate(None, _NOT_BRACKETS):
+        if bracket in b"[{":
             depth += 1
             deepest = max(deepest, depth)
-        elif token in b"]}":
+        else:
             depth -= 1
     return deepest
 
