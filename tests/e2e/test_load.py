@@ -63,3 +63,35 @@ async def test_a_lagging_tool_makes_the_run_invalid() -> None:
         )  # fmt: skip
     assert code == 1
     assert "INVALID: the tool lagged" in output
+
+
+async def test_a_run_against_the_daemon(tmp_path: Path) -> None:
+    """The demo daemon answers every request in full: wins and no-bids only, each with its own request's id."""
+    file = tmp_path / "run.json"
+    daemon = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "rtb", "demo", "--rate", "0", "--set", "http.port=0", "--set", "dashboard.port=0",
+        cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        assert daemon.stdout is not None
+        ready = ""
+        while not ready.startswith("ready "):
+            line = await daemon.stdout.readline()
+            assert line, "the daemon ended before it was ready"
+            ready = line.decode()
+        url = dict(word.split("=", 1) for word in ready.split()[1:])["http"]
+        code, output = await load(
+            "--url", f"{url}/openrtb2/auction", "--rate", "200", "--duration", "1", "--warmup", "0.5",
+            "--unique", "200", "--max-lag-ms", "1000", "--json", str(file),
+        )  # fmt: skip
+    finally:
+        daemon.terminate()
+        await daemon.communicate()
+    assert code == 0, output
+    result = msgspec.json.decode(file.read_bytes(), type=Report).result
+    assert result.balances
+    assert result.sent == 200
+    assert result.error == result.lost == 0, output
+    assert result.won > 0
+    assert result.server is not None
+    assert result.server.pid == daemon.pid

@@ -106,11 +106,11 @@ class Result(Struct, frozen=True, kw_only=True):
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """The file that ``--json`` writes: the result, the same plan against a server that does nothing, and what a search
-    for the highest rate tried."""
+    """The file that ``--json`` writes: the result, the same plan against a server that does nothing, before and after
+    it (what differs between these two is the machine's own unrest), and what a search for the highest rate tried."""
 
     result: Result
-    null: Result | None = None
+    null: list[Result] = []
     trials: list[Trial] = []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from statistics import mean
 
 from rtb.lab.load.plan import Plan, Result, Trial
 
@@ -73,13 +74,17 @@ def heading(plan: Plan, body_bytes: float) -> str:
     )
 
 
-def share(result: Result, null: Result) -> str:
-    """The result as a share of what the same plan gives against a server that does nothing."""
-    lines = [f"  of the null server, same plan: {_percent(result.answers_per_s, null.answers_per_s)} of its answers/s"]
-    if result.server and null.server:
-        lines[0] += f", {_percent(result.server.per_cpu_s, null.server.per_cpu_s)} of its answers/CPU-s"
-        lines[0] += f" ({null.server.per_cpu_s:,.0f})"
-    lines.append(f"  null server p50 {null.latency.p50_ms:.2f} ms, p99 {null.latency.p99_ms:.2f} ms")
+def share(result: Result, nulls: Sequence[Result]) -> str:
+    """The result as a share of what the same plan gives, on average, against a server that does nothing."""
+    rate = mean(null.answers_per_s for null in nulls)
+    lines = [f"  of the null server, same plan: {_percent(result.answers_per_s, rate)} of its answers/s"]
+    served = [null.server.per_cpu_s for null in nulls if null.server]
+    if result.server and served:
+        runs = ", ".join(f"{per_cpu_s:,.0f}" for per_cpu_s in served)
+        lines[0] += f", {_percent(result.server.per_cpu_s, mean(served))} of its answers/CPU-s ({runs})"
+    p50s = ", ".join(f"{null.latency.p50_ms:.2f}" for null in nulls)
+    p99s = ", ".join(f"{null.latency.p99_ms:.2f}" for null in nulls)
+    lines.append(f"  null server, ms: p50 {p50s}  p99 {p99s}")
     return "\n".join(lines)
 
 

@@ -70,9 +70,12 @@ def test_a_closed_loop_says_what_its_latency_is() -> None:
 
 
 def test_share_of_the_null_server() -> None:
-    """5,000 a CPU-second against 20,000 of a server that does nothing are 25 %."""
-    null = structs.replace(RESULT, server=Server(pid=8, cpu_s=0.5, cores=0.05, rss_bytes=1, answers=10_000))
-    assert "100 % of its answers/s, 25 % of its answers/CPU-s (20,000)" in report.share(RESULT, null)
+    """5,000 a CPU-second against 15,000 and 25,000 of a server that does nothing, before and after, are 25 %."""
+    nulls = [
+        structs.replace(RESULT, server=Server(pid=8, cpu_s=cpu_s, cores=0.05, rss_bytes=1, answers=15_000))
+        for cpu_s in (1.0, 0.6)
+    ]
+    assert "100 % of its answers/s, 25 % of its answers/CPU-s (15,000, 25,000)" in report.share(RESULT, nulls)
 
 
 def test_compare_shows_the_relative_change(tmp_path: Path) -> None:
