@@ -88,7 +88,7 @@ DEATH_REASON = "x-first-death-reason"  # rejected, expired, maxlen or delivery_l
 DEATH_QUEUE = "x-first-death-queue"
 DEATH_EXCHANGE = "x-first-death-exchange"
 DEATH_COUNT = "x-death-count"  # how often it died in all, the sum of RabbitMQ's x-death counts
-ERROR = "x-error"  # one line: why its consumer gave it up
+ERROR = "x-rtb-reason"  # one line: why its consumer gave it up
 
 NO_HEADERS: Mapping[str, str | int | float] = MappingProxyType({})
 

@@ -195,18 +195,25 @@ def _engine(url: URL, busy_timeout_ms: int) -> AsyncEngine:
         return create_async_engine(url, pool_pre_ping=True)
     if url.database in (None, "", ":memory:"):  # a second connection would be a second, empty database
         return create_async_engine(url, poolclass=StaticPool)
-    folder = Path(str(url.database).removeprefix("file:")).parent
+    path = str(url.database)
+    folder = Path(path.removeprefix("file:")).parent
     if not folder.is_dir():
         raise OSError(f"cannot be opened: directory {folder} does not exist; create it")
+    if not path.startswith("file:"):
+        sqlite3.connect(path).close()  # fails here and now; in aiosqlite it would leave a thread behind
     engine = create_async_engine(url)
 
     def set_up(connection: Any, _record: Any) -> None:
         """Readers beside a writer, a wait in place of "locked", and a commit that survives a power cut."""
-        cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout = {busy_timeout_ms}")
-        cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA synchronous = FULL")
-        cursor.close()
+        try:
+            cursor = connection.cursor()
+            cursor.execute(f"PRAGMA busy_timeout = {busy_timeout_ms}")
+            cursor.execute("PRAGMA journal_mode = WAL")
+            cursor.execute("PRAGMA synchronous = FULL")
+            cursor.close()
+        except Exception:
+            connection.close()  # the pool does not: its thread would stay
+            raise
 
     event.listen(engine.sync_engine, "connect", set_up)
     return engine
