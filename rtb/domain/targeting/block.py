@@ -11,38 +11,48 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from typing import Any, cast
 
-from rtb.domain.campaign import Campaign
+from rtb.domain.campaign import Campaign, Circle
 from rtb.domain.targeting.clauses import Clause
 from rtb.domain.targeting.hours import Hours
 from rtb.domain.targeting.postings import DIMENSIONS, END, SCHEDULE, START, Kind, Posting
 
 Key = tuple[int, str]
+"""Minus the price in CPM micros, and the id: smaller is better."""
+Entry = tuple[int, str, Campaign, Kind, tuple[Circle, ...]]
+"""A key, what it is the key of, and the circles that need an exact check; ids are unique, so that keys decide order."""
 
 SLOTS = 1024
 BITS = tuple(1 << slot for slot in range(SLOTS))
+FIRST: Key = (-(1 << 62), "")
+_LAST: Key = (1 << 62, "")
 _STRATA = 8
 _CROWDED = SLOTS // _STRATA * 2
-_MOST_MASKS = 256
+_MOST_MASKS = 512
 _EMPTY: list[Any] = [None]  # a slot that is not used, which nothing reads
+
+
+def entry(campaign: Campaign, price: int, kind: Kind) -> Entry:
+    """What a slot holds of a campaign."""
+    return -price, campaign.id, campaign, kind, campaign.targeting.geo
 
 
 class Block:
     """Bitmaps and slots. `live` has the campaigns that may bid, `timely` those in flight and open at any time from
-    `since` until before `until` (Unix seconds); `bound` is no lower than any price in CPM micros."""
+    `since` until before `until` (Unix seconds); `bound` is no lower than any price in CPM micros. In a `tidy` block
+    the higher slot has the better rank."""
 
     __slots__ = (
+        "_asof",
+        "_bounds",
+        "_strata",
+        "_tidy",
         "bound",
-        "bounds",
-        "campaigns",
-        "kinds",
+        "entries",
         "live",
         "masks",
         "number",
         "postings",
-        "prices",
         "since",
-        "strata",
-        "tidy",
         "timely",
         "until",
         "used",
@@ -57,61 +67,50 @@ class Block:
         self.timely = 0
         self.since = math.inf
         self.until = -math.inf
-        self.campaigns = cast("list[Campaign]", _EMPTY * SLOTS)
-        self.prices = [0] * SLOTS
-        self.kinds = cast("list[Kind]", _EMPTY * SLOTS)
+        self.entries = cast("list[Entry]", _EMPTY * SLOTS)
         self.postings: list[dict[Any, int]] = [{} for _ in range(DIMENSIONS)]
-        self.strata = [0] * _STRATA
-        self.bounds: list[Key] = [(-(1 << 62), "")] * _STRATA
-        self.tidy = [True] * _STRATA
         self.masks: dict[Clause, int] = {}
+        self._asof = 0.0
+        self._strata = [0] * _STRATA
+        self._bounds = [FIRST, *[_LAST] * (_STRATA - 1)]
+        self._tidy = False
 
     def __len__(self) -> int:
         return self.used.bit_count()
 
-    def key(self, slot: int) -> Key:
-        """The rank of the campaign in a slot."""
-        return -self.prices[slot], self.campaigns[slot].id
-
-    def add(self, campaign: Campaign, price: int, kind: Kind, postings: Iterable[Posting], *, live: bool) -> int:
-        """Put a campaign into a free slot; there must be one. The slot."""
+    def add(self, row: Entry, postings: Iterable[Posting], *, live: bool) -> int:
+        """Put a campaign into a free slot, of which there must be one; which."""
         free = ~self.used
         slot = (free & -free).bit_length() - 1
-        self.fill(slot, campaign, price, kind, postings, live=live)
-        key = (-price, campaign.id)
-        stratum = bisect_right(self.bounds, key) - 1
-        self.strata[stratum] |= BITS[slot]
-        self.tidy[stratum] = False
-        if self.strata[stratum].bit_count() > _CROWDED:
+        self.fill(slot, row, postings, live=live)
+        self._tidy = False
+        self._tell_time_of(row[2], BITS[slot])
+        stratum = bisect_right(self._bounds, row[:2]) - 1
+        self._strata[stratum] |= BITS[slot]
+        if self._strata[stratum].bit_count() > _CROWDED:
             self.stratify()
         return slot
 
-    def fill(
-        self, slot: int, campaign: Campaign, price: int, kind: Kind, postings: Iterable[Posting], *, live: bool
-    ) -> None:
-        """Put a campaign into this slot, which is free, and leave the strata to the caller."""
+    def fill(self, slot: int, row: Entry, postings: Iterable[Posting], *, live: bool) -> None:
+        """Put a campaign into this slot, which is free, and leave strata and time to the caller."""
         bit = BITS[slot]
         of_dimension = self.postings
         for dimension, value in postings:
             masks = of_dimension[dimension]
             masks[value] = masks.get(value, 0) | bit
-        self.campaigns[slot] = campaign
-        self.prices[slot] = price
-        self.kinds[slot] = kind
+        self.entries[slot] = row
         self.used |= bit
         if live:
             self.live |= bit
-        if price > self.bound:
-            self.bound = price
-        self.until = -math.inf
+        if -row[0] > self.bound:
+            self.bound = -row[0]
         if self.masks:
             self.masks.clear()
 
     def take(self, slot: int, postings: Iterable[Posting]) -> None:
         """Empty a slot, whose campaign is posted under `postings`. What is remembered of it is masked by `live`."""
         bit = BITS[slot]
-        stratum = bisect_right(self.bounds, self.key(slot)) - 1
-        self.strata[stratum] &= ~bit
+        self._strata[bisect_right(self._bounds, self.entries[slot][:2]) - 1] ^= bit
         of_dimension = self.postings
         for dimension, value in postings:
             masks = of_dimension[dimension]
@@ -121,9 +120,36 @@ class Block:
                     del masks[value]
                 else:
                     masks[value] = mask ^ bit
-        self.campaigns[slot : slot + 1] = self.kinds[slot : slot + 1] = _EMPTY
-        self.used &= ~bit
+        self.entries[slot : slot + 1] = _EMPTY
+        self.used ^= bit
         self.live &= ~bit
+
+    def best(self, bits: int, want: int) -> tuple[list[Entry], int]:
+        """The best of some slots, in rank: all, or at least `want`; and the slots that are left."""
+        entries = self.entries
+        found: list[Entry] = []
+        if self._tidy:
+            while bits and want > 0:
+                slot = bits.bit_length() - 1
+                bits ^= BITS[slot]
+                found.append(entries[slot])
+                want -= 1
+            return found, bits
+        for stratum in self._strata:
+            some = bits & stratum
+            if some:
+                bits ^= some
+                part = []
+                while some:
+                    slot = some.bit_length() - 1
+                    some ^= BITS[slot]
+                    part.append(entries[slot])
+                if len(part) > 1:
+                    part.sort()
+                found += part
+                if not bits or len(found) >= want:
+                    break
+        return found, bits
 
     def mask(self, clause: Clause) -> int:
         """The slots that the clause lets through, remembered until the block takes in another campaign."""
@@ -142,39 +168,56 @@ class Block:
         for start, mask in self.postings[START].items():
             if start > now:
                 closed |= mask
-                until = min(until, start)
-            else:
-                since = max(since, start)
+                if start < until:
+                    until = start
+            elif start > since:
+                since = start
         for end, mask in self.postings[END].items():
             if end <= now:
                 closed |= mask
-                since = max(since, end)
-            else:
-                until = min(until, end)
+                if end > since:
+                    since = end
+            elif end < until:
+                until = end
         for (timezone, schedule), mask in self.postings[SCHEDULE].items():
             hour, begin, finish = hours.at(timezone, now)
             if not schedule >> hour & 1:
                 closed |= mask
             since, until = max(since, begin), min(until, finish)
         self.timely = self.used & ~closed
-        self.since, self.until = since, until
+        self.since, self.until, self._asof = since, until, now
+
+    def _tell_time_of(self, campaign: Campaign, bit: int) -> None:
+        """Bring `timely` up to date for a campaign that has just come."""
+        if campaign.targeting.hours:
+            self.until = -math.inf
+            return
+        self.timely |= bit
+        for moment, after in ((campaign.start, True), (campaign.end, False)):
+            if moment is not None:
+                at = moment.timestamp()
+                if at > self._asof:
+                    self.until = min(self.until, at)
+                else:
+                    self.since = max(self.since, at)
+                if (at > self._asof) is after:
+                    self.timely &= ~bit
 
     def slots(self) -> list[int]:
         """Used slots, best rank first."""
-        return sorted((slot for slot in range(SLOTS) if self.used >> slot & 1), key=self.key)
+        return sorted([slot for slot in range(SLOTS) if self.used & BITS[slot]], key=self.entries.__getitem__)
 
-    def stratify(self) -> None:
-        """Even out the strata."""
+    def stratify(self) -> list[int]:
+        """Even out the strata; the used slots, best rank first."""
         slots = self.slots()
         size = max(1, -(-len(slots) // _STRATA))
         for number in range(_STRATA):
             part = slots[number * size : (number + 1) * size]
-            self.strata[number] = sum(BITS[slot] for slot in part)
-            self.tidy[number] = part == sorted(part, reverse=True)
-            if number and part:
-                self.bounds[number] = self.key(part[0])
-            elif number:
-                self.bounds[number] = (1 << 62, "")
+            self._strata[number] = sum([BITS[slot] for slot in part])
+            if number:
+                self._bounds[number] = self.entries[part[0]][:2] if part else _LAST
+        self._tidy = slots == sorted(slots, reverse=True)
+        return slots
 
     def split(self, number: int) -> Block:
         """Move the lower half into a new block, slot by slot as they are."""
@@ -183,11 +226,10 @@ class Block:
         moved = 0
         for slot in slots[len(slots) // 2 :]:
             moved |= BITS[slot]
-            lower.campaigns[slot], lower.kinds[slot] = self.campaigns[slot], self.kinds[slot]
-            lower.prices[slot] = self.prices[slot]
-            self.campaigns[slot : slot + 1] = self.kinds[slot : slot + 1] = _EMPTY
+            lower.entries[slot] = self.entries[slot]
+            self.entries[slot : slot + 1] = _EMPTY
         lower.used, lower.live = self.used & moved, self.live & moved
-        lower.bound = lower.prices[slots[len(slots) // 2]]
+        lower.bound = -lower.entries[slots[len(slots) // 2]][0]
         self.used ^= lower.used
         self.live ^= lower.live
         for dimension, masks in enumerate(self.postings):

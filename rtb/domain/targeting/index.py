@@ -18,16 +18,15 @@ from rtb.domain import pricing
 from rtb.domain.campaign import Campaign, Creative, Status
 from rtb.domain.facts import Context, Placement
 from rtb.domain.targeting import clauses, deals, geo
-from rtb.domain.targeting.block import BITS, SLOTS, Block, Key
+from rtb.domain.targeting.block import BITS, FIRST, SLOTS, Block, Key, entry
 from rtb.domain.targeting.clauses import Clause, Shelf
 from rtb.domain.targeting.criteria import category_objection
 from rtb.domain.targeting.hours import Hours
-from rtb.domain.targeting.postings import CELL, INTEREST, KIND, SEAT, SEGMENT, Kind, Posting, postings, traits
+from rtb.domain.targeting.postings import CELL, INTEREST, KIND, SEAT, SEGMENT, Kind, Posting, alike, postings, traits
 
 _FILL = SLOTS * 3 // 4
 _SPARSE = SLOTS // 8
 _MOST_REMEMBERED = 4096
-_LOWEST: Key = (-(1 << 62), "")
 _NO_PLACE: tuple[int, ...] = ()
 
 _T = TypeVar("_T")
@@ -54,14 +53,16 @@ class Index:
         """Build it over the campaigns; of two with the same id the last counts."""
         self.capped = 0
         self._effort = effort
-        self._firsts: list[Key] = [_LOWEST]
+        self._firsts: list[Key] = [FIRST]
         self._blocks: list[Block] = [Block(0)]
         self._numbered: dict[int, Block] = {0: self._blocks[0]}
         self._next_number = 1
         self._places: dict[str, int] = {}
         self._dark: set[str] = set()
         self._kinds: dict[Hashable, Kind] = {}
-        self._known: dict[int, dict[Any, int]] = {CELL: {}, INTEREST: {}, SEGMENT: {}}
+        self._interests: dict[str, int] = {}
+        self._segments: dict[str, int] = {}
+        self._circled = 0
         self._hours = Hours()
         self._shelves: dict[Hashable, Shelf] = {}
         self._clauses: dict[Hashable, Clause] = {}
@@ -74,12 +75,12 @@ class Index:
         """Every campaign, in rank."""
         for block in self._blocks:
             for slot in block.slots():
-                yield block.campaigns[slot]
+                yield block.entries[slot][2]
 
     def get(self, campaign_id: str) -> Campaign | None:
         """The campaign, None when it is not here."""
         place = self._places.get(campaign_id)
-        return None if place is None else self._numbered[place // SLOTS].campaigns[place % SLOTS]
+        return None if place is None else self._numbered[place // SLOTS].entries[place % SLOTS][2]
 
     def set_live(self, campaign_id: str, live: bool) -> bool:
         """Let a campaign bid or not (budget, pacing), whatever else; whether it is here.
@@ -94,8 +95,7 @@ class Index:
         else:
             self._dark.add(campaign_id)
         block, slot = self._numbered[place // SLOTS], place % SLOTS
-        campaign = block.campaigns[slot]
-        if live and campaign.status is Status.ACTIVE:
+        if live and block.entries[slot][2].status is Status.ACTIVE:
             block.live |= BITS[slot]
         else:
             block.live &= ~BITS[slot]
@@ -103,13 +103,32 @@ class Index:
 
     def put(self, campaign: Campaign) -> None:
         """Insert a campaign, or replace the one of its id."""
-        self._take(campaign.id)
-        self._place(campaign)
+        place = self._places.get(campaign.id)
+        if place is None:
+            kind = self._kind(campaign)
+            self._count(campaign, 1)
+            self._insert(campaign, kind, postings(campaign, kind))
+            return
+        _, _, old, kind, _ = self._numbered[place // SLOTS].entries[place % SLOTS]
+        posted = postings(old, kind)
+        self._take(place, posted)
+        if not alike(old, campaign):
+            self._forget(old, kind)
+            kind = self._kind(campaign)
+            self._count(campaign, 1)
+            posted = postings(campaign, kind)
+        self._insert(campaign, kind, posted)
 
     def remove(self, campaign_id: str) -> Campaign | None:
         """Take a campaign out; what it was, None when it was not here."""
         self._dark.discard(campaign_id)
-        return self._take(campaign_id)
+        place = self._places.pop(campaign_id, None)
+        if place is None:
+            return None
+        _, _, campaign, kind, _ = self._numbered[place // SLOTS].entries[place % SLOTS]
+        self._take(place, postings(campaign, kind))
+        self._forget(campaign, kind)
+        return campaign
 
     def match(self, context: Context, placement: Placement, *, limit: int = 10) -> list[Candidate]:
         """The best campaigns for an imp, one an advertiser, by price from the top and then by id.
@@ -122,6 +141,7 @@ class Index:
         found: list[Candidate] = []
         seats: set[str] = set()
         shelf = self._shelf(context, placement)
+        choices = shelf.choices
         strict = self._strict(context, placement, shelf)
         loose = self._loose(context)
         lowest = placement.floor_micros if placement.terms is None else placement.lowest_micros
@@ -161,29 +181,17 @@ class Index:
                             break
             if not bits:
                 continue
-            for number, stratum in enumerate(block.strata):
-                some = bits & stratum
-                if not some:
-                    continue
-                slots = []
-                while some:
-                    slot = some.bit_length() - 1
-                    some ^= BITS[slot]
-                    slots.append(slot)
-                if len(slots) > 1 and not block.tidy[number]:
-                    slots.sort(key=block.key)
-                effort -= len(slots)
-                for slot in slots:
-                    price = block.prices[slot]
-                    if price < lowest:
+            while bits:
+                rows, bits = block.best(bits, limit - len(found))
+                effort -= len(rows)
+                for minus_price, _, campaign, kind, circles in rows:
+                    if -minus_price < lowest:
                         return found
-                    campaign = block.campaigns[slot]
-                    kind = block.kinds[slot]
                     seat = campaign.advertiser
                     if seat in seats:
                         bits &= ~block.postings[SEAT][seat]
                         continue
-                    choice = shelf.choices.get(kind)
+                    choice = choices.get(kind)
                     if choice is None:
                         choice = shelf.choice(kind)
                     if choice < 0:
@@ -191,11 +199,11 @@ class Index:
                         continue
                     creative = campaign.creatives[choice]
                     dealid = None
-                    if exact or campaign.targeting.geo:
-                        fits, dealid = _fits(campaign, creative, price, context, placement)
+                    if exact or circles:
+                        fits, dealid = _fits(campaign, creative, -minus_price, context, placement)
                         if not fits:
                             continue
-                    found.append(Candidate(campaign, creative, price, dealid))
+                    found.append(Candidate(campaign, creative, -minus_price, dealid))
                     if len(found) == limit:
                         return found
                     seats.add(seat)
@@ -247,15 +255,15 @@ class Index:
     def _loose(self, context: Context) -> list[tuple[int, Iterable[Any]]]:
         """What differs from request to request, only as far as some campaign cares."""
         found: list[tuple[int, Iterable[Any]]] = []
-        known = self._known[INTEREST]
+        known = self._interests
         if known:
             found.append((INTEREST, [name for name in context.interests if name in known]))
-        if self._known[CELL]:
+        if self._circled:
             if context.lat is None or context.lon is None:
                 found.append((CELL, _NO_PLACE))
             else:
                 found.append((CELL, geo.cells_of_point(context.lat, context.lon)))
-        known = self._known[SEGMENT]
+        known = self._segments
         if known:
             found.append((SEGMENT, [name for name in context.segments if name in known]))
         return found
@@ -267,72 +275,56 @@ class Index:
         for first in range(0, len(ranked), _FILL):
             block = self._blocks[0] if first == 0 else self._new_block(len(self._blocks), ranked[first])
             part = ranked[first : first + _FILL]
-            for slot, (price, name) in zip(range(len(part) - 1, -1, -1), part, strict=True):
+            for slot, (minus_price, name) in zip(range(len(part) - 1, -1, -1), part, strict=True):
                 campaign = latest[name]
                 kind = self._kind(campaign)
-                posted = postings(campaign, kind)
-                self._count(posted, 1)
-                block.fill(slot, campaign, -price, kind, posted, live=campaign.status is Status.ACTIVE)
+                row = entry(campaign, -minus_price, kind)
+                block.fill(slot, row, postings(campaign, kind), live=campaign.status is Status.ACTIVE)
+                self._count(campaign, 1)
                 self._places[name] = block.number * SLOTS + slot
             block.stratify()
 
-    def _place(self, campaign: Campaign) -> None:
+    def _insert(self, campaign: Campaign, kind: Kind, posted: list[Posting]) -> None:
         price = pricing.bound(campaign)
-        rank = bisect_right(self._firsts, (-price, campaign.id)) - 1
-        block = self._blocks[rank]
-        if len(block) == SLOTS:
+        key = (-price, campaign.id)
+        rank = bisect_right(self._firsts, key) - 1
+        if len(self._blocks[rank]) == SLOTS:
             self._split(rank)
-            rank = bisect_right(self._firsts, (-price, campaign.id)) - 1
-            block = self._blocks[rank]
-        kind = self._kind(campaign)
-        posted = postings(campaign, kind)
-        self._count(posted, 1)
+            rank = bisect_right(self._firsts, key) - 1
+        block = self._blocks[rank]
         live = campaign.status is Status.ACTIVE and campaign.id not in self._dark
-        slot = block.add(campaign, price, kind, posted, live=live)
+        slot = block.add(entry(campaign, price, kind), posted, live=live)
         self._places[campaign.id] = block.number * SLOTS + slot
 
-    def _take(self, campaign_id: str) -> Campaign | None:
-        place = self._places.pop(campaign_id, None)
-        if place is None:
-            return None
+    def _take(self, place: int, posted: list[Posting]) -> None:
+        """Empty a place in a block."""
         block, slot = self._numbered[place // SLOTS], place % SLOTS
-        campaign, kind = block.campaigns[slot], block.kinds[slot]
-        posted = postings(campaign, kind)
-        self._count(posted, -1)
-        rank = bisect_right(self._firsts, block.key(slot)) - 1
+        key = block.entries[slot][:2]
         block.take(slot, posted)
-        kind.users -= 1
-        if not kind.users:
-            del self._kinds[traits(campaign)]
         if len(block) < _SPARSE and len(self._blocks) > 1:
-            self._merge(rank)
-        return campaign
+            self._merge(bisect_right(self._firsts, key) - 1)
 
     def _split(self, rank: int) -> None:
-        upper = self._blocks[rank]
-        lower = upper.split(self._next_number)
+        lower = self._blocks[rank].split(self._next_number)
         self._next_number += 1
         slots = lower.slots()
-        self._insert_block(rank + 1, lower, lower.key(slots[0]))
+        self._insert_block(rank + 1, lower, lower.entries[slots[0]][:2])
         for slot in slots:
-            self._places[lower.campaigns[slot].id] = lower.number * SLOTS + slot
+            self._places[lower.entries[slot][1]] = lower.number * SLOTS + slot
 
     def _merge(self, rank: int) -> None:
         """Move what little is left in a block into a neighbour that has room."""
         block = self._blocks[rank]
-        other = rank - 1 if rank else 1
-        into = self._blocks[other]
+        into = self._blocks[rank - 1 if rank else 1]
         if len(block) + len(into) > _FILL:
             return
         for slot in block.slots():
-            campaign, kind = block.campaigns[slot], block.kinds[slot]
-            live = bool(block.live & BITS[slot])
-            moved = into.add(campaign, block.prices[slot], kind, postings(campaign, kind), live=live)
-            self._places[campaign.id] = into.number * SLOTS + moved
+            row = block.entries[slot]
+            moved = into.add(row, postings(row[2], row[3]), live=bool(block.live & BITS[slot]))
+            self._places[row[1]] = into.number * SLOTS + moved
         into.stratify()
-        del self._blocks[rank], self._numbered[block.number]
-        del self._firsts[rank]
-        self._firsts[0] = _LOWEST
+        del self._blocks[rank], self._numbered[block.number], self._firsts[rank]
+        self._firsts[0] = FIRST
 
     def _new_block(self, rank: int, first: Key) -> Block:
         block = Block(self._next_number)
@@ -353,16 +345,24 @@ class Index:
         kind.users += 1
         return kind
 
-    def _count(self, posted: Iterable[Posting], step: int) -> None:
-        """Keep the values that any campaign cares about, where a request may bring many others."""
-        for dimension, value in posted:
-            known = self._known.get(dimension)
-            if known is not None:
-                count = known.get(value, 0) + step
+    def _forget(self, campaign: Campaign, kind: Kind) -> None:
+        self._count(campaign, -1)
+        kind.users -= 1
+        if not kind.users:
+            del self._kinds[traits(campaign)]
+
+    def _count(self, campaign: Campaign, step: int) -> None:
+        """Keep the words that any campaign cares about: a request may bring many others."""
+        targeting = campaign.targeting
+        self._circled += step * bool(targeting.geo)
+        for known, words in ((self._interests, targeting.interests), (self._segments, targeting.segments)):
+            for word in words:
+                name = word.lower() if known is self._interests else word
+                count = known.get(name, 0) + step
                 if count:
-                    known[value] = count
+                    known[name] = count
                 else:
-                    del known[value]
+                    del known[name]
 
 
 def _fits(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Final
 
+from msgspec import Struct
+
 from rtb.domain.campaign import Campaign, Creative
 from rtb.domain.targeting import geo
 from rtb.domain.targeting.criteria import advertiser_domains
@@ -42,17 +44,14 @@ DIMENSIONS: Final = 22
 Posting = tuple[int, Hashable]
 
 
-class Kind:
+class Kind(Struct, eq=False, gc=False):
     """Campaigns whose creatives are alike to any imp: the same media, sizes, durations, attributes in the same order.
 
-    Compared by identity; the index keeps one of each.
+    Compared by identity; the index keeps one of each while it has `users`.
     """
 
-    __slots__ = ("creatives", "users")
-
-    def __init__(self, creatives: tuple[Creative, ...]) -> None:
-        self.creatives = creatives
-        self.users = 0
+    creatives: tuple[Creative, ...]
+    users: int = 0
 
 
 def traits(campaign: Campaign) -> Hashable:
@@ -87,6 +86,22 @@ def postings(campaign: Campaign, kind: Kind) -> list[Posting]:
         found.append((END, campaign.end.timestamp()))
     _add_targeting(found, campaign)
     return found
+
+
+def alike(one: Campaign, other: Campaign) -> bool:
+    """Whether both are posted under the same, as when only the price, the budget or the name changed."""
+    return (
+        one.targeting == other.targeting
+        and one.creatives == other.creatives
+        and one.advertiser == other.advertiser
+        and one.adomain == other.adomain
+        and one.cat == other.cat
+        and one.cattax == other.cattax
+        and one.deals == other.deals
+        and one.start == other.start
+        and one.end == other.end
+        and one.timezone == other.timezone
+    )
 
 
 def _add_categories(found: list[Posting], campaign: Campaign) -> None:

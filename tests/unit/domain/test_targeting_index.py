@@ -29,12 +29,20 @@ T0 = datetime(2026, 3, 8, tzinfo=UTC)
 NOW = T0.timestamp()
 
 
-def few(*values: Any, most: int = 2) -> st.SearchStrategy[Any]:
-    """No, or a few of the values: targeting keys are mostly empty."""
-    return st.one_of(st.just(()), st.lists(st.sampled_from(values), max_size=most, unique=True).map(tuple))
+def mostly(usual: Any, *others: Any, odds: int = 6) -> st.SearchStrategy[Any]:
+    """Mostly the usual value: a campaign with twenty unusual ones fits nothing."""
+    return st.sampled_from([*[usual] * odds, *others])
 
 
-MOMENTS = st.sampled_from([None, *(T0 + timedelta(hours=hours) for hours in (-30, -1, 0, 1, 5, 30))])
+def few(*values: Any) -> st.SearchStrategy[Any]:
+    """Mostly none, or one or two of the values."""
+    return st.integers(0, 3).flatmap(
+        lambda n: st.just(()) if n else st.lists(st.sampled_from(values), max_size=2, unique=True).map(tuple)
+    )
+
+
+STARTS = mostly(None, *(T0 + timedelta(hours=hours) for hours in (-30, -1, 0, 1, 5)))
+ENDS = mostly(None, *(T0 + timedelta(hours=hours) for hours in (0, 1, 5, 30)))
 ZONES = st.sampled_from(["UTC", "America/New_York", "Asia/Kolkata", "Asia/Seoul", "Australia/Lord_Howe"])
 CIRCLES = st.builds(
     Circle,
@@ -46,7 +54,7 @@ TARGETING = st.builds(
     Targeting,
     interests=few("Sports", "golf", "tea"),
     segments=few("s1", "s2", "s3"),
-    geo=st.one_of(st.just(()), st.lists(CIRCLES, min_size=1, max_size=2).map(tuple)),
+    geo=st.one_of(st.just(()), st.just(()), st.lists(CIRCLES, min_size=1, max_size=2).map(tuple)),
     country=few("KOR", "usa"),
     region=few("CA", "kr-11"),
     city=few("Seoul", "Busan"),
@@ -57,22 +65,24 @@ TARGETING = st.builds(
     domain_exclude=few("a.example", "c.example"),
     site_cat=few("IAB1", "IAB2-3"),
     site_cat_exclude=few("IAB2", "IAB3"),
-    hours=st.one_of(st.just(()), st.lists(st.integers(0, 167), min_size=60, max_size=160, unique=True).map(tuple)),
+    hours=st.one_of(
+        st.just(()), st.just(()), st.lists(st.integers(0, 167), min_size=100, max_size=160, unique=True).map(tuple)
+    ),
 )
 CREATIVE = st.builds(
     Creative,
     id=st.just("c"),
     media=st.sampled_from([Media.BANNER, Media.BANNER, *Media]),
-    w=st.sampled_from([0, 300, 320, 728]),
-    h=st.sampled_from([0, 250, 50, 90]),
+    w=mostly(0, 300, 320, 728, odds=2),
+    h=mostly(0, 250, 50, 90, odds=2),
     dur=st.sampled_from([0, 6, 15, 45]),
-    mime=st.sampled_from(["", "", "video/mp4", "image/png"]),
-    protocol=st.sampled_from([0, 2]),
-    api=st.sampled_from([0, 0, 7]),
+    mime=mostly("", "video/mp4", "image/png"),
+    protocol=mostly(0, 2, odds=2),
+    api=mostly(0, 7),
     attr=few(1, 9),
-    btype=st.sampled_from([0, 0, 3]),
-    language=st.sampled_from(["", "", "ko", "EN"]),
-    secure=st.sampled_from([True, True, False]),
+    btype=mostly(0, 3),
+    language=mostly("", "ko", "EN"),
+    secure=mostly(True, False),
 )
 
 
@@ -88,12 +98,12 @@ def campaigns(draw: st.DrawFn) -> Campaign:
         adomain=draw(st.sampled_from([(), ("Shoes.example",), ("www.cars.example",), ("tea.example", "x.example")])),
         cat=draw(few("IAB7-39", "IAB7", "IAB25", "IAB1-2")),
         cattax=draw(st.sampled_from([1, 1, 1, 7])),
-        status=draw(st.sampled_from([Status.ACTIVE] * 5 + [Status.PAUSED])),
+        status=draw(st.sampled_from([*[Status.ACTIVE] * 8, Status.PAUSED])),
         bid=draw(st.sampled_from([0.5, 1.0, 1.0, 2.0, 3.25])),
-        start=draw(MOMENTS),
-        end=draw(MOMENTS),
+        start=draw(STARTS),
+        end=draw(ENDS),
         timezone=draw(ZONES),
-        frequency_cap=draw(st.sampled_from([None, None, FrequencyCap(count=2)])),
+        frequency_cap=draw(mostly(None, FrequencyCap(count=2), odds=2)),
         deals=draw(few("d1", "d2")),
         targeting=targeting,
     )
@@ -104,7 +114,7 @@ def contexts(draw: st.DrawFn) -> Context:
     """Facts of a request from the same small world."""
     here = draw(st.booleans())
     return Context(
-        now=NOW + draw(st.sampled_from([-90_000, -1, 0, 1, 3600, 17_999, 25_200, 86_400])) + draw(st.integers(0, 3600)),
+        now=NOW + draw(mostly(1, -90_000, -1, 0, 3600, 17_999, 25_200, 86_400)) + draw(st.integers(0, 3600)),
         country=draw(st.sampled_from(["", "KOR", "USA"])),
         region=draw(st.sampled_from(["", "ca"])),
         city=draw(st.sampled_from(["", "seoul"])),
@@ -119,12 +129,12 @@ def contexts(draw: st.DrawFn) -> Context:
         segments=draw(few("s1", "s2")),
         frequency=draw(st.dictionaries(st.sampled_from(["c1", "c2", "c3"]), st.integers(1, 3))),
         cat_blocked=draw(few("IAB7", "IAB7-39", "IAB25")),
-        cat_allowed=draw(st.sampled_from([None, None, ("IAB7", "IAB1"), ("IAB25",)])),
+        cat_allowed=draw(mostly(None, ("IAB7", "IAB1"), ("IAB25",))),
         cattax=draw(st.sampled_from([1, 1, 7])),
         adv_blocked=draw(few("shoes.example", "cars.example")),
-        seat_allowed=draw(st.sampled_from([None, None, ("adv1", "adv2")])),
+        seat_allowed=draw(mostly(None, ("adv1", "adv2"))),
         seat_blocked=draw(few("adv2", "adv3")),
-        language_allowed=draw(st.sampled_from([None, None, ("ko",)])),
+        language_allowed=draw(mostly(None, ("ko",))),
     )
 
 
@@ -159,7 +169,7 @@ def placements(draw: st.DrawFn) -> Placement:
         video=draw(st.sampled_from([video, None])),
         audio=draw(st.sampled_from([None, None, Audio(mimes=["audio/mpeg"])])),
         native=draw(st.sampled_from([None, Native(request="{}")])),
-        bidfloor=draw(st.sampled_from([None, None, 0.75, 1.0, 2.0])),
+        bidfloor=draw(mostly(None, 0.75, 1.0, 2.0)),
         secure=draw(st.sampled_from([None, 1])),
         pmp=draw(st.sampled_from([None, None, pmp])),
     )
