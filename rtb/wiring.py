@@ -78,14 +78,12 @@ def build(settings: Settings, pid: int) -> System:
         ttl_s=settings.profiles.ttl_s,
     )
     auction = settings.auction
-    house = HouseBidder(profiles, metrics, clock, rates, advertisers=auction.advertisers)
+    house = HouseBidder(profiles, clock, rates, advertisers=auction.advertisers)
     bidders: list[Bidder] = [house]
     if settings.lab.bidder:
         lab = settings.lab
         slow = SlowBidder(wait_ms=lab.bidder_ms, cpu_us=lab.bidder_cpu_us, cpm=lab.bidder_cpm)
-        bidders.append(
-            CoroutineBidder("lab", slow, metrics, clock, rates, crid=auction.crid, adomain=auction.adomain_required)
-        )
+        bidders.append(CoroutineBidder("lab", slow, clock, rates, crid=auction.crid, adomain=auction.adomain_required))
     admission = Admission(
         deadline_ms=auction.deadline_ms,
         network_margin_ms=auction.network_margin_ms,

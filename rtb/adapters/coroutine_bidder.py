@@ -11,10 +11,9 @@ from rtb.domain.auction import Bid
 from rtb.domain.intake import take_in
 from rtb.domain.money import Rates
 from rtb.domain.validation import CridRule
-from rtb.errors import RtbError
+from rtb.errors import BidderError, RtbError
 from rtb.openrtb import BidRequest, BidResponse
 from rtb.ports import Clock, OpenAuction
-from rtb.services.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
 
@@ -26,7 +25,6 @@ class CoroutineBidder:
         self,
         name: str,
         respond: Callable[[BidRequest], Awaitable[BidResponse]],
-        metrics: Metrics,
         clock: Clock,
         rates: Rates,
         *,
@@ -36,7 +34,6 @@ class CoroutineBidder:
         """`respond` gets the decoded request; an exception of its is this bidder's failure, never the auction's."""
         self.name = name
         self._respond = respond
-        self._metrics = metrics
         self._clock = clock
         self._rates = rates
         self._crid = crid
@@ -56,21 +53,22 @@ class CoroutineBidder:
     async def _run(self, auction: OpenAuction) -> None:
         left_ns = auction.deadline_ns - self._clock.monotonic_ns()
         try:
-            response = await asyncio.wait_for(self._respond(auction.request), max(left_ns, 0) / 1e9)
+            response = await asyncio.wait_for(self._answer(auction.request), max(left_ns, 0) / 1e9)
             bids, rejected = take_in(
                 response, auction.request, self.name, self._rates, crid=self._crid, adomain=self._adomain
             )
         except TimeoutError:
             return  # the auction's own deadline has passed: it counts this bidder as late
         except RtbError as error:
-            self._fail(auction, str(error))
+            auction.report(self, failure=str(error))
         except Exception as error:
             _log.exception("bidder_failed", bidder=self.name)
-            self._fail(auction, f"{type(error).__name__}: {error}")
+            auction.report(self, failure=f"{type(error).__name__}: {error}")
         else:
-            self._metrics.bids += len(bids)
             auction.report(self, bids, rejected)
 
-    def _fail(self, auction: OpenAuction, reason: str) -> None:
-        self._metrics.bidder_errors += 1
-        auction.report(self, failure=reason)
+    async def _answer(self, request: BidRequest) -> BidResponse:
+        try:
+            return await self._respond(request)
+        except TimeoutError as error:  # its own, not the auction's
+            raise BidderError(f"TimeoutError: {error}") from None

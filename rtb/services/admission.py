@@ -6,6 +6,9 @@ from crawleruseragents import is_crawler
 
 from rtb.openrtb import BidRequest, NoBid
 
+MAX_USER_AGENT = 1_024
+"""Characters that are looked at and kept."""
+
 _MILLISECOND_NS = 1_000_000
 
 
@@ -33,7 +36,7 @@ class Admission:
         if in_flight >= self._max_in_flight:
             return NoBid.SHED
         device = request.device
-        if device is not None and device.ua and self._is_crawler(device.ua):
+        if device is not None and device.ua and self._is_crawler(device.ua[:MAX_USER_AGENT]):
             return NoBid.KNOWN_CRAWLER
         return None
 

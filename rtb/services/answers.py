@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import structs
+
 from rtb import openrtb
 from rtb.domain import money
 from rtb.domain.auction import Result
@@ -42,28 +44,8 @@ def _bid(outcome: Outcome, result: Result, rates: Rates) -> openrtb.Bid:
     price = money.to_cpm(rates.outward_micros(result.price_micros, outcome.currency))
     content: Any = winner.content
     if not isinstance(content, Candidate):
-        wire: openrtb.Bid = content
-        return openrtb.Bid(
-            id=wire.id,
-            impid=winner.impid,
-            price=price,
-            adm=wire.adm,
-            adid=wire.adid,
-            adomain=wire.adomain,
-            bundle=wire.bundle,
-            iurl=wire.iurl,
-            cid=wire.cid,
-            crid=wire.crid,
-            cat=wire.cat,
-            cattax=wire.cattax,
-            attr=wire.attr,
-            dealid=winner.dealid,
-            w=wire.w,
-            h=wire.h,
-            exp=wire.exp,
-            dur=wire.dur,
-            mtype=wire.mtype,
-        )
+        wire: openrtb.Bid = content  # its notices are the exchange's to fire, the rest is passed on
+        return structs.replace(wire, price=price, nurl=None, burl=None, lurl=None)
     campaign, creative = content.campaign, content.creative
     return openrtb.Bid(
         id=f"{outcome.auction_id}-{result.impid}",

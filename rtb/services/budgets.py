@@ -34,7 +34,9 @@ class Budgets:
             self._accounts.pop(campaign.id, None)
             return True
         known = self._accounts.get(campaign.id)
-        account = Account(limit, day_end(self._clock.time(), campaign.zone), known[0].spent_nanos if known else 0)
+        now = self._clock.time()
+        spent_nanos = known[0].spent_nanos if known is not None and now < known[0].day_ends else 0
+        account = Account(limit, day_end(now, campaign.zone), spent_nanos)
         self._accounts[campaign.id] = (account, campaign)
         funded = account.spendable(campaign.bid_micros)
         if not funded:
@@ -49,7 +51,11 @@ class Budgets:
     def account(self, campaign_id: str) -> Account | None:
         """The account of today, None for a campaign without a limit."""
         known = self._accounts.get(campaign_id)
-        return None if known is None else known[0]
+        if known is None:
+            return None
+        account, campaign = known
+        account.roll(self._clock.time(), campaign.zone)
+        return account
 
     def funded(self, campaign_id: str) -> bool:
         """Whether it can pay one impression at its bid."""
@@ -70,10 +76,11 @@ class Budgets:
         return spent
 
     def refresh(self) -> None:
-        """Begin the new day of the campaigns that ran dry, where it has come; called every second."""
+        """Fund the campaigns that ran dry and whose new day has come; called every second."""
         now = self._clock.time()
         for campaign_id in list(self._dry):
             account, campaign = self._accounts[campaign_id]
-            if account.roll(now, campaign.zone) and account.spendable(campaign.bid_micros):
+            account.roll(now, campaign.zone)  # perhaps a debit or a look at the account already did
+            if account.spendable(campaign.bid_micros):
                 self._dry.discard(campaign_id)
                 self._on_change(campaign_id, True)

@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 
+import structlog
 from msgspec import Struct
 
 from rtb.domain import auction as rules
@@ -26,6 +27,11 @@ from rtb.ports import Bidder, Clock
 from rtb.services.admission import Admission
 from rtb.services.metrics import Metrics
 from rtb.services.profiles import UNKNOWN, Profiles, User
+
+MAX_USER_ID = 512
+"""Characters; what is longer identifies nobody, and is not kept."""
+
+_log = structlog.get_logger(__name__)
 
 
 class Status(StrEnum):
@@ -206,17 +212,26 @@ class Exchange:
         """Wait for what the auction waits for, until its deadline at most, and settle it."""
         try:
             if not auction.fanned_out:
-                self._fan_out(auction, await self._profiles.get(auction.user_id))
+                self._fan_out(auction, await self._user(auction))
             if auction.pending:
-                left_ns = auction.deadline_ns - self._clock.monotonic_ns()
                 try:
-                    await asyncio.wait_for(auction.reported(), max(left_ns, 0) / 1e9)
+                    await asyncio.wait_for(auction.reported(), self._left_s(auction))
                 except TimeoutError:
-                    self._metrics.bidder_timeouts += len(auction.pending)
+                    pass  # who is still pending is late
             return self._settle(auction)
         finally:
             if auction.outcome is None:  # cancelled: nobody waits for the answer any more
                 self._close(auction, Outcome(auction.id, Status.NO_BID, NoBid.TECHNICAL_ERROR, (), auction.currency))
+
+    async def _user(self, auction: Auction) -> User:
+        """The user, unless the deadline comes before the end of the wait for profiles."""
+        try:
+            return await asyncio.wait_for(self._profiles.get(auction.user_id), self._left_s(auction))
+        except TimeoutError:
+            return UNKNOWN
+
+    def _left_s(self, auction: Auction) -> float:
+        return max(auction.deadline_ns - self._clock.monotonic_ns(), 0) / 1e9
 
     def _terms(self, auction: Auction) -> NoBid | None:
         """Fix what is sold, under which terms and in which currency; a reason when that cannot be."""
@@ -245,28 +260,27 @@ class Exchange:
         auction.fanned_out = True
         auction.pending = set(self._names)
         for bidder in self.bidders:
-            bidder.bid(auction)
+            try:
+                bidder.bid(auction)
+            except Exception as error:  # its own failure, not the auction's
+                _log.exception("bidder_failed", bidder=bidder.name)
+                auction.report(bidder, failure=f"{type(error).__name__}: {error}")
 
     def _settle(self, auction: Auction) -> Outcome:
         """Clear and claim in one step of the loop, without an await: what was checked is what is spent."""
         rank = rules.tie_break(self._tie_key, auction.id)
         results: Sequence[Result] = ()
-        if auction.bids:
+        bids = sum(map(len, auction.bids.values()))
+        if bids:
             increment, deals_first = self._rules.increment_micros, self._rules.deals_first
             results = rules.clear_all(
                 auction.bids, auction.terms, rank, increment_micros=increment, deals_first=deals_first
             )
             if not auction.rehearsal:
                 results = self._claim(auction, results, rank)
-        metrics = self._metrics
-        won = False
-        for result in results:
-            won = won or result.winner is not None
-            for lost in result.losses:
-                metrics.losses[lost.reason] += 1
-        for lost in auction.rejected:
-            metrics.losses[lost.reason] += 1
-        if won:
+        if not auction.rehearsal:
+            self._count_bids(auction, bids, results)
+        if any(result.winner is not None for result in results):
             outcome = Outcome(auction.id, Status.WON, None, results, auction.currency)
         elif auction.pending and not auction.bids:
             outcome = Outcome(auction.id, Status.TIMEOUT, NoBid.ALL_LATE, results, auction.currency)
@@ -280,13 +294,17 @@ class Exchange:
         imps = auction.request.imp or ()
         for i, (terms, imp) in enumerate(zip(auction.terms, imps, strict=True)):
             multiplier = imp.qty.multiplier if imp.qty is not None and imp.qty.multiplier else 1.0
+            withdrawn: list[Lost] = []
             while (winner := results[i].winner) is not None:
                 cost_nanos = money.impression_nanos(results[i].price_micros, multiplier)
                 if self._by_name[winner.bidder].claim(auction, winner, cost_nanos):
                     self._metrics.wins += 1
                     self._metrics.spend_nanos += cost_nanos
                     break
-                running = [bid for bid in auction.bids[terms.impid] if bid is not winner]
+                withdrawn.append(Lost(winner, Loss.INTERNAL_ERROR))
+                others = [bid for bid in auction.bids[terms.impid] if bid is not winner]
+                running = [bid for bid in others if not bid.group]  # a group has lost here, or it would have won here
+                withdrawn += [Lost(bid, Loss.OUTBID) for bid in others if bid.group]
                 auction.bids[terms.impid] = running
                 results[i] = rules.clear(
                     running,
@@ -295,7 +313,7 @@ class Exchange:
                     increment_micros=self._rules.increment_micros,
                     deals_first=self._rules.deals_first,
                 )
-                results[i].losses.append(Lost(winner, Loss.INTERNAL_ERROR))
+                results[i].losses += withdrawn
         return results
 
     def _close(self, auction: Auction, outcome: Outcome) -> None:
@@ -306,6 +324,17 @@ class Exchange:
             self._count(auction, outcome)
         for listener in self._listeners:
             listener(auction, outcome)
+
+    def _count_bids(self, auction: Auction, bids: int, results: Sequence[Result]) -> None:
+        metrics = self._metrics
+        metrics.bids += bids
+        metrics.bidder_timeouts += len(auction.pending)
+        metrics.bidder_errors += len(auction.failures)
+        for result in results:
+            for lost in result.losses:
+                metrics.losses[lost.reason] += 1
+        for lost in auction.rejected:
+            metrics.losses[lost.reason] += 1
 
     def _count(self, auction: Auction, outcome: Outcome) -> None:
         metrics = self._metrics
@@ -331,7 +360,8 @@ def _user_id(request: BidRequest) -> str:
         return ""
     if request.device is not None and request.device.lmt == 1:
         return ""
-    return user.id or user.buyeruid or ""
+    user_id = user.id or user.buyeruid or ""
+    return user_id if len(user_id) <= MAX_USER_ID else ""
 
 
 def _no_bid_reason(results: Sequence[Result]) -> NoBid:

@@ -100,9 +100,9 @@ def _campaigns(verdicts: list[Verdict], auction: Auction, outcome: Outcome, hous
 def _bidders(
     verdicts: list[Verdict], auction: Auction, outcome: Outcome, exchange: Exchange, house: HouseBidder
 ) -> None:
-    """Every other bidder: its bids, its refused bids, its failure, or its silence."""
+    """Every other bidder: its bids, its refused bids, its failure, or its silence; of the house only a failure."""
     for bidder in exchange.bidders:
-        if bidder is house:
+        if bidder is house and bidder.name not in auction.failures:
             continue
         found = len(verdicts)
         for result in outcome.results:

@@ -13,7 +13,6 @@ from rtb.domain.money import Rates
 from rtb.domain.targeting import Index
 from rtb.ports import Clock, OpenAuction
 from rtb.services.budgets import Budgets
-from rtb.services.metrics import Metrics
 from rtb.services.profiles import Profiles
 
 
@@ -22,14 +21,11 @@ class HouseBidder:
 
     name = "house"
 
-    def __init__(
-        self, profiles: Profiles, metrics: Metrics, clock: Clock, rates: Rates, *, advertisers: int = 10
-    ) -> None:
+    def __init__(self, profiles: Profiles, clock: Clock, rates: Rates, *, advertisers: int = 10) -> None:
         """Start with an empty catalogue; `load` fills it."""
         self.index = Index()
         self.budgets = Budgets(clock, self._fund)
         self._profiles = profiles
-        self._metrics = metrics
         self._clock = clock
         self._rates = rates
         self.advertisers = advertisers
@@ -53,7 +49,6 @@ class HouseBidder:
         bids: list[Bid] = []
         for imp in request.imp or ():
             bids += self._bids(context, facts.placement(imp, self._rates))
-        self._metrics.bids += len(bids)
         auction.report(self, bids)
 
     def context(self, auction: OpenAuction) -> Context:
@@ -61,12 +56,18 @@ class HouseBidder:
         return facts.context(auction.request, auction.profile, auction.frequency, now=self._clock.time())
 
     def claim(self, auction: OpenAuction, bid: Bid, cost_nanos: int) -> bool:
-        """Debit the campaign's budget and count its frequency cap; False when the budget cannot pay."""
+        """Debit the campaign's budget and count its frequency cap.
+
+        False when the budget cannot pay, or the cap was reached since the bid: by another imp or auction of the user.
+        """
         campaign: Campaign = bid.content.campaign
+        cap = campaign.frequency_cap
+        if cap is not None and auction.frequency.get(campaign.id, 0) >= cap.count:
+            return False
         if not self.budgets.debit(campaign.id, cost_nanos):
             return False
-        if campaign.frequency_cap is not None and auction.user_id:
-            self._profiles.count(auction.user_id, campaign.id, campaign.frequency_cap.seconds)
+        if cap is not None and auction.user_id:
+            self._profiles.count(auction.user_id, campaign.id, cap.seconds)
         return True
 
     def is_funded(self, campaign_id: str) -> bool:
