@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -20,11 +21,13 @@ from rtb.config import Settings
 from rtb.domain import money
 from rtb.domain.money import Rates
 from rtb.edges import http1, prometheus
-from rtb.edges.admin import Admin
+from rtb.edges.admin import Admin, Command
 from rtb.edges.consumers import BidRequestConsumer
 from rtb.edges.http1 import Limits, Server
 from rtb.edges.openrtb_http import AuctionResponder
 from rtb.lab.bidders import SlowBidder
+from rtb.lab.load.plan import Plan
+from rtb.lab.load.queue_target import run_queue
 from rtb.ports import Bidder, Broker, Clock, Repository
 from rtb.services.admission import Admission
 from rtb.services.campaigns import Campaigns
@@ -123,7 +126,18 @@ def build(settings: Settings, pid: int) -> System:
         admin=admin,
     )
     pages |= _pages(system, pid)
+    admin.commands["load.queue"] = _queue_load(broker, pid)
     return system
+
+
+def _queue_load(broker: Broker, pid: int) -> Command:
+    """The load tool over the embedded queue: it must run where the queue is, in this process."""
+
+    async def run(arguments: dict[str, Any]) -> Any:
+        plan = msgspec.structs.replace(msgspec.convert(arguments["plan"], Plan), pid=pid)
+        return msgspec.to_builtins(await run_queue(broker, plan, lambda line: None))
+
+    return run
 
 
 def _pages(system: System, pid: int) -> dict[bytes, Callable[[], bytes]]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping
-from types import MappingProxyType
 
 import structlog
 from msgspec import Struct
@@ -17,14 +15,13 @@ from rtb.ports import Clock, Repository, StateStore
 from rtb.services.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
-_NONE: Mapping[str, int] = MappingProxyType({})
 
 
 class User(Struct, gc=False):
     """What is known of a user: the profile, None when there is none, and impressions counted a campaign id."""
 
     profile: Profile | None = None
-    frequency: Mapping[str, int] = _NONE
+    frequency: dict[str, int] = {}
     stale_ns: int = 0
 
 
@@ -89,9 +86,7 @@ class Profiles:
         """Count an impression of a capped campaign, here at once and in the state store soon."""
         user = self._users.get(user_id)
         if user is not None:
-            frequency = dict(user.frequency)
-            frequency[campaign_id] = frequency.get(campaign_id, 0) + 1
-            user.frequency = frequency
+            user.frequency[campaign_id] = user.frequency.get(campaign_id, 0) + 1
         self._counts.append((user_id, campaign_id, window_s))
         self._begin()
 
@@ -142,7 +137,7 @@ class Profiles:
         frequencies = await self._state.get_frequencies(batch)
         stale_ns = self._clock.monotonic_ns() + self._fresh_ns
         users = [
-            User(None if data is None else _decode(data), frequency, stale_ns)
+            User(None if data is None else _decode(data), dict(frequency), stale_ns)
             for data, frequency in zip(cached, frequencies, strict=True)
         ]
         absent = [i for i, user in enumerate(users) if user.profile is None]

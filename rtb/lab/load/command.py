@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import click
 import msgspec
 import uvloop
 
-from rtb.errors import RtbError
+from rtb.errors import AdminError, RtbError
 from rtb.lab.load import report
 from rtb.lab.load.payload import Payload
 from rtb.lab.load.plan import Plan, Report, Result, Trial
@@ -46,6 +48,13 @@ INVALID_TRIES = 2
 @click.option("--deadline-ms", default=100.0, show_default=True, help="Later answers are misses.")
 @click.option("--give-up-ms", default=2000.0, show_default=True, help="No answer by then is lost.")
 @click.option("--max-lag-ms", default=5.0, show_default=True, help="Own send lag p99 that makes a run invalid.")
+@click.option(
+    "--queue",
+    "socket",
+    type=click.Path(path_type=Path),
+    metavar="SOCKET",
+    help="Over the embedded queue of the daemon with this admin socket, inside its process, in place of HTTP.",
+)
 @click.option("--pid", type=int, help="The server's process; found by itself on this machine.")
 @click.option("--any-id", is_flag=True, help="Accept answers that carry another request's id.")
 @click.option("--null", is_flag=True, help="Also against a server that does nothing, before and after.")
@@ -94,6 +103,13 @@ def _main(options: dict[str, Any]) -> None:
         raise click.UsageError("--saturate has no rate and no --find-max")
     if not saturate:
         options["rate"] = options["rate"] or SEARCH_RATE
+    socket: Path | None = options.pop("socket")
+    if socket is not None:
+        if saturate or search or null:
+            raise click.UsageError("--queue goes with --rate, not with --saturate, --find-max or --null")
+        plan = Plan(**{**options, "target": "queue", "url": f"the queue behind {socket}"})
+        _finish(run_over_admin(socket, plan), [], [], json_file)
+        return
     plan = Plan(**{**options, "check_ids": not any_id, "pid": options["pid"] or find_pid(options["url"])})
     bench = Bench(bodies(plan))
     gc.collect()
@@ -107,9 +123,15 @@ def _main(options: dict[str, Any]) -> None:
         plan = result.plan
     else:
         result = bench.run(plan)
-    click.echo(report.text(result))
     if null:
         nulls.append(bench.run_null(plan))
+    _finish(result, nulls, trials, json_file)
+
+
+def _finish(result: Result, nulls: list[Result], trials: list[Trial], json_file: Path | None) -> None:
+    """Print and keep what came out; an invalid run ends with 1."""
+    click.echo(report.text(result))
+    if nulls:
         click.echo(report.share(result, nulls))
     if json_file is not None:
         json_file.write_bytes(
@@ -117,6 +139,29 @@ def _main(options: dict[str, Any]) -> None:
         )
     if result.invalid:
         raise SystemExit(1)
+
+
+def run_over_admin(socket: Path, plan: Plan) -> Result:
+    """Have the daemon behind an admin socket run the plan over its own broker.
+
+    Raises:
+        AdminError: nobody answers there, or the daemon refuses; one line.
+    """
+
+    async def ask() -> dict[str, Any]:
+        timeout = aiohttp.ClientTimeout(total=plan.warmup_s + plan.duration_s + 60)
+        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket)), timeout=timeout) as session:
+            body = msgspec.json.encode({"plan": plan})
+            async with session.post("http://rtb/load.queue", data=body) as response:
+                return msgspec.json.decode(await response.read(), type=dict[str, Any])
+
+    try:
+        answer = asyncio.run(ask())
+    except (aiohttp.ClientError, OSError, msgspec.DecodeError) as error:
+        raise AdminError(f"{socket}: no daemon answers on this admin socket: {error}") from None
+    if "error" in answer:
+        raise AdminError(answer["error"])
+    return msgspec.convert(answer["result"], Result)
 
 
 @dataclass(frozen=True, slots=True)
