@@ -68,8 +68,9 @@ class Profiles(Section, frozen=True):
     """How user profiles are looked up."""
 
     wait_ms: Positive = 10
+    gather_ms: Annotated[float, Meta(ge=0)] = 2.0
     cached: Positive = 100_000
-    fresh_s: Seconds = 60.0
+    fresh_s: Seconds = 300.0
     ttl_s: Seconds = 3600.0
 
 

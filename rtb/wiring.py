@@ -76,6 +76,7 @@ def build(settings: Settings, pid: int) -> System:
         clock,
         metrics,
         wait_s=settings.profiles.wait_ms / 1e3,
+        gather_s=settings.profiles.gather_ms / 1e3,
         cached=settings.profiles.cached,
         fresh_s=settings.profiles.fresh_s,
         ttl_s=settings.profiles.ttl_s,

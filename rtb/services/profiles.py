@@ -46,6 +46,7 @@ class Profiles:
         cached: int,
         fresh_s: float,
         ttl_s: float,
+        gather_s: float = 0.0,
     ) -> None:
         """Keep up to `cached` users; see config/default.toml, section profiles."""
         self._state = state
@@ -53,6 +54,7 @@ class Profiles:
         self._clock = clock
         self._metrics = metrics
         self._wait_s = wait_s
+        self._gather_s = gather_s
         self._cached = cached
         self._fresh_ns = int(fresh_s * 1e9)
         self._ttl_s = ttl_s
@@ -96,13 +98,14 @@ class Profiles:
             await self._working
 
     def _begin(self) -> None:
-        """One round trip at a time: what is asked meanwhile makes up the next."""
+        """One round trip at a time, after a moment to gather: a lookup of many costs little more than one of one."""
         if self._working is None:
             self._working = asyncio.get_running_loop().create_task(self._work())
 
     async def _work(self) -> None:
         try:
             while self._batch or self._counts:
+                await asyncio.sleep(self._gather_s)
                 batch, self._batch = self._batch, []
                 counts, self._counts = self._counts, []
                 await self._round_trip(batch, counts)
