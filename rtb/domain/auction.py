@@ -6,7 +6,7 @@ Prices are integer CPM micros of the exchange currency (rtb.domain.money). Sourc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from operator import attrgetter
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 from msgspec import Struct
 
 from rtb.domain import money
+from rtb.domain.groups import settled
+from rtb.domain.validation import is_or_under
 from rtb.openrtb import AuctionType, BidRequest, DurFloors, Imp, Loss, MarkupType
 
 TieBreak = Callable[[str, str], bytes]
@@ -66,7 +68,10 @@ class Bid(Struct, gc=False, kw_only=True):
 
 
 class Lost(Struct, gc=False):
-    """A bid that lost, why, and the least price that would have won: None where price did not decide."""
+    """A bid that lost, why, and the least price that would have won: None where price did not decide.
+
+    Source: OpenRTB 2.6 4.4.1. A bid below its floor lost by its price; one that another auction rule kept out did not.
+    """
 
     bid: Bid
     reason: Loss
@@ -119,7 +124,7 @@ def terms(request: BidRequest, imp: Imp, rates: money.Rates, *, at: int | None =
             code = deal.bidfloorcur or "USD"
             deals[deal.id or ""] = DealTerms(
                 id=deal.id or "",
-                at=deal.at,
+                at=deal.at or None,
                 floor_micros=None
                 if deal.bidfloor is None
                 else rates.inward_micros(money.to_micros(deal.bidfloor), code),
@@ -135,20 +140,21 @@ def terms(request: BidRequest, imp: Imp, rates: money.Rates, *, at: int | None =
 def floor_micros(bid: Bid, imp: Terms) -> int:
     """The floor this bid must reach: its deal's guidance, else the stream's, else the imp's.
 
-    Source: OpenRTB 2.6 7.11.2 and 3.2.35; where several ranges of durfloors apply, the lowest floor does.
+    Guidance by duration counts for a video or audio bid that tells its `dur`; a dur outside all durfloors falls back on
+    the imp's floor, and where several of them apply, the lowest does.
+
+    Source: OpenRTB 2.6 7.11.2 and 3.2.35.
     """
+    timed = bid.dur > 0 and bid.mtype in (MarkupType.VIDEO, MarkupType.AUDIO)
     if bid.dealid is not None and imp.deals is not None:
         deal = imp.deals[bid.dealid]
         if deal.floor_micros is not None:
             return deal.floor_micros
-        by_duration = _by_duration(deal.cpm_per_second_micros, deal.durfloors, bid.dur)
-        if by_duration is not None:
-            return by_duration
-    if imp.streams is not None and bid.mtype in imp.streams:
-        per_second, ranges = imp.streams[bid.mtype]
-        by_duration = _by_duration(per_second, ranges, bid.dur)
-        if by_duration is not None:
-            return by_duration
+        if timed and (deal.cpm_per_second_micros or deal.durfloors):
+            return _by_duration(deal.cpm_per_second_micros, deal.durfloors, bid.dur, imp.floor_micros)
+    if timed and imp.streams is not None and bid.mtype in imp.streams:
+        per_second_micros, ranges = imp.streams[bid.mtype]
+        return _by_duration(per_second_micros, ranges, bid.dur, imp.floor_micros)
     return imp.floor_micros
 
 
@@ -167,7 +173,7 @@ def clear(
     Args:
         bids: the imp's bids, already valid on their own (rtb.domain.validation); floors and deals are checked here.
         imp: the terms it is sold under; a bid equal to its floor is eligible.
-        rank: order of bids of equal price.
+        rank: order of bids of equal price; of one seat's, the one it sent first is taken.
         increment_micros: the "plus" of second price plus.
         deals_first: an open bid neither beats nor prices a deal bid.
 
@@ -184,48 +190,86 @@ def clear(
     admitted, losses = _admit(bids, imp)
     if not admitted:
         return Result(imp.impid, None, 0, 0, losses)
-    if len(admitted) > 1:
-        if deals_first and imp.deals is not None:
-            preferred = [bid for bid in admitted if bid.dealid is not None]
-            if preferred and len(preferred) < len(admitted):
-                losses += [Lost(bid, Loss.LOST_TO_DEAL) for bid in admitted if bid.dealid is None]
-                admitted = preferred
-        admitted.sort(key=_price, reverse=True)
-        best = admitted[0].price_micros
-        if len(admitted) > 1 and admitted[1].price_micros == best:
-            tied = [bid for bid in admitted if bid.price_micros == best]
-            tied.sort(key=lambda bid: rank(bid.impid, bid.seat))
-            admitted[: len(tied)] = tied
+    refused = len(losses)
+    if deals_first and imp.deals is not None:
+        admitted = _deals_before_open(admitted, losses)
+    admitted.sort(key=_price, reverse=True)
     winner = admitted[0]
+    if len(admitted) > 1 and admitted[1].price_micros == winner.price_micros:
+        winner = _break_tie(admitted, rank)
     floor = floor_micros(winner, imp)
     at = _auction_type(winner, imp)
     price = _price_paid(admitted, floor, at, increment_micros)
+    to_beat = price if at == AuctionType.SECOND_PRICE_PLUS else winner.price_micros
+    if refused:
+        _tell_those_below(losses[:refused], winner, to_beat, deals_first)
     if len(admitted) == 1:
         return Result(imp.impid, winner, price, floor, losses)
-    to_beat = price if at == AuctionType.SECOND_PRICE_PLUS else winner.price_micros
-    losses += [Lost(bid, Loss.OUTBID, to_beat) for bid in admitted[1:]]
-    return Result(imp.impid, winner, price, max(admitted[1].price_micros, floor), losses)
+    del admitted[0]
+    second = admitted[0].price_micros
+    if second <= to_beat:
+        losses += [Lost(bid, Loss.OUTBID, to_beat) for bid in admitted]
+    else:  # a bid of the winner's own advertiser does not price it, and can lie above what it pays
+        best = winner.price_micros
+        losses += [Lost(bid, Loss.OUTBID, best if bid.price_micros > to_beat else to_beat) for bid in admitted]
+    return Result(imp.impid, winner, price, max(second, floor), losses)
 
 
 def _admit(bids: Iterable[Bid], imp: Terms) -> tuple[list[Bid], list[Lost]]:
-    """The bids that keep the imp's terms, and the loss of each that does not."""
+    """The bids that keep the imp's terms, and the loss of each that does not: below a floor, with that floor."""
     admitted: list[Bid] = []
     losses: list[Lost] = []
-    plain = imp.deals is None and imp.streams is None and not imp.private
-    floor = imp.floor_micros
-    for bid in bids:
-        reason: Loss | None = None
-        if not plain or bid.dealid is not None:
-            reason = _inadmissible(bid, imp)
-            floor = 0 if reason is not None else floor_micros(bid, imp)
-        if reason is None:
-            if bid.price_micros >= floor:
-                admitted.append(bid)
-                continue
-            reason = Loss.BELOW_FLOOR if bid.dealid is None else Loss.BELOW_DEAL_FLOOR
-        losses.append(Lost(bid, reason))
+    if imp.deals is None and imp.streams is None and not imp.private:
         floor = imp.floor_micros
+        for bid in bids:
+            if bid.dealid is not None:
+                losses.append(Lost(bid, Loss.INVALID_DEAL))
+            elif bid.price_micros >= floor:
+                admitted.append(bid)
+            else:
+                losses.append(Lost(bid, Loss.BELOW_FLOOR, floor))
+        return admitted, losses
+    for bid in bids:
+        reason = _inadmissible(bid, imp)
+        if reason is not None:
+            losses.append(Lost(bid, reason))
+        elif bid.price_micros >= (floor := floor_micros(bid, imp)):
+            admitted.append(bid)
+        else:
+            losses.append(Lost(bid, Loss.BELOW_FLOOR if bid.dealid is None else Loss.BELOW_DEAL_FLOOR, floor))
     return admitted, losses
+
+
+def _deals_before_open(admitted: list[Bid], losses: list[Lost]) -> list[Bid]:
+    """The deal bids where there are any; the open ones then join the losses."""
+    deals = [bid for bid in admitted if bid.dealid is not None]
+    if not deals:
+        return admitted
+    losses += [Lost(bid, Loss.LOST_TO_DEAL) for bid in admitted if bid.dealid is None]
+    return deals
+
+
+def _break_tie(admitted: list[Bid], rank: TieBreak) -> Bid:
+    """Put the bids of the highest price in the order of rank, and return the first.
+
+    Two bidders may use one seat name, so that the bidder counts too; of one bidder's seat, its first bid leads.
+    """
+    best = admitted[0].price_micros
+    tied = [bid for bid in admitted if bid.price_micros == best]
+    tied.sort(key=lambda bid: (rank(bid.impid, bid.seat), rank(bid.impid, bid.bidder)))
+    admitted[: len(tied)] = tied
+    return tied[0]
+
+
+def _tell_those_below(losses: Sequence[Lost], winner: Bid, to_beat_micros: int, deals_first: bool) -> None:
+    """What a bid below its floor would have needed: its floor, and to beat the winner where the two compete."""
+    for lost in losses:
+        if lost.min_to_win_micros is None:
+            continue
+        if not deals_first or (lost.bid.dealid is None) == (winner.dealid is None):
+            lost.min_to_win_micros = max(lost.min_to_win_micros, to_beat_micros)
+        elif winner.dealid is not None:
+            lost.min_to_win_micros = None  # no price of an open bid beats a deal
 
 
 def clear_all(
@@ -238,8 +282,8 @@ def clear_all(
 ) -> list[Result]:
     """Clear every imp of a request; `bids` are by impid.
 
-    A group that does not win all the imps it bids on is withdrawn and the auction cleared again, the group with the
-    lowest sum of prices first; its withdrawn bids lose as outbid, without a minimum to win.
+    A group wins all the imps it bids on or is withdrawn (rtb.domain.groups); its bids then lose for what broke it,
+    without a minimum to win.
 
     Source: OpenRTB 2.6 4.2.2 (``group``).
     """
@@ -248,29 +292,24 @@ def clear_all(
         for bid in of_imp:
             if bid.group:
                 groups.setdefault(bid.group, []).append(bid)
-    withdrawn: list[Bid] = []
-    while True:
+
+    def settle(out: Mapping[str, Loss]) -> list[Result]:
         results = []
         for imp in imps:
             running = bids.get(imp.impid, ())
-            if withdrawn:
-                running = [bid for bid in running if not bid.group or bid.group in groups]
+            if out:
+                running = [bid for bid in running if bid.group not in out]
             results.append(clear(running, imp, rank, increment_micros=increment_micros, deals_first=deals_first))
-        broken = _broken_groups(groups, results)
-        if not broken:
-            break
-        loser = min(broken, key=lambda name: sum(bid.price_micros for bid in groups[name]))
-        withdrawn += groups.pop(loser)
-    for result in results:
-        result.losses += [Lost(bid, Loss.OUTBID) for bid in withdrawn if bid.impid == result.impid]
-    return results
+        return results
 
-
-def _broken_groups(groups: Mapping[str, Sequence[Bid]], results: Sequence[Result]) -> list[str]:
     if not groups:
-        return []
-    won = {result.impid: result.winner.group for result in results if result.winner is not None}
-    return [name for name, members in groups.items() if any(won.get(bid.impid) != name for bid in members)]
+        return settle({})
+    results, out = settled(groups, settle, rank)
+    by_imp = {result.impid: result for result in results}
+    for name, reason in out.items():
+        for bid in groups[name]:
+            by_imp[bid.impid].losses.append(Lost(bid, reason))
+    return results
 
 
 def _inadmissible(bid: Bid, imp: Terms) -> Loss | None:
@@ -281,18 +320,27 @@ def _inadmissible(bid: Bid, imp: Terms) -> Loss | None:
         return Loss.INVALID_DEAL
     if deal.wseat is not None and bid.seat not in deal.wseat:
         return Loss.SEAT_BLOCKED
-    if deal.wadomain is not None and not any(name in deal.wadomain for name in bid.adomain):
-        return Loss.ADVERTISER_BLOCKED
+    if deal.wadomain is not None and not allows(deal.wadomain, bid.adomain):
+        return Loss.ADVERTISER_BLOCKED if bid.adomain else Loss.ADOMAIN_MISSING
     return None
 
 
+def allows(wadomain: Collection[str], adomain: Sequence[str]) -> bool:
+    """Whether a deal's wadomain [3.2.12] lets an advertiser in: each of its domains is or lies under a listed one."""
+    return bool(adomain) and all(is_or_under(name, wadomain) for name in adomain)
+
+
 def _auction_type(winner: Bid, imp: Terms) -> int:
-    """The winner's deal may override; a deal at an agreed price without that price falls back on the request's."""
-    if winner.dealid is not None and imp.deals is not None:
-        deal = imp.deals[winner.dealid]
-        if deal.at is not None and not (deal.at == AuctionType.DEAL_PRICE and deal.floor_micros is None):
-            return deal.at
-    return imp.at
+    """The winner's deal may override: 1, 2, 3 [3.2.12], or an exchange's own, from 500 on, which runs as first price.
+
+    An agreed price (3) without that price, and a number that means nothing, fall back on the request's.
+    """
+    if winner.dealid is None or imp.deals is None:
+        return imp.at
+    deal = imp.deals[winner.dealid]
+    if deal.at is None or AuctionType.DEAL_PRICE < deal.at < 500:
+        return imp.at
+    return imp.at if deal.at == AuctionType.DEAL_PRICE and deal.floor_micros is None else deal.at
 
 
 def _price_paid(admitted: Sequence[Bid], floor: int, at: int, increment_micros: int) -> int:
@@ -308,10 +356,10 @@ def _price_paid(admitted: Sequence[Bid], floor: int, at: int, increment_micros: 
 
 
 def same_advertiser(one: Bid, other: Bid) -> bool:
-    """Whether two bids are for one advertiser: a common adomain, or one seat where a bid names no adomain."""
+    """Whether two bids are for one advertiser: a common adomain, or one bidder's one seat where a bid names none."""
     if one.adomain and other.adomain:
         return any(name in other.adomain for name in one.adomain)
-    return one.seat == other.seat
+    return one.seat == other.seat and one.bidder == other.bidder
 
 
 _price = attrgetter("price_micros")
@@ -330,8 +378,7 @@ def _ranges(floors: Sequence[DurFloors] | None, rates: money.Rates, code: str) -
     )
 
 
-def _by_duration(per_second_micros: int, ranges: Iterable[tuple[int, int, int]], dur: int) -> int | None:
-    if per_second_micros and dur:
+def _by_duration(per_second_micros: int, ranges: Iterable[tuple[int, int, int]], dur: int, default_micros: int) -> int:
+    if per_second_micros:
         return per_second_micros * dur
-    fitting = [floor for low, high, floor in ranges if low <= dur <= high]
-    return min(fitting) if fitting and dur else None
+    return min((floor for low, high, floor in ranges if low <= dur <= high), default=default_micros)

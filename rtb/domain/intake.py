@@ -46,6 +46,8 @@ def take_in(
                 or objection(wire, request, imp, crid=crid, adomain=adomain)
             )
             bid = _bid(wire, imp, seat, bidder, rates, currency if allowed else rates.currency)
+            if reason is None and bid.price_micros == 0:  # less than a micro is no price
+                reason = Loss.PRICE_MISSING
             if seatbid.group == 1:
                 bid.group = f"{bidder}/{seat}/{n}"
             if reason is None:

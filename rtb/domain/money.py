@@ -41,7 +41,7 @@ def impression_nanos(price_micros: int, multiplier: float = 1.0) -> int:
     """
     if multiplier == 1.0:
         return price_micros
-    return round(price_micros * Fraction(multiplier))
+    return round(price_micros * Fraction(str(multiplier)))  # the decimal that was sent, not its binary neighbour
 
 
 def unit_nanos(amount: float) -> int:

@@ -7,7 +7,7 @@ Sources: OpenRTB 2.6 3.2.1 (block lists), 3.2.4 to 3.2.9 (what an imp accepts), 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 
 from rtb.openrtb import MAX_PRICE_CPM, Audio, Banner, Bid, BidRequest, Imp, Loss, MarkupType, Video
@@ -57,7 +57,7 @@ def _advertiser_objection(bid: Bid, request: BidRequest, adomain: bool) -> Loss 
         return Loss.ADOMAIN_MISSING
     if request.badv and bid.adomain:
         blocked = {name.lower() for name in request.badv}
-        if any(_is_or_under(name.lower(), blocked) for name in bid.adomain):
+        if any(is_or_under(name.lower(), blocked) for name in bid.adomain):
             return Loss.ADVERTISER_BLOCKED
     if request.bapp and bid.bundle and bid.bundle in request.bapp:
         return Loss.APP_BLOCKED
@@ -70,8 +70,7 @@ def _advertiser_objection(bid: Bid, request: BidRequest, adomain: bool) -> Loss 
 
 
 def _creative_objection(bid: Bid, request: BidRequest, imp: Imp) -> Loss | None:
-    languages = request.wlang or request.wlangb
-    if languages and bid.language and bid.language[:2].lower() not in {code[:2].lower() for code in languages}:
+    if not _speaks(bid, request.wlang or request.wlangb):
         return Loss.LANGUAGE
     if imp.secure == 1 and bid.adm and _insecure(bid.adm):
         return Loss.NOT_SECURE
@@ -103,26 +102,55 @@ def _stream_objection(bid: Bid, stream: Video | Audio) -> Loss | None:
         return Loss.FORMAT
     if _unsupported(bid.apis or ([bid.api] if bid.api else []), stream.api):
         return Loss.FORMAT
-    if bid.dur is None:
-        return None
+    return None if bid.dur is None or _lasts(bid.dur, stream) else Loss.FORMAT
+
+
+def _lasts(dur: int, stream: Video | Audio) -> bool:
+    """Whether an ad of so many seconds fits; in a pod poddur limits the sum, the others still each ad [3.2.7]."""
     if stream.rqddurs:
-        return None if bid.dur in stream.rqddurs else Loss.FORMAT
-    if bid.dur < (stream.minduration or 0):
-        return Loss.FORMAT
-    if stream.maxduration and bid.dur > stream.maxduration and not stream.poddur:
-        return Loss.FORMAT
-    return None
+        return dur in stream.rqddurs
+    longest = stream.maxduration
+    if longest and stream.maxextended:
+        longest = None if stream.maxextended < 0 else longest + stream.maxextended
+    if stream.poddur and dur > stream.poddur:
+        return False
+    return dur >= (stream.minduration or 0) and (not longest or dur <= longest)
+
+
+def _speaks(bid: Bid, languages: Sequence[str] | None) -> bool:
+    """Whether the creative's language is an allowed one, by primary subtag; "xx" has no words in it [4.2.3]."""
+    language = bid.language or bid.langb
+    if not languages or not language or language == "xx":
+        return True
+    return _primary(language) in {_primary(code) for code in languages}
+
+
+def _primary(language: str) -> str:
+    return language.lower().replace("_", "-").partition("-")[0]
 
 
 def markup_type(bid: Bid, imp: Imp) -> MarkupType | None:
-    """bid.mtype, or the imp's only media; the first of a mixed imp. None for a number that is no markup type."""
+    """bid.mtype, or the imp's only media; in a mixed imp what the markup looks like, else the first media.
+
+    None for a number that is no markup type.
+    """
     if bid.mtype is not None:
         return MarkupType(bid.mtype) if 1 <= bid.mtype <= 4 else None
+    first = MarkupType.NATIVE
     if imp.banner is not None:
-        return MarkupType.BANNER
-    if imp.video is not None:
-        return MarkupType.VIDEO
-    return MarkupType.AUDIO if imp.audio is not None else MarkupType.NATIVE
+        first = MarkupType.BANNER
+    elif imp.video is not None:
+        first = MarkupType.VIDEO
+    elif imp.audio is not None:
+        first = MarkupType.AUDIO
+    if bid.adm and (imp.video is not None or imp.audio is not None or imp.native is not None):
+        start = bid.adm[:256].lstrip()
+        if "<VAST" in start:
+            stream = MarkupType.VIDEO if imp.video is not None else MarkupType.AUDIO
+            return stream if imp.video is not None or imp.audio is not None else first
+        if start.startswith("{") and imp.native is not None:
+            return MarkupType.NATIVE
+    return first
 
 
 def _fits(bid: Bid, banner: Banner, imp: Imp) -> bool:
@@ -147,10 +175,11 @@ def _cat_in(cat: str, listed: Sequence[str]) -> bool:
     return cat in listed or cat.partition("-")[0] in listed
 
 
-def _is_or_under(domain: str, blocked: set[str]) -> bool:
-    """ford.com blocks ford.com and www.ford.com."""
+def is_or_under(domain: str, listed: Collection[str]) -> bool:
+    """A listed ford.com is about ford.com and www.ford.com; all in lower case."""
+    domain = domain.strip(" .")
     while domain:
-        if domain in blocked:
+        if domain in listed:
             return True
         domain = domain.partition(".")[2]
     return False
