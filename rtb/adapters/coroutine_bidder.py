@@ -39,6 +39,7 @@ class CoroutineBidder:
         self._crid = crid
         self._adomain = adomain
         self._tasks: set[asyncio.Task[None]] = set()
+        self._logged: set[type[Exception]] = set()
 
     def bid(self, auction: OpenAuction) -> None:
         """Start to answer."""
@@ -62,7 +63,9 @@ class CoroutineBidder:
         except RtbError as error:
             auction.report(self, failure=str(error))
         except Exception as error:
-            _log.exception("bidder_failed", bidder=self.name)
+            if type(error) not in self._logged:
+                self._logged.add(type(error))
+                _log.exception("bidder_failed", bidder=self.name, note="further ones of its kind are only counted")
             auction.report(self, failure=f"{type(error).__name__}: {error}")
         else:
             auction.report(self, bids, rejected)

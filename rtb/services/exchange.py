@@ -159,6 +159,7 @@ class Exchange:
         self._tie_key = rules.tie_key or secrets.token_bytes(32)
         self._id_prefix = secrets.token_hex(6)
         self._id_count = 0
+        self._broken: set[str] = set()
         self._listeners: list[Callable[[Auction, Outcome], None]] = []
 
     def listen(self, listener: Callable[[Auction, Outcome], None]) -> None:
@@ -263,7 +264,9 @@ class Exchange:
             try:
                 bidder.bid(auction)
             except Exception as error:  # its own failure, not the auction's
-                _log.exception("bidder_failed", bidder=bidder.name)
+                if bidder.name not in self._broken:
+                    self._broken.add(bidder.name)
+                    _log.exception("bidder_failed", bidder=bidder.name, note="further failures are only counted")
                 auction.report(bidder, failure=f"{type(error).__name__}: {error}")
 
     def _settle(self, auction: Auction) -> Outcome:
