@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,6 +23,9 @@ Port = Annotated[int, Meta(ge=0, le=65_535)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 PREFIX = "RTB_"
+SECRETS = frozenset({"tie_key"})
+_CODE = re.compile("[A-Z]{3}")
+_PASSWORD = re.compile(r"(://[^/@:]*:)[^/]*@")
 
 
 class Section(Struct, frozen=True, forbid_unknown_fields=True):
@@ -163,47 +167,70 @@ def load(path: Path | None, environ: Mapping[str, str], overrides: Iterable[str]
         for section, keys in _read(path).items():
             if not isinstance(keys, dict):
                 raise ConfigError(f"{path}: {section}: unknown key outside a section{_hint(section)}")
+            if section not in Settings.__struct_fields__:
+                raise ConfigError(f"{path}: [{section}]: unknown section{_hint(section, Settings.__struct_fields__)}")
             for key, value in keys.items():
                 _put(tree, origin, f"{section}.{key}", value, str(path))
     for name, text in sorted(environ.items()):
         if name.startswith(PREFIX) and "__" in name:
-            dotted = name.removeprefix(PREFIX).lower().replace("__", ".", 1)
-            _put(tree, origin, dotted, _value(text), f"environment {name}")
+            dotted = name.removeprefix(PREFIX).lower().replace("__", ".")
+            _put(tree, origin, dotted, _value(dotted, text), f"environment {name}")
     for override in overrides:
         dotted, equals, text = override.partition("=")
         if not equals or "." not in dotted:
-            raise ConfigError(f"--set {override}: write it as section.key=value, for example http.port=0")
-        _put(tree, origin, dotted.strip(), _value(text.strip()), f"--set {dotted}")
+            raise ConfigError(f"--set {dotted}: write it as section.key=value, for example http.port=0")
+        dotted = dotted.strip()
+        _put(tree, origin, dotted, _value(dotted, text.strip()), f"--set {dotted}")
+    _check_rates(tree, origin)
     try:
         settings = msgspec.convert(tree, Settings)
     except msgspec.ValidationError as error:
         raise ConfigError(_explain(error, origin)) from None
-    _check(settings)
+    _check(settings, origin)
     return settings
 
 
 def flatten(settings: Settings) -> dict[str, Any]:
-    """Every setting as section.key -> value, secrets masked."""
+    """Every setting as section.key -> value; secrets, and passwords in URLs, are masked."""
     rows = {}
     for section in settings.__struct_fields__:
         values = getattr(settings, section)
         for key in values.__struct_fields__:
             value = msgspec.to_builtins(getattr(values, key))
-            rows[f"{section}.{key}"] = "****" if key in {"tie_key"} and value else value
+            if isinstance(value, str):
+                value = "****" if key in SECRETS and value else _PASSWORD.sub(r"\1****@", value)
+            rows[f"{section}.{key}"] = value
     return rows
 
 
-def _check(settings: Settings) -> None:
+def _check_rates(tree: Mapping[str, Any], origin: Mapping[str, str]) -> None:
+    """The conversion would not tell which rate is wrong."""
+    rates = tree.get("currency", {}).get("rates")
+    for code, rate in rates.items() if isinstance(rates, dict) else ():
+        dotted = f"currency.rates.{code}"
+        source = origin.get(dotted) or _source("currency.rates", origin)
+        if not _CODE.fullmatch(code):
+            raise ConfigError(f"{source}: {dotted}: a currency code is three capital letters")
+        if type(rate) not in (int, float) or not 0 < rate < math.inf:
+            raise ConfigError(f"{source}: {dotted}: must be a positive number")
+
+
+def _check(settings: Settings, origin: Mapping[str, str]) -> None:
+    """What the types alone do not tell."""
+    for dotted, value in flatten(settings).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{_source(dotted, origin)}: {dotted}: must be a finite number")
     auction = settings.auction
     if auction.minimum_ms >= auction.deadline_ms:
-        raise ConfigError("auction.minimum_ms: must be less than auction.deadline_ms")
-    if auction.increment_cpm > 1000 or not math.isfinite(auction.increment_cpm):
-        raise ConfigError("auction.increment_cpm: must be at most 1000")
+        source = _source("auction.minimum_ms" if "auction.minimum_ms" in origin else "auction.deadline_ms", origin)
+        raise ConfigError(f"{source}: auction.minimum_ms: must be less than auction.deadline_ms")
+    if auction.increment_cpm > 1000:
+        raise ConfigError(f"{_source('auction.increment_cpm', origin)}: auction.increment_cpm: must be at most 1000")
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -214,37 +241,43 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _put(tree: dict[str, Any], origin: dict[str, str], dotted: str, value: Any, where: str) -> None:
     section, _, key = dotted.partition(".")
-    fields = _keys()
     if section == "currency" and key.startswith("rates."):
-        tree.setdefault("currency", {}).setdefault("rates", {})[key.removeprefix("rates.").upper()] = value
-        origin["currency.rates"] = where
+        rates = tree.setdefault("currency", {}).setdefault("rates", {})
+        if isinstance(rates, dict):  # else the conversion tells what is wrong with it
+            code = key.removeprefix("rates.").upper()
+            rates[code] = value
+            origin[f"currency.rates.{code}"] = where
         return
-    if dotted not in fields:
+    if dotted not in _defaults():
         raise ConfigError(f"{where}: {dotted}: unknown key{_hint(dotted)}")
     tree.setdefault(section, {})[key] = value
     origin[dotted] = where
 
 
-def _keys() -> list[str]:
-    return list(flatten(Settings()))
+def _defaults() -> dict[str, Any]:
+    return flatten(Settings())
 
 
-def _hint(dotted: str) -> str:
-    close = difflib.get_close_matches(dotted, _keys(), n=1)
+def _hint(name: str, known: Iterable[str] | None = None) -> str:
+    close = difflib.get_close_matches(name, list(known or _defaults()), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _value(text: str) -> Any:
-    """A value as TOML reads it; what is not TOML is a string."""
+def _value(dotted: str, text: str) -> Any:
+    """A value as TOML reads it; what is not TOML, or is for a string setting, is a string."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+    return text if isinstance(_defaults().get(dotted), str) and not isinstance(value, str) else value
+
+
+def _source(dotted: str, origin: Mapping[str, str]) -> str:
+    return origin.get(dotted, "settings")
 
 
 def _explain(error: msgspec.ValidationError, origin: Mapping[str, str]) -> str:
     what, _, where = str(error).partition(" - at `$.")
     where = where.rstrip("`")
     key = ".".join(where.split("[")[0].split(".")[:2])
-    source = origin.get(key, "settings")
-    return f"{source}: {where}: {what[:1].lower()}{what[1:]}"
+    return f"{_source(key, origin)}: {where}: {what[:1].lower()}{what[1:]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from xml.sax.saxutils import escape as xml_escape
 
@@ -16,6 +17,9 @@ MARKUP_TYPE = {
     Media.AUDIO: MarkupType.AUDIO,
     Media.NATIVE: MarkupType.NATIVE,
 }
+
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_AUDIO = ' adType="audio"'
 
 
 def markup(creative: Creative, title: str = "") -> str:
@@ -36,22 +40,28 @@ def _banner(creative: Creative) -> str:
 
 
 def _vast(creative: Creative, title: str) -> str:
+    """An Ad with what VAST 4.2 requires, in its order; the creative's own id stands for the ids it lacks."""
     hours, rest = divmod(creative.dur, 3600)
     minutes, seconds = divmod(rest, 60)
-    mime = creative.mime or ("audio/mp4" if creative.media is Media.AUDIO else "video/mp4")
+    audio = creative.media is Media.AUDIO
+    mime = creative.mime or ("audio/mp4" if audio else "video/mp4")
+    size = f'width="{creative.w}" height="{creative.h}"'
     return (
-        '<VAST version="4.2"><Ad id="'
-        f'{xml_escape(creative.id, {chr(34): "&quot;"})}"><InLine><AdSystem>rtb</AdSystem>'
-        f"<AdTitle>{xml_escape(title or creative.id)}</AdTitle><Creatives><Creative><Linear>"
+        f'<VAST version="4.2" xmlns="http://www.iab.com/VAST"><Ad id="{_attribute(creative.id)}"'
+        f"{_AUDIO if audio else ''}><InLine><AdSystem>rtb</AdSystem><Impression></Impression>"
+        f"<AdServingId>{_text(creative.id)}</AdServingId><AdTitle>{_text(title or creative.id)}</AdTitle>"
+        "<Creatives><Creative><Linear>"
         f"<Duration>{hours:02}:{minutes:02}:{seconds:02}</Duration>"
-        f"<VideoClicks><ClickThrough><![CDATA[{_cdata(creative.landing_page)}]]></ClickThrough></VideoClicks>"
-        f'<MediaFiles><MediaFile delivery="progressive" type="{xml_escape(mime, {chr(34): "&quot;"})}" '
-        f'width="{creative.w}" height="{creative.h}"><![CDATA[{_cdata(creative.image_url)}]]></MediaFile></MediaFiles>'
-        "</Linear></Creative></Creatives></InLine></Ad></VAST>"
+        f'<MediaFiles><MediaFile delivery="progressive" type="{_attribute(mime)}" {size}>'
+        f"{_cdata(creative.image_url)}</MediaFile></MediaFiles>"
+        f"<VideoClicks><ClickThrough>{_cdata(creative.landing_page)}</ClickThrough></VideoClicks>"
+        f'</Linear><UniversalAdId idRegistry="unknown">{_text(creative.id)}</UniversalAdId></Creative>'
+        "</Creatives></InLine></Ad></VAST>"
     )
 
 
 def _native(creative: Creative, title: str) -> str:
+    """From version 1.1 on the native object itself is the root [Native Ads 1.2, 5.1]."""
     image: dict[str, object] = {"url": creative.image_url}
     if creative.w and creative.h:
         image |= {"w": creative.w, "h": creative.h}
@@ -60,9 +70,18 @@ def _native(creative: Creative, title: str) -> str:
         "assets": [{"id": 1, "title": {"text": title or creative.id}}, {"id": 2, "img": image}],
         "link": {"url": creative.landing_page},
     }
-    return msgspec.json.encode({"native": native}).decode()
+    return msgspec.json.encode(native).decode()
+
+
+def _text(text: str) -> str:
+    """Element text; what XML 1.0 has no way to write is left out."""
+    return xml_escape(_NOT_XML.sub("", text))
+
+
+def _attribute(text: str) -> str:
+    return xml_escape(_NOT_XML.sub("", text), {'"': "&quot;"})
 
 
 def _cdata(text: str) -> str:
-    """Text that cannot end the CDATA section it stands in."""
-    return text.replace("]]>", "]]]]><![CDATA[>")
+    """A CDATA section that the text cannot end."""
+    return "<![CDATA[" + _NOT_XML.sub("", text).replace("]]>", "]]]]><![CDATA[>") + "]]>"
