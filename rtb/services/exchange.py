@@ -213,7 +213,7 @@ class Exchange:
         """Wait for what the auction waits for, until its deadline at most, and settle it."""
         try:
             if not auction.fanned_out:
-                self._fan_out(auction, await self._user(auction))
+                self._fan_out(auction, await self._profiles.get(auction.user_id, self._left_s(auction)))
             if auction.pending:
                 try:
                     await asyncio.wait_for(auction.reported(), self._left_s(auction))
@@ -223,13 +223,6 @@ class Exchange:
         finally:
             if auction.outcome is None:  # cancelled: nobody waits for the answer any more
                 self._close(auction, Outcome(auction.id, Status.NO_BID, NoBid.TECHNICAL_ERROR, (), auction.currency))
-
-    async def _user(self, auction: Auction) -> User:
-        """The user, unless the deadline comes before the end of the wait for profiles."""
-        try:
-            return await asyncio.wait_for(self._profiles.get(auction.user_id), self._left_s(auction))
-        except TimeoutError:
-            return UNKNOWN
 
     def _left_s(self, auction: Auction) -> float:
         return max(auction.deadline_ns - self._clock.monotonic_ns(), 0) / 1e9

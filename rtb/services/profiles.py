@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
 
 import structlog
@@ -72,8 +73,8 @@ class Profiles:
         self._metrics.profile_hits += 1
         return user
 
-    async def get(self, user_id: str) -> User:
-        """The user, after a bounded wait; UNKNOWN when the wait is over or a store failed. Never raises."""
+    async def get(self, user_id: str, within_s: float = math.inf) -> User:
+        """The user, after a bounded wait (`within_s` at most); UNKNOWN when it is over or a store failed. No errors."""
         future = self._wanted.get(user_id)
         if future is None:
             self._metrics.profile_misses += 1
@@ -82,7 +83,14 @@ class Profiles:
             loop.call_later(self._wait_s, self._give_up, future)
             self._batch.append(user_id)
             self._begin()
-        return await asyncio.shield(future)  # one waiter that is cancelled must not take the others along
+        waiting = asyncio.shield(future)  # one waiter that is cancelled must not take the others along
+        if within_s >= self._wait_s:
+            return await waiting
+        try:
+            return await asyncio.wait_for(waiting, within_s)
+        except TimeoutError:
+            self._metrics.profile_timeouts += 1
+            return UNKNOWN
 
     def count(self, user_id: str, campaign_id: str, window_s: int) -> None:
         """Count an impression of a capped campaign, here at once and in the state store soon."""
@@ -126,14 +134,20 @@ class Profiles:
         except Exception as error:  # whatever it is, the auctions go on without profiles
             if not isinstance(error, StoreError):
                 _log.exception("profile_lookup_failed")
-            self._metrics.profile_timeouts += len(batch)
             found = [UNKNOWN] * len(batch)
         for user_id, user in zip(batch, found, strict=True):
-            if user is not UNKNOWN:
-                self._keep(user_id, user)
             future = self._wanted.pop(user_id)
+            if user is UNKNOWN:
+                self._give_up(future)
+                continue
+            self._keep(user_id, user)
             if not future.done():
                 future.set_result(user)
+        fresh = dict(zip(batch, found, strict=True)) if self._counts else {}
+        for user_id, campaign_id, _ in self._counts:  # counted since the read, so not in what was read
+            user = fresh.get(user_id, UNKNOWN)
+            if user is not UNKNOWN:
+                user.frequency[campaign_id] = user.frequency.get(campaign_id, 0) + 1
 
     async def _lookup(self, batch: list[str]) -> list[User]:
         cached = await self._state.get_profiles(batch)
