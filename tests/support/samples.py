@@ -1,0 +1,39 @@
+"""Campaigns and bid requests to begin a test with; what matters to the test is given by it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def campaign(name: str, **fields: Any) -> dict[str, Any]:
+    """A campaign of an advertiser of its own: a 300x250 banner at 2.00 CPM for everyone, without a budget."""
+    return {
+        "id": name,
+        "advertiser": f"{name}-inc",
+        "adomain": [f"{name}.test"],
+        "bid": 2.0,
+        "creatives": [{"id": f"{name}-ad", "w": 300, "h": 250, "adm": f"<b>{name}</b>"}],
+        **fields,
+    }
+
+
+def bid_request(**fields: Any) -> dict[str, Any]:
+    """One 300x250 banner imp with a floor of 0.50 CPM, on a site, by a phone in Seoul."""
+    return {
+        "id": "request-1",
+        "imp": [imp()],
+        "site": {"domain": "news.test", "cat": ["IAB12"]},
+        "device": {
+            "devicetype": 4,
+            "os": "Android",
+            "language": "ko",
+            "geo": {"country": "KOR", "region": "KR-11", "city": "Seoul", "lat": 37.5665, "lon": 126.978},
+        },
+        "tmax": 120,
+        **fields,
+    }
+
+
+def imp(**fields: Any) -> dict[str, Any]:
+    """A 300x250 banner with a floor of 0.50 CPM."""
+    return {"id": "1", "banner": {"w": 300, "h": 250}, "bidfloor": 0.5, **fields}
