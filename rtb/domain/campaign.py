@@ -41,6 +41,8 @@ class Pricing(StrEnum):
 class Media(StrEnum):
     """The four kinds of an imp's media [OpenRTB 2.6 3.2.4]."""
 
+    __hash__ = str.__hash__  # Enum's own is a Python function, too slow for the keys of the index
+
     BANNER = "banner"
     VIDEO = "video"
     AUDIO = "audio"
@@ -135,7 +137,7 @@ class Campaign(Value, frozen=True):
     frequency_cap: FrequencyCap | None = None
     deals: tuple[str, ...] = ()
     targeting: Targeting = Targeting()
-    version: int = 1
+    version: Annotated[int, Meta(ge=1, le=2**63 - 1)] = 1
 
     @property
     def bid_micros(self) -> int:

@@ -15,6 +15,7 @@ from rtb.domain.campaign import Campaign, Circle
 from rtb.domain.targeting.clauses import Clause
 from rtb.domain.targeting.hours import Hours
 from rtb.domain.targeting.postings import DIMENSIONS, END, SCHEDULE, START, Kind, Posting
+from rtb.domain.targeting.remembered import Remembered
 
 Key = tuple[int, str]
 """Minus the price in CPM micros, and the id: smaller is better."""
@@ -69,7 +70,8 @@ class Block:
         self.until = -math.inf
         self.entries = cast("list[Entry]", _EMPTY * SLOTS)
         self.postings: list[dict[Any, int]] = [{} for _ in range(DIMENSIONS)]
-        self.masks: dict[Clause, int] = {}
+        self.masks: Remembered[Clause, int] = Remembered(self._mask, _MOST_MASKS)
+        """The slots that a clause lets through, until the block takes in another campaign."""
         self._asof = 0.0
         self._strata = [0] * _STRATA
         self._bounds = [FIRST, *[_LAST] * (_STRATA - 1)]
@@ -151,15 +153,8 @@ class Block:
                     break
         return found, bits
 
-    def mask(self, clause: Clause) -> int:
-        """The slots that the clause lets through, remembered until the block takes in another campaign."""
-        mask = self.masks.get(clause)
-        if mask is None:
-            mask = clause.mask(self.postings, self.used)
-            if len(self.masks) >= _MOST_MASKS:
-                self.masks.clear()
-            self.masks[clause] = mask
-        return mask
+    def _mask(self, clause: Clause) -> int:
+        return clause.mask(self.postings, self.used)
 
     def tell_time(self, now: float, hours: Hours) -> None:
         """Bring `timely` up to date."""

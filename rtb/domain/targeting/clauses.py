@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from rtb.domain.facts import Context, Placement
+from rtb.domain.campaign import Media
+from rtb.domain.facts import Offer
 from rtb.domain.targeting.creatives import choose
+from rtb.domain.targeting.geo import cells_around
 from rtb.domain.targeting.postings import (
     ADVERTISER,
     CATEGORY,
+    CELL,
     CITY,
     COUNTRY,
     DEAL,
     DEVICETYPE,
     DOMAIN,
     DOMAIN_EXCLUDE,
+    INTEREST,
     LANGUAGE,
     OS,
     REGION,
     SEAT,
+    SEGMENT,
     SHAPE,
     SITE_CAT,
     SITE_CAT_EXCLUDE,
     Kind,
 )
+from rtb.domain.targeting.remembered import Remembered
 
 Values = Sequence[Hashable]
+Postings = Sequence[Mapping[Any, int]]
+Shape = tuple[Media, int, int]
+
+_Buyers = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...] | None]
+_ALL_SIZES = (-1, -1)
+_MOST = 4096
 
 
 class Clause:
     """Conditions that are looked up together and whose bitmap every block remembers. Compared by identity.
 
     A campaign passes when for every `needed` (dimension, values) it is posted under one of the values; for every
-    `wanted` (dimension, mark, values) it is posted under one of the values or not under the mark; and under no
-    `barred` value.
+    `wanted` (dimension, values) it is posted under one of the values or not under None; and under no `barred` value.
     """
 
     __slots__ = ("_barred", "_needed", "_wanted")
@@ -43,124 +54,179 @@ class Clause:
         self,
         *,
         needed: Sequence[tuple[int, Values]] = (),
-        wanted: Sequence[tuple[int, Hashable, Values]] = (),
+        wanted: Sequence[tuple[int, Values]] = (),
         barred: Sequence[tuple[int, Values]] = (),
     ) -> None:
         self._needed = needed
         self._wanted = wanted
         self._barred = barred
 
-    def mask(self, postings: Sequence[dict[Any, int]], full: int) -> int:
-        """The slots of a block with these postings that pass."""
-        bits = full
+    def mask(self, postings: Postings, used: int) -> int:
+        """The slots of a block, of those `used`, that pass."""
+        bits = used
         for dimension, values in self._needed:
+            bits &= _any(postings[dimension], values)
+        for dimension, values in self._wanted:
             masks = postings[dimension]
-            some = 0
-            for value in values:
-                some |= masks.get(value, 0)
-            bits &= some
-        for dimension, mark, values in self._wanted:
-            masks = postings[dimension]
-            marked = masks.get(mark)
-            if marked is not None:
-                some = full ^ marked
-                for value in values:
-                    some |= masks.get(value, 0)
-                bits &= some
+            particular = masks.get(None)
+            if particular is not None:
+                bits &= used ^ particular | _any(masks, values)
         for dimension, values in self._barred:
             masks = postings[dimension]
             if masks:
-                for value in values:
-                    mask = masks.get(value)
-                    if mask is not None:
-                        bits &= full ^ mask
+                bits &= ~_any(masks, values)
         return bits
 
 
+class AnyShape(Clause):
+    """Who has a creative of one of the shapes, where (media, -1, -1) stands for all sizes of a media."""
+
+    __slots__ = ("_media", "_shapes")
+
+    def __init__(self, shapes: Sequence[Shape]) -> None:
+        super().__init__()
+        self._shapes = [shape for shape in shapes if shape[1] >= 0]
+        self._media = [shape[0] for shape in shapes if shape[1] < 0]
+
+    def mask(self, postings: Postings, used: int) -> int:
+        """The slots of a block, of those `used`, that pass."""
+        masks = postings[SHAPE]
+        bits = _any(masks, self._shapes)
+        for media in self._media:
+            for shape, mask in masks.items():
+                if shape[0] is media:
+                    bits |= mask
+        return bits
+
+
+class AllowedCategories(Clause):
+    """Who has an allowed category, or none in that taxonomy; necessary, as all of its categories must be allowed."""
+
+    __slots__ = ("_allowed", "_tax")
+
+    def __init__(self, tax: int, allowed: Sequence[str]) -> None:
+        super().__init__()
+        self._tax = tax
+        self._allowed = frozenset(allowed)
+
+    def mask(self, postings: Postings, used: int) -> int:
+        """The slots of a block, of those `used`, that pass."""
+        bits = others = 0
+        for (tax, cat), mask in postings[CATEGORY].items():
+            if tax == self._tax:
+                others |= mask
+                if cat in self._allowed:
+                    bits |= mask
+        return used ^ others | bits
+
+
+def _any(masks: Mapping[Hashable, int], values: Values) -> int:
+    some = 0
+    for value in values:
+        mask = masks.get(value)
+        if mask is not None:
+            some |= mask
+    return some
+
+
 class Shelf:
-    """The offers of an imp: the shapes they take, and which creative of a kind of campaign they choose."""
+    """The offers of an imp: the shapes they take, and which creative each kind of campaign would show."""
 
     __slots__ = ("_languages", "_offers", "_secure", "choices", "shapes")
 
-    def __init__(self, placement: Placement, languages: Sequence[str] | None, shapes: Clause) -> None:
-        self._offers = placement.offers
-        self._secure = placement.secure
+    def __init__(
+        self, offers: Sequence[Offer], secure: bool, languages: Sequence[str] | None, shapes: AnyShape
+    ) -> None:
+        self._offers = offers
+        self._secure = secure
         self._languages = languages
-        self.choices: dict[Kind, int] = {}
         self.shapes = shapes
+        self.choices: Remembered[Kind, int] = Remembered(self._choose, 1000)
+        """The index of the creative, -1 when none fits."""
 
-    def choice(self, kind: Kind) -> int:
-        """The index of the creative to show, -1 when none fits."""
-        choice = self.choices.get(kind)
-        if choice is None:
-            if len(self.choices) >= 1000:
-                self.choices.clear()
-            choice = self.choices[kind] = choose(kind.creatives, self._offers, self._secure, self._languages)
-        return choice
+    def _choose(self, kind: Kind) -> int:
+        return choose(kind.creatives, self._offers, self._secure, self._languages)
 
 
-def venue(context: Context) -> Clause:
-    """Where the ad would stand."""
+class Clauses:
+    """The clauses of requests, by the facts they are made from: many requests share them."""
+
+    def __init__(self) -> None:
+        """Know none yet."""
+        self.places: Remembered[tuple[str, str, str], Clause] = Remembered(_place, _MOST)
+        """Where the user is: country, region, city."""
+        self.cells: Remembered[int | None, Clause] = Remembered(_near, _MOST)
+        """Which circles may hold the user, by the finest cell; None for a user who may be anywhere."""
+        self.devices: Remembered[tuple[int, str, str], Clause] = Remembered(_device, _MOST)
+        """What the user holds: devicetype, os, language."""
+        self.venues: Remembered[tuple[tuple[str, ...], tuple[str, ...]], Clause] = Remembered(_venue, _MOST)
+        """Where the ad would stand: domains, categories."""
+        self.blocked: Remembered[tuple[int, tuple[str, ...]], Clause] = Remembered(_blocked, _MOST)
+        """bcat: taxonomy, categories."""
+        self.allowed: Remembered[tuple[int, tuple[str, ...]], Clause] = Remembered(_allowed, _MOST)
+        """acat: taxonomy, categories."""
+        self.buyers: Remembered[_Buyers, Clause] = Remembered(_buyers, _MOST)
+        """badv, bseat, wseat."""
+        self.deals: Remembered[tuple[str, ...], Clause] = Remembered(_invited, _MOST)
+        """Deals of a private auction."""
+        self.shelves: Remembered[tuple[tuple[Offer, ...], bool, tuple[str, ...] | None], Shelf]
+        self.shelves = Remembered(self._shelf, _MOST)
+        """Offers, secure, languages allowed."""
+        self._shapes: Remembered[tuple[Shape, ...], AnyShape] = Remembered(AnyShape, _MOST)
+        self.no_interest = Clause(wanted=((INTEREST, ()),))
+        self.no_segment = Clause(wanted=((SEGMENT, ()),))
+
+    def _shelf(self, key: tuple[tuple[Offer, ...], bool, tuple[str, ...] | None]) -> Shelf:
+        offers, secure, languages = key
+        return Shelf(offers, secure, languages, self._shapes[_shapes(offers)])
+
+
+def _place(key: tuple[str, str, str]) -> Clause:
+    country, region, city = key
+    return Clause(wanted=((COUNTRY, (country,)), (REGION, (region,)), (CITY, (city,))))
+
+
+def _near(cell: int | None) -> Clause:
+    return Clause(wanted=((CELL, () if cell is None else cells_around(cell)),))
+
+
+def _device(key: tuple[int, str, str]) -> Clause:
+    devicetype, os, language = key
+    return Clause(wanted=((DEVICETYPE, (devicetype,)), (OS, (os,)), (LANGUAGE, (language,))))
+
+
+def _venue(key: tuple[tuple[str, ...], tuple[str, ...]]) -> Clause:
+    domains, cats = key
     return Clause(
-        wanted=((DOMAIN, None, context.domains), (SITE_CAT, None, context.site_cats)),
-        barred=((DOMAIN_EXCLUDE, context.domains), (SITE_CAT_EXCLUDE, context.site_cats)),
+        wanted=((DOMAIN, domains), (SITE_CAT, cats)),
+        barred=((DOMAIN_EXCLUDE, domains), (SITE_CAT_EXCLUDE, cats)),
     )
 
 
-def place(context: Context) -> Clause:
-    """Where the user is."""
+def _blocked(key: tuple[int, tuple[str, ...]]) -> Clause:
+    tax, cats = key
+    return Clause(barred=((CATEGORY, [(tax, cat) for cat in cats]),))
+
+
+def _allowed(key: tuple[int, tuple[str, ...]]) -> Clause:
+    return AllowedCategories(*key)
+
+
+def _buyers(key: _Buyers) -> Clause:
+    adv_blocked, seat_blocked, seat_allowed = key
     return Clause(
-        wanted=(
-            (COUNTRY, None, (context.country,)),
-            (REGION, None, (context.region,)),
-            (CITY, None, (context.city,)),
-        )
+        needed=() if seat_allowed is None else ((SEAT, seat_allowed),),
+        barred=((SEAT, seat_blocked), (ADVERTISER, ("", *adv_blocked) if adv_blocked else ())),
     )
 
 
-def device(context: Context) -> Clause:
-    """What the user holds."""
-    return Clause(
-        wanted=(
-            (DEVICETYPE, None, (context.devicetype,)),
-            (OS, None, (context.os,)),
-            (LANGUAGE, None, (context.language,)),
-        )
-    )
+def _invited(dealids: tuple[str, ...]) -> Clause:
+    return Clause(needed=((DEAL, dealids),))
 
 
-def blocks(context: Context) -> Clause:
-    """Whom the publisher lets in."""
-    needed = [] if context.seat_allowed is None else [(SEAT, context.seat_allowed)]
-    tax = context.cattax
-    wanted = []
-    if context.cat_allowed is not None:  # necessary, not sufficient: all categories must be allowed
-        wanted.append((CATEGORY, tax, tuple((tax, cat) for cat in context.cat_allowed)))
-    barred: list[tuple[int, Values]] = [(SEAT, context.seat_blocked)]
-    barred.append((CATEGORY, tuple((tax, cat) for cat in context.cat_blocked)))
-    if context.adv_blocked:
-        barred.append((ADVERTISER, ("", *context.adv_blocked)))
-    return Clause(needed=needed, wanted=wanted, barred=barred)
-
-
-def deals(placement: Placement) -> Clause:
-    """Who is invited to a private auction."""
-    return Clause(needed=((DEAL, placement.deals),))
-
-
-def in_shape(shapes: tuple[Hashable, ...]) -> Clause:
-    """Who has a creative of one of the shapes."""
-    return Clause(needed=((SHAPE, shapes),))
-
-
-def shapes(placement: Placement) -> tuple[Hashable, ...]:
-    """The shapes a creative may have."""
-    found: dict[Hashable, None] = {}
-    for offer in placement.offers:
-        if offer.sizes:
-            found[(offer.media, 0, 0)] = None
-            for w, h in offer.sizes:
-                found[(offer.media, w, h)] = None
-        else:
-            found[offer.media] = None
+def _shapes(offers: Sequence[Offer]) -> tuple[Shape, ...]:
+    found: dict[Shape, None] = {}
+    for offer in offers:
+        for size in ((0, 0), *offer.sizes) if offer.sizes else (_ALL_SIZES,):
+            found[(offer.media, *size)] = None
     return tuple(found)

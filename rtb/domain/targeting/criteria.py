@@ -103,13 +103,14 @@ def category_objection(campaign: Campaign, context: Context) -> str:
 
 
 def advertiser_domains(campaign: Campaign) -> list[str]:
-    """Names in `badv` that would block the campaign: its adomain, and what they are under (ford.com, then com)."""
+    """Names in `badv` that would block the campaign: its adomain and what it is under, but for a mere ``com``."""
     names: list[str] = []
     for adomain in campaign.adomain:
         name = adomain.lower()
-        while name:
-            names.append(name)
+        names.append(name)
+        while name.count(".") > 1:
             name = name.partition(".")[2]
+            names.append(name)
     return names
 
 

@@ -25,17 +25,21 @@ def distance_km(lat: float, lon: float, lat2: float, lon2: float) -> float:
 
 def inside(circles: tuple[Circle, ...], lat: float, lon: float) -> bool:
     """Whether the point lies in one of the circles, edge included."""
-    return any(distance_km(lat, lon, circle.lat, circle.lon) <= circle.radius for circle in circles)
+    for circle in circles:  # noqa: SIM110 - half the price of any() with a generator
+        if distance_km(lat, lon, circle.lat, circle.lon) <= circle.radius:
+            return True
+    return False
 
 
-def cells_of_point(lat: float, lon: float) -> tuple[int, ...]:
-    """The cells a point lies in, one a grid, and `FAR`."""
-    north, east = lat + 90.0, lon + 180.0
-    return (
-        int(north * 4.0) << 12 | int(east * 4.0) % 1440,
-        1 << 24 | int(north * 0.5) << 12 | int(east * 0.5) % 180,
-        FAR,
-    )
+def cell_of_point(lat: float, lon: float) -> int:
+    """The finest cell a point lies in."""
+    return int((lat + 90.0) * 4.0) << 12 | int((lon + 180.0) * 4.0) % 1440
+
+
+def cells_around(cell: int) -> tuple[int, ...]:
+    """A finest cell, the coarser one it lies in, and `FAR`: circles with points in it may be known by any of them."""
+    row, column = cell >> 12, cell & 0xFFF
+    return cell, 1 << 24 | row // 8 << 12 | column // 8, FAR
 
 
 def cells_of_circle(circle: Circle) -> list[int]:

@@ -11,7 +11,7 @@ _QUARTER_S = 900
 
 def hour_of_week(timezone: str, now: float) -> int:
     """The hour of the week on a wall there: 0 = Monday 00:00 to 167; `now` in Unix seconds."""
-    local = datetime.fromtimestamp(now, ZoneInfo(timezone))
+    local = datetime.fromtimestamp(math.floor(now), ZoneInfo(timezone))  # it would round up to the next second
     return local.weekday() * 24 + local.hour
 
 

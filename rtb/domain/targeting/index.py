@@ -10,26 +10,22 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Hashable, Iterable, Iterator
-from typing import Any, TypeVar
 
 from msgspec import Struct
 
 from rtb.domain import pricing
 from rtb.domain.campaign import Campaign, Creative, Status
 from rtb.domain.facts import Context, Placement
-from rtb.domain.targeting import clauses, deals, geo
+from rtb.domain.targeting import deals, geo
 from rtb.domain.targeting.block import BITS, FIRST, SLOTS, Block, Key, entry
-from rtb.domain.targeting.clauses import Clause, Shelf
+from rtb.domain.targeting.clauses import Clause, Clauses
 from rtb.domain.targeting.criteria import category_objection
 from rtb.domain.targeting.hours import Hours
-from rtb.domain.targeting.postings import CELL, INTEREST, KIND, SEAT, SEGMENT, Kind, Posting, alike, postings, traits
+from rtb.domain.targeting.postings import INTEREST, KIND, SEAT, SEGMENT, Kind, Posting, alike, postings, traits
 
 _FILL = SLOTS * 3 // 4
 _SPARSE = SLOTS // 8
-_MOST_REMEMBERED = 4096
-_NO_PLACE: tuple[int, ...] = ()
-
-_T = TypeVar("_T")
+_SPARE = 2  # campaigns fetched beyond those still wanted, as some turn out not to fit
 
 
 class Candidate(Struct, frozen=True, gc=False):
@@ -64,8 +60,7 @@ class Index:
         self._segments: dict[str, int] = {}
         self._circled = 0
         self._hours = Hours()
-        self._shelves: dict[Hashable, Shelf] = {}
-        self._clauses: dict[Hashable, Clause] = {}
+        self._clauses = Clauses()
         self._build(campaigns)
 
     def __len__(self) -> int:
@@ -140,12 +135,13 @@ class Index:
         """
         found: list[Candidate] = []
         seats: set[str] = set()
-        shelf = self._shelf(context, placement)
+        shelf = self._clauses.shelves[placement.offers, placement.secure, context.language_allowed]
         choices = shelf.choices
-        strict = self._strict(context, placement, shelf)
-        loose = self._loose(context)
+        strict, words = self._question(context, placement)
+        strict.append(shelf.shapes)
         lowest = placement.floor_micros if placement.terms is None else placement.lowest_micros
-        now, effort = context.now, self._effort
+        ceiling = -lowest
+        now, effort, room = context.now, self._effort, limit
         exact = placement.private or placement.terms is not None or context.cat_allowed is not None
         exact = exact or bool(context.frequency)
         for block in self._blocks:
@@ -158,42 +154,32 @@ class Index:
             if not block.since <= now < block.until:
                 block.tell_time(now, self._hours)
             bits = block.live & block.timely
-            if not bits:
-                continue
             masks = block.masks
             for clause in strict:
-                mask = masks.get(clause)
-                bits &= block.mask(clause) if mask is None else mask
+                bits &= masks[clause]
                 if not bits:
                     break
-            else:
-                for dimension, values in loose:
-                    posted = block.postings[dimension]
-                    marked = posted.get(None)
-                    if marked is not None:
-                        some = block.used ^ marked
-                        for value in values:
-                            mask = posted.get(value)
-                            if mask is not None:
-                                some |= mask
-                        bits &= some
-                        if not bits:
-                            break
             if not bits:
                 continue
+            for dimension, values in words:
+                posted = block.postings[dimension]
+                if None in posted:
+                    some = block.used ^ posted[None]
+                    for value in values:
+                        if value in posted:
+                            some |= posted[value]
+                    bits &= some
             while bits:
-                rows, bits = block.best(bits, limit - len(found))
+                rows, bits = block.best(bits, room + _SPARE)
                 effort -= len(rows)
                 for minus_price, _, campaign, kind, circles in rows:
-                    if -minus_price < lowest:
+                    if minus_price > ceiling:
                         return found
                     seat = campaign.advertiser
                     if seat in seats:
                         bits &= ~block.postings[SEAT][seat]
                         continue
-                    choice = choices.get(kind)
-                    if choice is None:
-                        choice = shelf.choice(kind)
+                    choice = choices[kind]
                     if choice < 0:
                         bits &= ~block.postings[KIND][kind]
                         continue
@@ -204,69 +190,48 @@ class Index:
                         if not fits:
                             continue
                     found.append(Candidate(campaign, creative, -minus_price, dealid))
-                    if len(found) == limit:
+                    room -= 1
+                    if not room:
                         return found
                     seats.add(seat)
         return found
 
-    def _shelf(self, context: Context, placement: Placement) -> Shelf:
-        key = (placement.offers, placement.secure, context.language_allowed)
-        shelf = self._shelves.get(key)
-        if shelf is None:
-            shapes = clauses.shapes(placement)
-            clause = self._clauses.get(shapes) or _remember(self._clauses, shapes, clauses.in_shape(shapes))
-            shelf = _remember(self._shelves, key, Shelf(placement, context.language_allowed, clause))
-        return shelf
-
-    def _strict(self, context: Context, placement: Placement, shelf: Shelf) -> list[Clause]:
-        """What a campaign must pass, in clauses that many requests share."""
+    def _question(self, context: Context, placement: Placement) -> tuple[list[Clause], list[tuple[int, list[str]]]]:
+        """The request as clauses, which many requests share; and interests and segments, which differ from one to the
+        next, as far as some campaign cares for them."""
         known = self._clauses
-        found = [shelf.shapes]
-        if (
-            context.cat_blocked
-            or context.adv_blocked
-            or context.seat_blocked
-            or context.cat_allowed is not None
-            or context.seat_allowed is not None
-        ):
-            lists = (
-                context.cat_blocked,
-                context.cat_allowed,
-                context.cattax,
-                context.adv_blocked,
-                context.seat_allowed,
-                context.seat_blocked,
-            )
-            clause = known.get(lists)
-            found.append(_remember(known, lists, clauses.blocks(context)) if clause is None else clause)
+        strict = [
+            known.places[context.country, context.region, context.city],
+            known.venues[context.domains, context.site_cats],
+            known.devices[context.devicetype, context.os, context.language],
+        ]
+        if context.cat_blocked:
+            strict.append(known.blocked[context.cattax, context.cat_blocked])
+        if context.cat_allowed is not None:
+            strict.append(known.allowed[context.cattax, context.cat_allowed])
+        if context.adv_blocked or context.seat_blocked or context.seat_allowed is not None:
+            strict.append(known.buyers[context.adv_blocked, context.seat_blocked, context.seat_allowed])
         if placement.private:
-            found.append(clauses.deals(placement))
-        key: Hashable = (context.country, context.region, context.city)
-        clause = known.get(key)
-        found.append(_remember(known, key, clauses.place(context)) if clause is None else clause)
-        key = (context.domains, context.site_cats)
-        clause = known.get(key)
-        found.append(_remember(known, key, clauses.venue(context)) if clause is None else clause)
-        key = (context.devicetype, context.os, context.language)
-        clause = known.get(key)
-        found.append(_remember(known, key, clauses.device(context)) if clause is None else clause)
-        return found
-
-    def _loose(self, context: Context) -> list[tuple[int, Iterable[Any]]]:
-        """What differs from request to request, only as far as some campaign cares."""
-        found: list[tuple[int, Iterable[Any]]] = []
-        known = self._interests
-        if known:
-            found.append((INTEREST, [name for name in context.interests if name in known]))
+            strict.append(known.deals[placement.deals])
         if self._circled:
-            if context.lat is None or context.lon is None:
-                found.append((CELL, _NO_PLACE))
+            lat, lon = context.lat, context.lon
+            strict.append(known.cells[None if lat is None or lon is None else geo.cell_of_point(lat, lon)])
+        words = []
+        cared = self._interests
+        if cared:
+            names = [name for name in context.interests if name in cared]
+            if names:
+                words.append((INTEREST, names))
             else:
-                found.append((CELL, geo.cells_of_point(context.lat, context.lon)))
-        known = self._segments
-        if known:
-            found.append((SEGMENT, [name for name in context.segments if name in known]))
-        return found
+                strict.append(known.no_interest)
+        cared = self._segments
+        if cared:
+            names = [name for name in context.segments if name in cared]
+            if names:
+                words.append((SEGMENT, names))
+            else:
+                strict.append(known.no_segment)
+        return strict, words
 
     def _build(self, campaigns: Iterable[Campaign]) -> None:
         """Fill an empty index, three quarters of every block."""
@@ -385,10 +350,3 @@ def _fits(
         return False, None
     dealid, floor = deals.settle(campaign, creative, price, placement)
     return price >= floor, dealid
-
-
-def _remember(table: dict[Hashable, _T], key: Hashable, value: _T) -> _T:
-    if len(table) >= _MOST_REMEMBERED:
-        table.clear()
-    table[key] = value
-    return value

@@ -12,12 +12,12 @@ from rtb.domain.targeting import geo
 from rtb.domain.targeting.criteria import advertiser_domains
 
 SHAPE: Final = 0
-"""media; and (media, w, h), or (media, 0, 0) where a side fits any."""
+"""(media, w, h), or (media, 0, 0) where a side fits any."""
 SEAT: Final = 1
 ADVERTISER: Final = 2
 """What `badv` would name; "" without an adomain."""
 CATEGORY: Final = 3
-"""(cattax, category or parent); and cattax, for whoever has categories."""
+"""(cattax, category or parent)."""
 DEAL: Final = 4
 START: Final = 5
 """Unix seconds, as END."""
@@ -69,9 +69,8 @@ def postings(campaign: Campaign, kind: Kind) -> list[Posting]:
     posted under None, so that those who name none can be told."""
     found: list[Posting] = [(KIND, kind), (SEAT, campaign.advertiser)]
     for creative in campaign.creatives:
-        media, w, h = creative.media, creative.w, creative.h
-        found.append((SHAPE, media))
-        found.append((SHAPE, (media, w, h) if w and h else (media, 0, 0)))
+        w, h = creative.w, creative.h
+        found.append((SHAPE, (creative.media, w, h) if w and h else (creative.media, 0, 0)))
     if campaign.adomain:
         found += [(ADVERTISER, name) for name in advertiser_domains(campaign)]
     else:
@@ -106,7 +105,6 @@ def alike(one: Campaign, other: Campaign) -> bool:
 
 def _add_categories(found: list[Posting], campaign: Campaign) -> None:
     tax = campaign.cattax
-    found.append((CATEGORY, tax))
     for cat in campaign.cat:
         found.append((CATEGORY, (tax, cat)))
         parent, dash, _ = cat.partition("-")

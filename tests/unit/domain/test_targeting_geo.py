@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rtb.domain.campaign import Circle
 from rtb.domain.targeting import distance_km
-from rtb.domain.targeting.geo import FAR, cells_of_circle, cells_of_point
+from rtb.domain.targeting.geo import FAR, cell_of_point, cells_around, cells_of_circle
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_every_point_inside_a_circle_has_one_of_its_cells(
     )
     degrees = (math.degrees(lon2) + 540) % 360 - 180
     if distance_km(lat, lon, math.degrees(lat2), degrees) <= radius:
-        assert set(cells_of_circle(circle)) & set(cells_of_point(math.degrees(lat2), degrees))
+        assert set(cells_of_circle(circle)) & set(cells_around(cell_of_point(math.degrees(lat2), degrees)))
 
 
 def test_small_circles_take_few_fine_cells_and_huge_ones_none() -> None:
