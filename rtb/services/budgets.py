@@ -19,7 +19,7 @@ class Budgets:
         """Start without accounts."""
         self._clock = clock
         self._on_change = on_change
-        self._accounts: dict[str, tuple[Account, Campaign]] = {}
+        self._accounts: dict[str, tuple[Account, Campaign, int]] = {}  # with the cost of one impression at its bid
         self._dry: set[str] = set()
 
     def watch(self, campaign: Campaign) -> bool:
@@ -37,8 +37,9 @@ class Budgets:
         now = self._clock.time()
         spent_nanos = known[0].spent_nanos if known is not None and now < known[0].day_ends else 0
         account = Account(limit, day_end(now, campaign.zone), spent_nanos)
-        self._accounts[campaign.id] = (account, campaign)
-        funded = account.spendable(campaign.bid_micros)
+        bid_nanos = campaign.bid_micros
+        self._accounts[campaign.id] = (account, campaign, bid_nanos)
+        funded = account.spendable(bid_nanos)
         if not funded:
             self._dry.add(campaign.id)
         return funded
@@ -53,7 +54,7 @@ class Budgets:
         known = self._accounts.get(campaign_id)
         if known is None:
             return None
-        account, campaign = known
+        account, campaign, _ = known
         account.roll(self._clock.time(), campaign.zone)
         return account
 
@@ -66,11 +67,12 @@ class Budgets:
         known = self._accounts.get(campaign_id)
         if known is None:
             return True
-        account, campaign = known
-        if self._clock.time() >= account.day_ends:
-            account.roll(self._clock.time(), campaign.zone)
+        account, campaign, bid_nanos = known
+        now = self._clock.time()
+        if now >= account.day_ends:
+            account.roll(now, campaign.zone)
         spent = account.debit(cost_nanos)
-        if not account.spendable(campaign.bid_micros) and campaign_id not in self._dry:
+        if not account.spendable(bid_nanos) and campaign_id not in self._dry:
             self._dry.add(campaign_id)
             self._on_change(campaign_id, False)
         return spent
@@ -79,8 +81,8 @@ class Budgets:
         """Fund the campaigns that ran dry and whose new day has come; called every second."""
         now = self._clock.time()
         for campaign_id in list(self._dry):
-            account, campaign = self._accounts[campaign_id]
+            account, campaign, bid_nanos = self._accounts[campaign_id]
             account.roll(now, campaign.zone)  # perhaps a debit or a look at the account already did
-            if account.spendable(campaign.bid_micros):
+            if account.spendable(bid_nanos):
                 self._dry.discard(campaign_id)
                 self._on_change(campaign_id, True)

@@ -116,8 +116,11 @@ class Auction:
         if self.outcome is not None or bidder.name not in self.pending:
             return
         self.pending.discard(bidder.name)
-        for bid in bids:
-            self.bids.setdefault(bid.impid, []).append(bid)
+        if len(self.terms) == 1 and not self.bids:
+            self.bids[self.terms[0].impid] = [*bids]
+        else:
+            for bid in bids:
+                self.bids.setdefault(bid.impid, []).append(bid)
         if rejected:
             self.rejected.extend(rejected)
         if failure is not None:
@@ -276,14 +279,19 @@ class Exchange:
                 results = self._claim(auction, results, rank)
         if not auction.rehearsal:
             self._count_bids(auction, bids, results)
-        if any(result.winner is not None for result in results):
-            outcome = Outcome(auction.id, Status.WON, None, results, auction.currency)
-        elif auction.pending and not auction.bids:
-            outcome = Outcome(auction.id, Status.TIMEOUT, NoBid.ALL_LATE, results, auction.currency)
+        for result in results:
+            if result.winner is not None:
+                outcome = Outcome(auction.id, Status.WON, None, results, auction.currency)
+                break
         else:
-            outcome = Outcome(auction.id, Status.NO_BID, _no_bid_reason(results), results, auction.currency)
+            outcome = self._unsold(auction, bids, results)
         self._close(auction, outcome)
         return outcome
+
+    def _unsold(self, auction: Auction, bids: int, results: Sequence[Result]) -> Outcome:
+        if auction.pending and not bids:
+            return Outcome(auction.id, Status.TIMEOUT, NoBid.ALL_LATE, results, auction.currency)
+        return Outcome(auction.id, Status.NO_BID, _no_bid_reason(results), results, auction.currency)
 
     def _claim(self, auction: Auction, results: list[Result], rank: rules.TieBreak) -> list[Result]:
         """Have each winner's bidder take the cost; an imp whose winner cannot is cleared again without it."""
