@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from rtb.domain.campaign import Media
 from rtb.domain.facts import Offer
-from rtb.domain.targeting.creatives import choose
+from rtb.domain.targeting.creatives import choose, fits, wrong_duration
 from rtb.domain.targeting.geo import cells_around
 from rtb.domain.targeting.postings import (
     ADVERTISER,
@@ -34,10 +33,8 @@ from rtb.domain.targeting.remembered import Remembered
 
 Values = Sequence[Hashable]
 Postings = Sequence[Mapping[Any, int]]
-Shape = tuple[Media, int, int]
 
 _Buyers = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...] | None]
-_ALL_SIZES = (-1, -1)
 _MOST = 4096
 
 
@@ -79,23 +76,26 @@ class Clause:
 
 
 class AnyShape(Clause):
-    """Who has a creative of one of the shapes, where (media, -1, -1) stands for all sizes of a media."""
+    """Who has a creative of the media, size and duration of one of the offers."""
 
-    __slots__ = ("_media", "_shapes")
+    __slots__ = ("_offers",)
 
-    def __init__(self, shapes: Sequence[Shape]) -> None:
+    def __init__(self, offers: Sequence[Offer]) -> None:
         super().__init__()
-        self._shapes = [shape for shape in shapes if shape[1] >= 0]
-        self._media = [shape[0] for shape in shapes if shape[1] < 0]
+        self._offers = offers
 
     def mask(self, postings: Postings, used: int) -> int:
         """The slots of a block, of those `used`, that pass."""
-        masks = postings[SHAPE]
-        bits = _any(masks, self._shapes)
-        for media in self._media:
-            for shape, mask in masks.items():
-                if shape[0] is media:
+        bits = 0
+        for (media, w, h, seconds), mask in postings[SHAPE].items():
+            for offer in self._offers:
+                if (
+                    media is offer.media
+                    and (not offer.sizes or (w, h) in offer.sizes or any(fits(w, h, size) for size in offer.sizes))
+                    and not wrong_duration(seconds, offer)
+                ):
                     bits |= mask
+                    break
         return bits
 
 
@@ -172,7 +172,7 @@ class Clauses:
         self.shelves: Remembered[tuple[tuple[Offer, ...], bool, tuple[str, ...] | None], Shelf]
         self.shelves = Remembered(self._shelf, _MOST)
         """Offers, secure, languages allowed."""
-        self._shapes: Remembered[tuple[Shape, ...], AnyShape] = Remembered(AnyShape, _MOST)
+        self._shapes: Remembered[tuple[Offer, ...], AnyShape] = Remembered(AnyShape, _MOST)
         self.no_interest = Clause(wanted=((INTEREST, ()),))
         self.no_segment = Clause(wanted=((SEGMENT, ()),))
 
@@ -224,9 +224,8 @@ def _invited(dealids: tuple[str, ...]) -> Clause:
     return Clause(needed=((DEAL, dealids),))
 
 
-def _shapes(offers: Sequence[Offer]) -> tuple[Shape, ...]:
-    found: dict[Shape, None] = {}
-    for offer in offers:
-        for size in ((0, 0), *offer.sizes) if offer.sizes else (_ALL_SIZES,):
-            found[(offer.media, *size)] = None
-    return tuple(found)
+def _shapes(offers: Sequence[Offer]) -> tuple[Offer, ...]:
+    """As much of the offers as `AnyShape` reads, so that many imps share one."""
+    return tuple(
+        Offer(media=o.media, sizes=o.sizes, mindur=o.mindur, maxdur=o.maxdur, durations=o.durations) for o in offers
+    )

@@ -28,7 +28,7 @@ def choose(
             for i, creative in enumerate(creatives):
                 if (
                     creative.media == offer.media
-                    and _has_size(creative, size)
+                    and fits(creative.w, creative.h, size)
                     and not objection(creative, offer, secure, languages)
                 ):
                     return i
@@ -37,13 +37,12 @@ def choose(
 
 def has_shape(creative: Creative, offer: Offer) -> bool:
     """Whether media and size are what is offered; a side of 0 fits any, and so does an offer without sizes."""
-    return creative.media == offer.media and any(_has_size(creative, size) for size in offer.sizes or _NO_SIZE)
+    return creative.media == offer.media and any(fits(creative.w, creative.h, size) for size in offer.sizes or _NO_SIZE)
 
 
-def _has_size(creative: Creative, size: tuple[int, int]) -> bool:
-    if size == (0, 0):
-        return True
-    return creative.w in (0, size[0]) and creative.h in (0, size[1])
+def fits(w: int, h: int, size: tuple[int, int]) -> bool:
+    """Whether w x h is of this size; 0 fits any, on either side."""
+    return size == (0, 0) or (w in (0, size[0]) and h in (0, size[1]))
 
 
 def objection(creative: Creative, offer: Offer, secure: bool, languages: Sequence[str] | None) -> str:
@@ -66,12 +65,18 @@ def objection(creative: Creative, offer: Offer, secure: bool, languages: Sequenc
         return f"needs protocol {creative.protocol}, supported are {_listed(offer.protocols)}"
     if creative.api and offer.api is not None and creative.api not in offer.api:
         return f"needs api {creative.api}, supported are {_listed(offer.api)}"
-    if creative.dur and offer.media in (Media.VIDEO, Media.AUDIO):
-        return _wrong_duration(creative.dur, offer)
-    return ""
+    return wrong_duration(stream_seconds(creative), offer)
 
 
-def _wrong_duration(dur: int, offer: Offer) -> str:
+def stream_seconds(creative: Creative) -> int:
+    """How long a video or audio creative lasts; 0 when it does not say, or does not last."""
+    return creative.dur if creative.media in (Media.VIDEO, Media.AUDIO) else 0
+
+
+def wrong_duration(dur: int, offer: Offer) -> str:
+    """Why a creative of `dur` seconds, of the media offered, is too short or too long; empty when it is not."""
+    if not dur:
+        return ""
     if offer.durations:
         return "" if dur in offer.durations else f"lasts {dur} s, allowed are {_listed(offer.durations)} s"
     if dur < offer.mindur:

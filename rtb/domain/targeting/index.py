@@ -137,10 +137,10 @@ class Index:
         seats: set[str] = set()
         shelf = self._clauses.shelves[placement.offers, placement.secure, context.language_allowed]
         choices = shelf.choices
-        strict, words = self._question(context, placement)
-        strict.append(shelf.shapes)
+        strict, words = self._question(context, placement, shelf.shapes)
         lowest = placement.floor_micros if placement.terms is None else placement.lowest_micros
         ceiling = -lowest
+        lat, lon = context.lat, context.lon
         now, effort, room = context.now, self._effort, limit
         exact = placement.private or placement.terms is not None or context.cat_allowed is not None
         exact = exact or bool(context.frequency)
@@ -185,7 +185,9 @@ class Index:
                         continue
                     creative = campaign.creatives[choice]
                     dealid = None
-                    if exact or circles:
+                    if circles and (lat is None or lon is None or not geo.inside(circles, lat, lon)):
+                        continue
+                    if exact:
                         fits, dealid = _fits(campaign, creative, -minus_price, context, placement)
                         if not fits:
                             continue
@@ -196,14 +198,17 @@ class Index:
                     seats.add(seat)
         return found
 
-    def _question(self, context: Context, placement: Placement) -> tuple[list[Clause], list[tuple[int, list[str]]]]:
-        """The request as clauses, which many requests share; and interests and segments, which differ from one to the
-        next, as far as some campaign cares for them."""
+    def _question(
+        self, context: Context, placement: Placement, shapes: Clause
+    ) -> tuple[list[Clause], list[tuple[int, list[str]]]]:
+        """The request as clauses, which many requests share, what rejects most first; and interests and segments,
+        which differ from one request to the next, as far as some campaign cares for them."""
         known = self._clauses
         strict = [
+            shapes,
             known.places[context.country, context.region, context.city],
-            known.venues[context.domains, context.site_cats],
             known.devices[context.devicetype, context.os, context.language],
+            known.venues[context.domains, context.site_cats],
         ]
         if context.cat_blocked:
             strict.append(known.blocked[context.cattax, context.cat_blocked])
@@ -212,7 +217,7 @@ class Index:
         if context.adv_blocked or context.seat_blocked or context.seat_allowed is not None:
             strict.append(known.buyers[context.adv_blocked, context.seat_blocked, context.seat_allowed])
         if placement.private:
-            strict.append(known.deals[placement.deals])
+            strict.insert(0, known.deals[placement.deals])
         if self._circled:
             lat, lon = context.lat, context.lon
             strict.append(known.cells[None if lat is None or lon is None else geo.cell_of_point(lat, lon)])
@@ -333,12 +338,7 @@ class Index:
 def _fits(
     campaign: Campaign, creative: Creative, price: int, context: Context, placement: Placement
 ) -> tuple[bool, str | None]:
-    """What the bitmaps do not tell, and the deal."""
-    targeting = campaign.targeting
-    if targeting.geo and (
-        context.lat is None or context.lon is None or not geo.inside(targeting.geo, context.lat, context.lon)
-    ):
-        return False, None
+    """What neither bitmaps nor circles tell, where the request brings such things; and the deal."""
     cap = campaign.frequency_cap
     if cap is not None and context.frequency.get(campaign.id, 0) >= cap.count:
         return False, None

@@ -9,10 +9,11 @@ from msgspec import Struct
 
 from rtb.domain.campaign import Campaign, Creative
 from rtb.domain.targeting import geo
+from rtb.domain.targeting.creatives import stream_seconds
 from rtb.domain.targeting.criteria import advertiser_domains
 
 SHAPE: Final = 0
-"""(media, w, h), or (media, 0, 0) where a side fits any."""
+"""(media, w, h, seconds of a stream)."""
 SEAT: Final = 1
 ADVERTISER: Final = 2
 """What `badv` would name; "" without an adomain."""
@@ -68,9 +69,7 @@ def postings(campaign: Campaign, kind: Kind) -> list[Posting]:
     """Everything the campaign is posted under. For an including dimension a campaign that names any value is also
     posted under None, so that those who name none can be told."""
     found: list[Posting] = [(KIND, kind), (SEAT, campaign.advertiser)]
-    for creative in campaign.creatives:
-        w, h = creative.w, creative.h
-        found.append((SHAPE, (creative.media, w, h) if w and h else (creative.media, 0, 0)))
+    found += [(SHAPE, (c.media, c.w, c.h, stream_seconds(c))) for c in campaign.creatives]
     if campaign.adomain:
         found += [(ADVERTISER, name) for name in advertiser_domains(campaign)]
     else:
