@@ -53,6 +53,7 @@ def world(
     campaigns: Sequence[Campaign] = (),
     state: StateStore | None = None,
     time: float = 1_767_225_600.0,
+    clock: ManualClock | None = None,
     currency: str = "USD",
     rates: dict[str, float] | None = None,
     deadline_ms: int = 100,
@@ -65,7 +66,7 @@ def world(
     rules: Rules | None = None,
 ) -> World:
     """The house with these campaigns, and these bidders besides. The profile wait is for a lookup that hangs."""
-    clock = ManualClock(time)
+    clock = clock or ManualClock(time)
     metrics = Metrics("test", clock)
     money = Rates(currency, rates)
     store = state or MemoryState(clock)

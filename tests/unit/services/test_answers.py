@@ -1,0 +1,195 @@
+"""Outcomes as answers: OpenRTB and the house format."""
+
+from __future__ import annotations
+
+import pytest
+
+from rtb.domain.campaign import Creative, Media
+from rtb.domain.money import Rates
+from rtb.messages import HouseResponse, HouseStatus
+from rtb.openrtb import Banner, BidResponse, Imp, NoBid, Video
+from rtb.openrtb import Bid as WireBid
+from rtb.services.answers import bid_response, house_response
+from rtb.services.exchange import Outcome, Status
+from tests.unit.parts import Build, Prompt, bid_request, campaign, imp, offer
+
+USD = Rates()
+
+
+@pytest.mark.parametrize(
+    ("status", "nbr"),
+    [(Status.NO_BID, NoBid.KNOWN_CRAWLER), (Status.TIMEOUT, NoBid.ALL_LATE), (Status.SHED, NoBid.SHED)],
+)
+def test_without_a_win_there_is_a_reason_and_no_seatbid(status: Status, nbr: NoBid) -> None:
+    """Only the request's id and nbr."""
+    outcome = Outcome("x", status, nbr, (), "USD")
+    assert bid_response("r", outcome, USD) == BidResponse(id="r", nbr=int(nbr))
+
+
+async def test_a_house_campaign_s_bid(build: Build) -> None:
+    """Everything a buyer must tell [4.2.3], at the clearing price; bidid is the exchange's auction id."""
+    mine = campaign("a", 3.0, cat=("IAB1", "IAB2"), cattax=7)
+    world = build(campaigns=[mine, campaign("b", 2.0)])
+    outcome = await world.run(bid_request())
+    answer = bid_response("r", outcome, USD)
+    assert (answer.id, answer.bidid, answer.cur, answer.nbr) == ("r", outcome.auction_id, "USD", None)
+    assert answer.seatbid is not None
+    [seat] = answer.seatbid
+    assert seat.bid is not None
+    [bid] = seat.bid
+    assert (seat.seat, bid.impid, bid.price, bid.cid, bid.crid) == ("a", "1", 2.01, "a", "a-ad")
+    assert (bid.adomain, bid.cat, bid.cattax, bid.w, bid.h, bid.mtype) == (["a.test"], ["IAB1", "IAB2"], 7, 300, 250, 1)
+    assert bid.id
+    assert bid.adm == (
+        '<a href="https://a.test/" target="_blank" rel="noopener">'
+        '<img src="https://cdn.test/a.png" width="300" height="250" alt="" border="0"></a>'
+    )
+
+
+async def test_the_markup_follows_the_media(build: Build) -> None:
+    """A video imp gets VAST and mtype 2 with the duration."""
+    spot = Creative(id="spot", media=Media.VIDEO, dur=15, mime="video/mp4", image_url="https://v.test/1.mp4")
+    world = build(campaigns=[campaign("a", creatives=(spot,))])
+    outcome = await world.run(bid_request(Imp(id="1", video=Video(mimes=["video/mp4"]))))
+    [seat] = bid_response("r", outcome, USD).seatbid or []
+    [bid] = seat.bid or []
+    assert (bid.mtype, bid.dur, bid.w) == (2, 15, None)
+    assert bid.adm is not None
+    assert bid.adm.startswith('<VAST version="4.2"')
+    assert "<Duration>00:00:15</Duration>" in bid.adm
+
+
+async def test_bids_are_grouped_by_seat(build: Build) -> None:
+    """One seatbid a seat, with its bids in the order of the imps; ids are unique within the response."""
+    dsp = Prompt("dsp", offer("dsp", 9.0, "2"))
+    world = build(dsp, campaigns=[campaign("a", 3.0)])
+    outcome = await world.run(bid_request(imp("1"), imp("2"), imp("3")))
+    answer = bid_response("r", outcome, USD)
+    assert [(seat.seat, [bid.impid for bid in seat.bid or ()]) for seat in answer.seatbid or ()] == [
+        ("a", ["1", "3"]),
+        ("dsp", ["2"]),
+    ]
+    ids = [bid.id for seat in answer.seatbid or () for bid in seat.bid or ()]
+    assert len(set(ids)) == 3
+
+
+async def test_an_unsold_imp_is_left_out(build: Build) -> None:
+    """The others are answered."""
+    world = build(campaigns=[campaign("a", 3.0)])
+    outcome = await world.run(bid_request(imp("1", bidfloor=9.0), imp("2")))
+    assert [b.impid for seat in bid_response("r", outcome, USD).seatbid or () for b in seat.bid or ()] == ["2"]
+
+
+async def test_another_bidder_s_bid_is_passed_on(build: Build) -> None:
+    """All that it says, ext included, but the price is the clearing price and its notices stay with the exchange."""
+    wire = WireBid(
+        id="7",
+        impid="1",
+        price=5.0,
+        adm="<b>ad</b>",
+        adomain=["dsp.test"],
+        crid="c",
+        cid="k",
+        iurl="https://i.test",
+        apis=[5],
+        protocol=3,
+        language="en",
+        exp=60,
+        attr=[1],
+        ext={"skadn": {"version": "4.0"}},
+        nurl="https://n.test",
+        burl="https://b.test",
+        lurl="https://l.test",
+    )
+    world = build(Prompt("dsp", offer("dsp", 5.0, content=wire)), campaigns=[campaign("a", 3.0)])
+    [seat] = bid_response("r", await world.run(bid_request()), USD).seatbid or []
+    assert seat.bid == [
+        WireBid(
+            id="7",
+            impid="1",
+            price=3.01,
+            adm="<b>ad</b>",
+            adomain=["dsp.test"],
+            crid="c",
+            cid="k",
+            iurl="https://i.test",
+            apis=[5],
+            protocol=3,
+            language="en",
+            exp=60,
+            attr=[1],
+            ext={"skadn": {"version": "4.0"}},
+        )
+    ]
+    assert wire.price == 5.0
+
+
+async def test_the_price_is_in_the_request_s_currency(build: Build) -> None:
+    """2.01 USD at 1.25 USD a euro is 1.608 EUR; at 1,250 won a dollar it is 2,512.5 KRW."""
+    rates = {"EUR": 1.25, "KRW": 0.0008}
+    world = build(campaigns=[campaign("a", 3.0), campaign("b", 2.0)], rates=rates)
+    for code, price in (("EUR", 1.608), ("KRW", 2_512.5)):
+        answer = bid_response("r", await world.run(bid_request(cur=[code])), world.rates)
+        assert (answer.cur, [bid.price for seat in answer.seatbid or () for bid in seat.bid or ()]) == (code, [price])
+
+
+async def test_a_price_never_undercuts_the_floor_it_met(build: Build) -> None:
+    """A floor of 1.00 EUR at an awkward rate comes back as at least 1.00 EUR."""
+    world = build(campaigns=[campaign("a", 3.0)], rates={"EUR": 1.0870123})
+    outcome = await world.run(bid_request(imp(bidfloor=1.0, bidfloorcur="EUR"), cur=["EUR"]))
+    [seat] = bid_response("r", outcome, world.rates).seatbid or []
+    assert seat.bid is not None
+    assert seat.bid[0].price is not None
+    assert 1.0 <= seat.bid[0].price < 1.000002
+
+
+async def test_the_house_answer_of_a_campaign(build: Build) -> None:
+    """Campaign, ad, both prices as CPM, picture and landing page."""
+    world = build(campaigns=[campaign("a", 3.0), campaign("b", 2.0)])
+    assert house_response("r", await world.run(bid_request()), USD) == HouseResponse(
+        request_id="r",
+        status=HouseStatus.SUCCESS,
+        campaign_id="a",
+        ad_id="a-ad",
+        bid_price=3.0,
+        clearing_price=2.01,
+        creative_url="https://cdn.test/a.png",
+        landing_page="https://a.test/",
+    )
+
+
+async def test_the_house_answer_of_another_bidder(build: Build) -> None:
+    """What its bid says of the same; it has no landing page of its own."""
+    wire = WireBid(id="7", impid="1", price=5.0, adm="x", cid="k", adid="ad", iurl="https://i.test")
+    world = build(Prompt("dsp", offer("dsp", 5.0, content=wire)))
+    assert house_response("r", await world.run(bid_request()), USD) == HouseResponse(
+        request_id="r",
+        status=HouseStatus.SUCCESS,
+        campaign_id="k",
+        ad_id="ad",
+        bid_price=5.0,
+        clearing_price=0.01,
+        creative_url="https://i.test",
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "nbr", "house"),
+    [
+        (Status.NO_BID, NoBid.NO_ELIGIBLE_DEMAND, HouseStatus.NO_BID),
+        (Status.SHED, NoBid.SHED, HouseStatus.NO_BID),
+        (Status.TIMEOUT, NoBid.ALL_LATE, HouseStatus.TIMEOUT),
+    ],
+)
+def test_the_house_answer_without_a_win(status: Status, nbr: NoBid, house: HouseStatus) -> None:
+    """A timeout is told apart; a shed request is a no-bid."""
+    assert house_response("r", Outcome("x", status, nbr, (), "USD"), USD) == HouseResponse("r", house)
+
+
+async def test_a_banner_of_any_size_is_answered_with_the_creative_s(build: Build) -> None:
+    """w and h are the creative's, absent where it has none."""
+    anysize = Creative(id="any", image_url="https://cdn.test/x.png")
+    world = build(campaigns=[campaign("a", creatives=(anysize,))])
+    [seat] = bid_response("r", await world.run(bid_request(Imp(id="1", banner=Banner()))), USD).seatbid or []
+    assert seat.bid is not None
+    assert (seat.bid[0].w, seat.bid[0].h) == (None, None)
