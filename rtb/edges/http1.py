@@ -13,14 +13,19 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 import httptools
+import structlog
 
 from rtb import openrtb
 from rtb.ports import Clock
 
 MAX_HEADER_BYTES = 16_384
 MAX_PIPELINED = 64
+MAX_FRAMING = 8
+"""How many bytes a client may spend a byte of body: chunks of one byte take six."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+_log = structlog.get_logger(__name__)
 
 
 def response(status: bytes, body: bytes, extra: bytes = b"", content_type: bytes = b"application/json") -> bytes:
@@ -30,6 +35,7 @@ def response(status: bytes, body: bytes, extra: bytes = b"", content_type: bytes
     return b"HTTP/1.1 " + status + b"\r\n" + kind + extra + length + b"\r\n" + body
 
 
+_CLOSE = b"\r\nconnection: close\r\n"
 _VERSION = b"x-openrtb-version: " + openrtb.VERSION.encode() + b"\r\n"
 
 
@@ -40,6 +46,12 @@ def error(status: bytes, reason: str, extra: bytes = b"") -> bytes:
     header = bytes(byte if 32 <= byte < 127 else 63 for byte in header)
     extra += _VERSION + b"x-rtb-error: " + header + b"\r\n"
     return response(status, line.encode("utf-8", "backslashreplace") + b"\n", extra, b"text/plain; charset=utf-8")
+
+
+def broken(path: bytes) -> bytes:
+    """The answer to a request that uncovered a mistake of ours, which the log tells about; call it while handling."""
+    _log.exception("request_failed", path=path.decode("latin-1"))
+    return error(b"500 Internal Server Error", "the exchange failed; its log says why")
 
 
 class Responder(Protocol):
@@ -106,14 +118,19 @@ class Connection(asyncio.Protocol):
         "_encoding",
         "_expect",
         "_failed",
+        "_fed",
+        "_framing",
         "_header_bytes",
         "_in_request",
+        "_offered",
         "_parser",
         "_server",
         "_since_ns",
+        "_size",
         "_slots",
         "_transport",
         "_url",
+        "_writing_paused",
         "arrived_ns",
     )
 
@@ -129,7 +146,12 @@ class Connection(asyncio.Protocol):
         self._header_bytes = 0
         self._encoding = b""
         self._expect = False
+        self._framing = b""
+        self._offered = False
         self._failed = False
+        self._fed = 0
+        self._size = 0
+        self._writing_paused = False
         self._since_ns = 0
         self._in_request = False
         self.arrived_ns = 0
@@ -151,15 +173,30 @@ class Connection(asyncio.Protocol):
         self._parser = None
         self._server.connections.discard(self)
 
+    def pause_writing(self) -> None:
+        """The client does not read its responses: take no further requests from it."""
+        self._writing_paused = True
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        self._writing_paused = False
+        self._read_on()
+
     def data_received(self, data: bytes) -> None:
         """Feed the parser; what it cannot parse is a 400 and the end of the connection."""
         if self._failed or self._parser is None:
             return
         self.arrived_ns = self._server.clock.monotonic_ns()
+        self._fed += len(data)
+        if self._fed > MAX_HEADER_BYTES + MAX_FRAMING * self._server.limits.body_bytes:
+            self._too_large()  # a header or trailer line without end, or a body in tiny chunks
+            return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._fail(b"400 Bad Request", "upgrade: this endpoint speaks HTTP/1.1 only")
+        except httptools.HttpParserUpgrade as offer:
+            self._decline(data[offer.args[0] :])
         except httptools.HttpParserError as error:
             if not self._failed:
                 self._fail(b"400 Bad Request", f"not an HTTP/1.1 request: {error}")
@@ -168,10 +205,10 @@ class Connection(asyncio.Protocol):
         """A request begins."""
         self._since_ns = self.arrived_ns
         self._in_request = True
-        self._url = self._body = self._encoding = b""
+        self._url = self._body = self._encoding = self._framing = b""
         self._chunks = None
-        self._header_bytes = 0
-        self._expect = False
+        self._header_bytes = self._fed = self._size = 0
+        self._expect = self._offered = False
 
     def on_url(self, url: bytes) -> None:
         """The request target, perhaps in pieces."""
@@ -186,12 +223,17 @@ class Connection(asyncio.Protocol):
         if self._header_bytes > MAX_HEADER_BYTES:
             self._fail(b"431 Request Header Fields Too Large", f"headers are over {MAX_HEADER_BYTES} bytes")
         elif length == 14 and name.lower() == b"content-length":
+            self._framing = b"content-length: %b\r\n" % value
             if int(value) > self._server.limits.body_bytes:
                 self._too_large()
         elif length == 16 and name.lower() == b"content-encoding":
             self._encoding = value.strip().lower()
+        elif length == 17 and name.lower() == b"transfer-encoding":
+            self._framing = b"transfer-encoding: %b\r\n" % value
         elif length == 6 and name.lower() == b"expect":
             self._expect = True
+        elif length == 7 and name.lower() == b"upgrade":
+            self._offered = True
 
     def on_headers_complete(self) -> None:
         """Let a client that asks first go on."""
@@ -208,17 +250,18 @@ class Connection(asyncio.Protocol):
             self._chunks = [self._body, body]
         else:
             self._chunks.append(body)
-        if len(body) > 65_536 or self._chunks is not None:
-            size = len(self._body) if self._chunks is None else sum(map(len, self._chunks))
-            if size > self._server.limits.body_bytes:
-                self._too_large()
+        self._size += len(body)
+        if self._size > self._server.limits.body_bytes:
+            self._too_large()
 
     def on_message_complete(self) -> None:
         """A whole request: have it answered, in turn."""
         if self._failed or self._transport is None:
             return
-        body = self._body if self._chunks is None else b"".join(self._chunks)
         method: bytes = self._parser.get_method()
+        if method == b"CONNECT" or (self._offered and self._parser.should_upgrade()):
+            return  # HttpParserUpgrade comes next
+        body = self._body if self._chunks is None else b"".join(self._chunks)
         if self._encoding and self._encoding != b"identity":
             inflated = _inflate(body, self._encoding, self._server.limits.body_bytes)
             if isinstance(inflated, str):
@@ -230,9 +273,12 @@ class Connection(asyncio.Protocol):
         slot = Slot(close)
         self._slots.append(slot)
         path = self._url.partition(b"?")[0]
-        answer = self._server.responder.respond(self, method, path, body)
+        try:
+            answer = self._server.responder.respond(self, method, path, body)
+        except Exception:
+            answer = broken(path)
         if answer is not None:
-            self.answer(slot, answer)
+            self.answer(slot, _head(answer) if method == b"HEAD" else answer)
         elif len(self._slots) >= MAX_PIPELINED:
             self._transport.pause_reading()
 
@@ -249,13 +295,14 @@ class Connection(asyncio.Protocol):
             slots.clear()
             return
         if len(slots) >= MAX_PIPELINED:
-            transport.resume_reading()
+            self._read_on()
         while slots and (ready := slots[0].response) is not None:
             done = slots.popleft()
-            transport.write(ready)
             if done.close:
+                transport.write(ready.replace(b"\r\n", _CLOSE, 1))
                 transport.close()
                 return
+            transport.write(ready)
 
     def expire(self, now_ns: int) -> None:
         """Cut the connection off when it has been silent, or half-way through a request, for too long."""
@@ -280,16 +327,39 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def _decline(self, rest: bytes) -> None:
+        """Take a request that offers another protocol (as Java's HTTP client does) in HTTP/1.1 [RFC 9110 7.8].
+
+        The parser has skipped its body: a new one gets the request again, without the offer, and the `rest`.
+        """
+        method: bytes = self._parser.get_method()
+        if method == b"CONNECT":
+            self._fail(b"405 Method Not Allowed", "this is no proxy", b"allow: GET, HEAD, POST\r\n")
+            return
+        encoding = b"content-encoding: %b\r\n" % self._encoding if self._encoding else b""
+        head = b"%b %b HTTP/1.1\r\nconnection: close\r\n" % (method, self._url) + self._framing + encoding
+        self._parser = httptools.HttpRequestParser(self)
+        self.data_received(head + b"\r\n" + rest)
+
+    def _read_on(self) -> None:
+        if self._transport is not None and not self._writing_paused:
+            self._transport.resume_reading()
+
     def _too_large(self) -> None:
         limit = self._server.limits.body_bytes
         self._fail(b"413 Content Too Large", f"the body is over {limit} bytes; send fewer imps or less ext")
 
-    def _fail(self, status: bytes, reason: str) -> None:
+    def _fail(self, status: bytes, reason: str, extra: bytes = b"") -> None:
         """Answer after what came before, and close: the rest of the stream cannot be trusted."""
         self._failed = True
         slot = Slot(close=True)
         self._slots.append(slot)
-        self.answer(slot, error(status, reason))
+        self.answer(slot, error(status, reason, extra))
+
+
+def _head(response: bytes) -> bytes:
+    """What answers HEAD: everything but the body."""
+    return response[: response.index(b"\r\n\r\n") + 4]
 
 
 def _inflate(body: bytes, encoding: bytes, limit: int) -> bytes | str:

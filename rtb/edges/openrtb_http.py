@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from rtb import openrtb
 from rtb.domain.money import Rates
-from rtb.edges.http1 import Connection, Slot, error, response
+from rtb.edges.http1 import Connection, Slot, broken, error, response
 from rtb.errors import BadRequest, TooLarge
 from rtb.openrtb import BidRequest, NoBid
 from rtb.services.answers import bid_response
@@ -63,8 +63,7 @@ class AuctionResponder:
             return error(b"404 Not Found", "no such path; the auction is POST /openrtb2/auction")
         if method not in (b"GET", b"HEAD"):
             return error(b"405 Method Not Allowed", "this page is read with GET", b"allow: GET, HEAD\r\n")
-        whole = page()
-        return whole if method == b"GET" else whole[: whole.index(b"\r\n\r\n") + 4]
+        return page()
 
     async def drained(self) -> None:
         """Wait until every auction under way is answered."""
@@ -90,8 +89,11 @@ class AuctionResponder:
         return None
 
     async def _finish(self, connection: Connection, slot: Slot, auction: Auction) -> None:
-        outcome = await self._exchange.finish(auction)
-        connection.answer(slot, self._encode(auction.request, outcome))
+        try:
+            answer = self._encode(auction.request, await self._exchange.finish(auction))
+        except Exception:
+            answer = broken(AUCTION_PATH)
+        connection.answer(slot, answer)
 
     def _encode(self, request: BidRequest, outcome: Outcome) -> bytes:
         if outcome.nbr is None:

@@ -69,6 +69,17 @@ class Http:
         except (BrokenPipeError, ConnectionResetError):
             pass
 
+    def can_send(self, data: bytes, patience_s: float = 1.0) -> bool:
+        """Whether all of it is taken; not when nothing more is for `patience_s`, or the server closes."""
+        self._socket.settimeout(patience_s)
+        try:
+            self._socket.sendall(data)
+        except (TimeoutError, BrokenPipeError, ConnectionResetError):
+            return False
+        finally:
+            self._socket.settimeout(TIMEOUT_S)
+        return True
+
     def half_close(self) -> None:
         """Say that nothing more will be sent."""
         self._socket.shutdown(socket.SHUT_WR)
