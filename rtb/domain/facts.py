@@ -14,9 +14,11 @@ from rtb.domain import auction, money
 from rtb.domain.auction import Terms
 from rtb.domain.campaign import Media
 from rtb.domain.profile import Profile
-from rtb.openrtb import Audio, Banner, BidRequest, Content, Imp, Video
+from rtb.openrtb import Audio, Banner, BidRequest, Content, Geo, Imp, Video
 
 NO_COUNTS: Mapping[str, int] = {}
+MOST_SIZES = 64
+"""Formats of a banner that are read: no page offers more, and every one costs time."""
 
 _T = TypeVar("_T")
 _NO_REQUEST = BidRequest()
@@ -95,7 +97,7 @@ def context(
 ) -> Context:
     """The facts of a request, with what the profile adds to its interests and segments."""
     facts = Context(now=now, frequency=frequency)
-    device = request.device
+    device, user = request.device, request.user
     geo = None
     if device is not None:
         geo = device.geo
@@ -105,23 +107,21 @@ def context(
         language = device.language or device.langb
         if language:
             facts.language = language[:2].lower()
-    user = request.user
     if user is not None:
-        geo = geo or user.geo
+        if geo is None:
+            geo = user.geo
         facts.user_id = user.id or user.buyeruid or ""
-        if user.keywords or user.kwarray:
-            facts.interests = _words(user.keywords) + tuple(word.lower() for word in user.kwarray or ())
+        if user.keywords:
+            facts.interests = _words(user.keywords)
+        if user.kwarray:
+            facts.interests += _words(user.kwarray)
         if user.data:
-            facts.segments = tuple(s.id for data in user.data for s in data.segment or () if s.id)
+            facts.segments = tuple(dict.fromkeys([s.id for data in user.data for s in data.segment or () if s.id]))
     if geo is not None:
-        facts.country = (geo.country or "").upper()
-        facts.region = (geo.region or "").lower()
-        facts.city = (geo.city or "").lower()
-        if geo.lat is not None and geo.lon is not None and abs(geo.lat) <= 90 and abs(geo.lon) <= 180:
-            facts.lat, facts.lon = geo.lat, geo.lon
+        _place(geo, facts)
     _venue(request, facts)
     if profile is not None:
-        facts.interests += tuple(map(str.lower, profile.interests))
+        facts.interests += tuple([name.lower() for name in profile.interests])
         facts.segments += profile.segments
     if request.bcat:
         facts.cat_blocked = tuple(request.bcat)
@@ -130,34 +130,59 @@ def context(
     if request.cattax:
         facts.cattax = request.cattax
     if request.badv:
-        facts.adv_blocked = tuple(domain.lower() for domain in request.badv)
+        facts.adv_blocked = tuple([domain.lower() for domain in request.badv])
     if request.wseat:
         facts.seat_allowed = tuple(request.wseat)
     if request.bseat:
         facts.seat_blocked = tuple(request.bseat)
     allowed = request.wlang or request.wlangb
     if allowed:
-        facts.language_allowed = tuple(code[:2].lower() for code in allowed)
+        facts.language_allowed = tuple([code[:2].lower() for code in allowed])
     return facts
+
+
+def _place(geo: Geo, facts: Context) -> None:
+    if geo.country:
+        facts.country = geo.country.upper()
+    if geo.region:
+        facts.region = geo.region.lower()
+    if geo.city:
+        facts.city = geo.city.lower()
+    lat, lon = geo.lat, geo.lon
+    if lat is not None and lon is not None and -90 <= lat <= 90 and -180 <= lon <= 180:
+        facts.lat, facts.lon = lat, lon
 
 
 def _venue(request: BidRequest, facts: Context) -> None:
     """Site, app or screen: its domains and categories."""
-    content: Content | None
     site, app, dooh = request.site, request.app, request.dooh
+    cats: list[str] = []
+    content: Content | None = None
     if site is not None:
-        facts.domains = (site.domain.lower(),) if site.domain else ()
-        cats, content = (site.cat or []) + (site.sectioncat or []) + (site.pagecat or []), site.content
+        if site.domain:
+            facts.domains = (site.domain.lower(),)
+        if site.cat:
+            cats += site.cat
+        if site.sectioncat:
+            cats += site.sectioncat
+        if site.pagecat:
+            cats += site.pagecat
+        content = site.content
     elif app is not None:
-        facts.domains = tuple(name.lower() for name in (app.domain, app.bundle) if name)
-        cats, content = (app.cat or []) + (app.sectioncat or []) + (app.pagecat or []), app.content
+        facts.domains = tuple([name.lower() for name in (app.domain, app.bundle) if name])
+        if app.cat:
+            cats += app.cat
+        if app.sectioncat:
+            cats += app.sectioncat
+        if app.pagecat:
+            cats += app.pagecat
+        content = app.content
     elif dooh is not None:
-        facts.domains = (dooh.domain.lower(),) if dooh.domain else ()
-        cats, content = [], dooh.content
-    else:
-        return
+        if dooh.domain:
+            facts.domains = (dooh.domain.lower(),)
+        content = dooh.content
     if content is not None and content.cat:
-        cats = cats + content.cat
+        cats += content.cat
     if cats:
         facts.site_cats = with_parents(cats)
 
@@ -196,7 +221,7 @@ def _banner(banner: Banner, interstitial: bool) -> Offer:
     """A size is any of `format`, else w x h; an interstitial and a flex format take any size."""
     sizes: list[tuple[int, int]] = []
     any_size = interstitial
-    for size in banner.format or ():
+    for size in (banner.format or ())[:MOST_SIZES]:
         if size.wratio:
             any_size = True
         elif size.w and size.h:
@@ -244,7 +269,7 @@ def with_parents(cats: list[str]) -> tuple[str, ...]:
     found = dict.fromkeys(cats)
     for cat in cats:
         if "-" in cat:
-            found.setdefault(cat.partition("-")[0])
+            found[cat[: cat.index("-")]] = None
     return tuple(found)
 
 
@@ -257,8 +282,7 @@ def _listed(values: list[_T] | None) -> tuple[_T, ...] | None:
     return None if values is None else tuple(values)
 
 
-def _words(keywords: str | list[str] | None) -> tuple[str, ...]:
-    if not keywords:
-        return ()
-    words = keywords.split(",") if isinstance(keywords, str) else keywords
-    return tuple(word.strip().lower() for word in words)
+def _words(keywords: str | list[str]) -> tuple[str, ...]:
+    """Each once, in lower case, without the blanks around; a comma separates words in a string."""
+    words = keywords.lower().split(",") if isinstance(keywords, str) else [word.lower() for word in keywords]
+    return tuple(dict.fromkeys([word.strip() for word in words]))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 from rtb.domain.facts import Offer
 from rtb.domain.targeting.creatives import choose, fits, wrong_duration
+from rtb.domain.targeting.criteria import category_in
 from rtb.domain.targeting.geo import cells_around
 from rtb.domain.targeting.postings import (
     ADVERTISER,
@@ -31,10 +32,11 @@ from rtb.domain.targeting.postings import (
 )
 from rtb.domain.targeting.remembered import Remembered
 
-Values = Sequence[Hashable]
+Values = Collection[Hashable]
 Postings = Sequence[Mapping[Any, int]]
 
 _Buyers = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...] | None]
+_Categories = tuple[int, tuple[str, ...], tuple[str, ...] | None]
 _MOST = 4096
 
 
@@ -54,9 +56,9 @@ class Clause:
         wanted: Sequence[tuple[int, Values]] = (),
         barred: Sequence[tuple[int, Values]] = (),
     ) -> None:
-        self._needed = needed
-        self._wanted = wanted
-        self._barred = barred
+        self._needed = [(dimension, _quick(values)) for dimension, values in needed]
+        self._wanted = [(dimension, _quick(values)) for dimension, values in wanted]
+        self._barred = [(dimension, _quick(values)) for dimension, values in barred]
 
     def mask(self, postings: Postings, used: int) -> int:
         """The slots of a block, of those `used`, that pass."""
@@ -99,34 +101,42 @@ class AnyShape(Clause):
         return bits
 
 
-class AllowedCategories(Clause):
-    """Who has an allowed category, or none in that taxonomy; necessary, as all of its categories must be allowed."""
+class Categories(Clause):
+    """Whose categories in one taxonomy are all allowed (None: any) and none blocked."""
 
-    __slots__ = ("_allowed", "_tax")
+    __slots__ = ("_allowed", "_blocked", "_tax")
 
-    def __init__(self, tax: int, allowed: Sequence[str]) -> None:
+    def __init__(self, key: _Categories) -> None:
         super().__init__()
-        self._tax = tax
-        self._allowed = frozenset(allowed)
+        self._tax, blocked, allowed = key
+        self._blocked = frozenset(blocked)
+        self._allowed = None if allowed is None else frozenset(allowed)
 
     def mask(self, postings: Postings, used: int) -> int:
         """The slots of a block, of those `used`, that pass."""
-        bits = others = 0
+        bits = used
         for (tax, cat), mask in postings[CATEGORY].items():
-            if tax == self._tax:
-                others |= mask
-                if cat in self._allowed:
-                    bits |= mask
-        return used ^ others | bits
+            if tax == self._tax and (
+                category_in(cat, self._blocked) or (self._allowed is not None and not category_in(cat, self._allowed))
+            ):
+                bits &= ~mask
+        return bits
 
 
 def _any(masks: Mapping[Hashable, int], values: Values) -> int:
     some = 0
+    if len(values) > len(masks):  # a long list in the request, of which the block knows a few
+        values = [value for value in masks if value in values]
     for value in values:
         mask = masks.get(value)
         if mask is not None:
             some |= mask
     return some
+
+
+def _quick(values: Values) -> Values:
+    """Values that may be searched often: a set when there are many."""
+    return values if len(values) < 16 else frozenset(values)
 
 
 class Shelf:
@@ -161,10 +171,8 @@ class Clauses:
         """What the user holds: devicetype, os, language."""
         self.venues: Remembered[tuple[tuple[str, ...], tuple[str, ...]], Clause] = Remembered(_venue, _MOST)
         """Where the ad would stand: domains, categories."""
-        self.blocked: Remembered[tuple[int, tuple[str, ...]], Clause] = Remembered(_blocked, _MOST)
-        """bcat: taxonomy, categories."""
-        self.allowed: Remembered[tuple[int, tuple[str, ...]], Clause] = Remembered(_allowed, _MOST)
-        """acat: taxonomy, categories."""
+        self.categories: Remembered[_Categories, Clause] = Remembered(Categories, _MOST)
+        """cattax, bcat, acat."""
         self.buyers: Remembered[_Buyers, Clause] = Remembered(_buyers, _MOST)
         """badv, bseat, wseat."""
         self.deals: Remembered[tuple[str, ...], Clause] = Remembered(_invited, _MOST)
@@ -201,15 +209,6 @@ def _venue(key: tuple[tuple[str, ...], tuple[str, ...]]) -> Clause:
         wanted=((DOMAIN, domains), (SITE_CAT, cats)),
         barred=((DOMAIN_EXCLUDE, domains), (SITE_CAT_EXCLUDE, cats)),
     )
-
-
-def _blocked(key: tuple[int, tuple[str, ...]]) -> Clause:
-    tax, cats = key
-    return Clause(barred=((CATEGORY, [(tax, cat) for cat in cats]),))
-
-
-def _allowed(key: tuple[int, tuple[str, ...]]) -> Clause:
-    return AllowedCategories(*key)
 
 
 def _buyers(key: _Buyers) -> Clause:

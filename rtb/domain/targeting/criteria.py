@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from zoneinfo import ZoneInfo
@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from rtb.domain import money, pricing
 from rtb.domain.campaign import Campaign, Creative, Status
-from rtb.domain.facts import Context, Placement, with_parents
+from rtb.domain.facts import Context, Placement
 from rtb.domain.targeting import creatives, deals, geo
 from rtb.domain.targeting.hours import hour_of_week
 
@@ -86,20 +86,21 @@ def check(campaign: Campaign, context: Context, placement: Placement, *, live: b
     return Fit(creative, price, dealid)
 
 
-def category_objection(campaign: Campaign, context: Context) -> str:
-    """Why bcat or acat forbid the campaign, empty when they do not; IAB7 in a list covers IAB7-39.
-
-    Source: OpenRTB 2.6 3.2.1; the lists say nothing about categories of another taxonomy (`cattax`).
-    """
+def _category(campaign: Campaign, context: Context, placement: Placement) -> str:
+    """bcat and acat say nothing about categories of another taxonomy (`cattax`). Source: OpenRTB 2.6 3.2.1."""
     if campaign.cattax != context.cattax:
         return ""
     for cat in campaign.cat:
-        names = with_parents([cat])
-        if any(name in context.cat_blocked for name in names):
+        if category_in(cat, context.cat_blocked):
             return f"{cat} is blocked"
-        if context.cat_allowed is not None and not any(name in context.cat_allowed for name in names):
+        if context.cat_allowed is not None and not category_in(cat, context.cat_allowed):
             return f"{cat} is not among the allowed"
     return ""
+
+
+def category_in(cat: str, listed: Container[str]) -> bool:
+    """Whether a list of categories covers one: it or its parent is there, as IAB7 covers IAB7-39."""
+    return cat in listed or ("-" in cat and cat[: cat.index("-")] in listed)
 
 
 def advertiser_domains(campaign: Campaign) -> list[str]:
@@ -151,10 +152,6 @@ def _advertiser(campaign: Campaign, context: Context, placement: Placement) -> s
         return "no adomain to hold against the blocked domains"
     blocked = [name for name in advertiser_domains(campaign) if name in context.adv_blocked]
     return f"{blocked[0]} is blocked" if blocked else ""
-
-
-def _category(campaign: Campaign, context: Context, placement: Placement) -> str:
-    return category_objection(campaign, context)
 
 
 def _size(campaign: Campaign, context: Context, placement: Placement) -> str:

@@ -19,7 +19,6 @@ from rtb.domain.facts import Context, Placement
 from rtb.domain.targeting import deals, geo
 from rtb.domain.targeting.block import BITS, FIRST, SLOTS, Block, Key, entry
 from rtb.domain.targeting.clauses import Clause, Clauses
-from rtb.domain.targeting.criteria import category_objection
 from rtb.domain.targeting.hours import Hours
 from rtb.domain.targeting.postings import INTEREST, KIND, SEAT, SEGMENT, Kind, Posting, alike, postings, traits
 
@@ -142,8 +141,7 @@ class Index:
         ceiling = -lowest
         lat, lon = context.lat, context.lon
         now, effort, room = context.now, self._effort, limit
-        exact = placement.private or placement.terms is not None or context.cat_allowed is not None
-        exact = exact or bool(context.frequency)
+        exact = placement.private or placement.terms is not None or bool(context.frequency)
         for block in self._blocks:
             if block.bound < lowest or limit <= 0:
                 break
@@ -210,10 +208,8 @@ class Index:
             known.devices[context.devicetype, context.os, context.language],
             known.venues[context.domains, context.site_cats],
         ]
-        if context.cat_blocked:
-            strict.append(known.blocked[context.cattax, context.cat_blocked])
-        if context.cat_allowed is not None:
-            strict.append(known.allowed[context.cattax, context.cat_allowed])
+        if context.cat_blocked or context.cat_allowed is not None:
+            strict.append(known.categories[context.cattax, context.cat_blocked, context.cat_allowed])
         if context.adv_blocked or context.seat_blocked or context.seat_allowed is not None:
             strict.append(known.buyers[context.adv_blocked, context.seat_blocked, context.seat_allowed])
         if placement.private:
@@ -341,8 +337,6 @@ def _fits(
     """What neither bitmaps nor circles tell, where the request brings such things; and the deal."""
     cap = campaign.frequency_cap
     if cap is not None and context.frequency.get(campaign.id, 0) >= cap.count:
-        return False, None
-    if context.cat_allowed is not None and category_objection(campaign, context):
         return False, None
     if placement.terms is None:
         return price >= placement.floor_micros, None

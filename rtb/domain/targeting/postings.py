@@ -18,7 +18,7 @@ SEAT: Final = 1
 ADVERTISER: Final = 2
 """What `badv` would name; "" without an adomain."""
 CATEGORY: Final = 3
-"""(cattax, category or parent)."""
+"""(cattax, category)."""
 DEAL: Final = 4
 START: Final = 5
 """Unix seconds, as END."""
@@ -75,7 +75,7 @@ def postings(campaign: Campaign, kind: Kind) -> list[Posting]:
     else:
         found.append((ADVERTISER, ""))
     if campaign.cat:
-        _add_categories(found, campaign)
+        found += [(CATEGORY, (campaign.cattax, cat)) for cat in campaign.cat]
     if campaign.deals:
         found += [(DEAL, dealid) for dealid in campaign.deals]
     if campaign.start is not None:
@@ -100,15 +100,6 @@ def alike(one: Campaign, other: Campaign) -> bool:
         and one.end == other.end
         and one.timezone == other.timezone
     )
-
-
-def _add_categories(found: list[Posting], campaign: Campaign) -> None:
-    tax = campaign.cattax
-    for cat in campaign.cat:
-        found.append((CATEGORY, (tax, cat)))
-        parent, dash, _ = cat.partition("-")
-        if dash:
-            found.append((CATEGORY, (tax, parent)))
 
 
 def _add_targeting(found: list[Posting], campaign: Campaign) -> None:
