@@ -7,6 +7,8 @@ import itertools
 import secrets
 
 import structlog
+from msgspec import MsgspecError, Raw, Struct
+from msgspec.json import Decoder
 
 from rtb import messages, openrtb
 from rtb.domain.money import Rates
@@ -14,22 +16,32 @@ from rtb.edges.house_format import to_openrtb
 from rtb.errors import BadRequest, BrokerError, Malformed, Unroutable
 from rtb.messages import HOUSE_REQUEST, Envelope, MessageType
 from rtb.openrtb import BidRequest
-from rtb.ports import Broker, Clock, Delivery, Message, Subscription
+from rtb.ports import ERROR, Broker, Clock, Delivery, Message, Subscription
 from rtb.services import topology
 from rtb.services.answers import bid_response, house_response
 from rtb.services.exchange import Exchange, Outcome
 from rtb.services.metrics import Metrics
 
 MAX_AGE_NS = 120_000_000_000
+MAX_REASON = 500
+"""Characters of the header that says why a message was given up."""
 
 _log = structlog.get_logger(__name__)
+
+
+class _Shape(Struct):
+    imp: Raw = Raw()
+
+
+_shape_decoder = Decoder(_Shape)
 
 
 class BidRequestConsumer:
     """Auctions what arrives on ``bid.requests``: an envelope around the house format or an OpenRTB bid request.
 
     The answer goes to `reply_to` when there is one, else to ``ad.bidding`` / ``bid.response``, with the request's
-    correlation id; only then is the request acknowledged. A malformed one goes to ``ad.dlx`` with its reason.
+    correlation id; only then is the request acknowledged. A malformed one, or one that uncovers a mistake of ours, goes
+    to ``ad.dlx`` with its reason.
     """
 
     def __init__(
@@ -46,6 +58,8 @@ class BidRequestConsumer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._id_prefix = secrets.token_hex(6)
         self._ids = itertools.count(1)
+        self.unheard = 0
+        """Answers whose requester had gone."""
 
     async def start(self) -> None:
         """Begin to take requests."""
@@ -69,16 +83,21 @@ class BidRequestConsumer:
         try:
             try:
                 envelope = messages.decode(delivery.message.body)
-                request, is_house = _request(envelope)
+                request, is_house = _request(envelope, self._rates.currency)
                 received_ns = self._received_ns(envelope, delivery)
                 outcome = await self._exchange.run(request, received_ns)
+                await self._answer(delivery, envelope, request, outcome, is_house)
             except (Malformed, BadRequest) as reason:
                 await self._bury(delivery, str(reason))
-            else:
-                await self._answer(delivery, envelope, request, outcome, is_house)
+                self._metrics.invalid += 1
+            except BrokerError:
+                raise
+            except Exception as error:
+                _log.exception("bid_request_failed", message_id=delivery.message.message_id)
+                await self._bury(delivery, f"{type(error).__name__}: {error}")
         except BrokerError as error:
             _log.warning("bid_request_not_answered", reason=str(error), message_id=delivery.message.message_id)
-            delivery.nack(requeue=True)
+            delivery.nack(requeue=not delivery.redelivered)  # a second time it is worthless; and no message may circle
         else:
             delivery.ack()
 
@@ -105,14 +124,16 @@ class BidRequestConsumer:
         try:
             await self._broker.publish(exchange, routing_key, answer)
         except Unroutable:
+            self.unheard += 1
             _log.debug("requester_gone", reply_to=reply_to, request_id=request_id)
         else:
             self._metrics.published += 1
 
     async def _bury(self, delivery: Delivery, reason: str) -> None:
-        """Put a message that cannot be understood on the dead-letter exchange, with its reason."""
+        """Put a message that cannot be handled on the dead-letter exchange, with its reason."""
         message = delivery.message
-        headers = {**message.headers, "x-rtb-reason": reason, "x-rtb-queue": delivery.queue}
+        reason = " ".join(reason.split())[:MAX_REASON]
+        headers = {**message.headers, ERROR: reason, "x-rtb-queue": delivery.queue}
         dead = Message(
             body=message.body,
             message_id=message.message_id,
@@ -123,8 +144,7 @@ class BidRequestConsumer:
         )
         await self._broker.publish(topology.DEAD_LETTERS, delivery.queue, dead)
         self._metrics.dead_lettered += 1
-        self._metrics.invalid += 1
-        _log.info("bid_request_malformed", reason=reason, message_id=message.message_id)
+        _log.info("bid_request_buried", reason=reason, message_id=message.message_id)
 
     def _received_ns(self, envelope: Envelope, delivery: Delivery) -> int:
         """When the deadline starts: when the message was made, if that can be told to the fraction, else arrival.
@@ -139,8 +159,8 @@ class BidRequestConsumer:
         return delivery.arrived_ns
 
 
-def _request(envelope: Envelope) -> tuple[BidRequest, bool]:
-    """The request in an envelope, and whether it came in the house format, which has a ``request_id``.
+def _request(envelope: Envelope, currency: str) -> tuple[BidRequest, bool]:
+    """The request in an envelope, and whether it came in the house format, which has no ``imp``.
 
     Raises:
         Malformed: not a bid_request, or not the house format.
@@ -149,6 +169,14 @@ def _request(envelope: Envelope) -> tuple[BidRequest, bool]:
     if envelope.message_type is not MessageType.BID_REQUEST:
         raise Malformed(f"message_type: {envelope.message_type.value} does not belong on {topology.BID_REQUESTS}")
     data = bytes(envelope.data)
-    if b'"imp"' in data:
+    if b'"imp"' in data and _has_imp(data):
         return openrtb.decode_request(data), False
-    return to_openrtb(HOUSE_REQUEST.decode(data)), True
+    return to_openrtb(HOUSE_REQUEST.decode(data), currency), True
+
+
+def _has_imp(data: bytes) -> bool:
+    """Whether an object has ``imp`` itself, not only somewhere in its ``user_context``."""
+    try:
+        return bool(_shape_decoder.decode(data).imp)
+    except (MsgspecError, RecursionError):
+        return True  # OpenRTB's decoder says what is wrong with it

@@ -25,10 +25,11 @@ DEVICE_TYPES = {
 }
 
 
-def to_openrtb(house: HouseRequest) -> BidRequest:
+def to_openrtb(house: HouseRequest, currency: str = "USD") -> BidRequest:
     """The same request in OpenRTB: one imp with a banner of any size; an unknown device type is left out.
 
-    interests become user.kwarray, ad_slot_id imp.tagid, user_context user.ext.
+    interests become user.kwarray, ad_slot_id imp.tagid, user_context user.ext. The house format names no currency:
+    its floor is in `currency`, the exchange's own, as are the prices of the answer.
     """
     geo = Geo(lat=house.location.lat, lon=house.location.lng) if house.location is not None else None
     device_type = DEVICE_TYPES.get(house.device_type.lower())
@@ -37,7 +38,15 @@ def to_openrtb(house: HouseRequest) -> BidRequest:
         user.ext = msgspec.Raw(msgspec.json.encode(house.user_context))
     return BidRequest(
         id=house.request_id,
-        imp=[Imp(id=IMP_ID, banner=Banner(), bidfloor=house.floor_price, tagid=house.ad_slot_id)],
+        imp=[
+            Imp(
+                id=IMP_ID,
+                banner=Banner(),
+                bidfloor=house.floor_price,
+                bidfloorcur=currency,
+                tagid=house.ad_slot_id,
+            )
+        ],
         device=Device(geo=geo, devicetype=None if device_type is None else int(device_type)),
         user=user,
         tmax=house.timeout_ms or None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -153,9 +154,20 @@ class Prompt(_Payer):
 class Silent(_Payer):
     """Reports when a test has it report."""
 
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._asked = asyncio.Event()
+
     def bid(self, auction: OpenAuction) -> None:
         """Keep the auction."""
         self.seen.append(auction)
+        self._asked.set()
+
+    async def asked(self, times: int = 1) -> None:
+        """Wait until it has seen so many auctions."""
+        while len(self.seen) < times:
+            self._asked.clear()
+            await self._asked.wait()
 
 
 class Broken(_Payer):
