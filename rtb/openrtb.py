@@ -523,31 +523,31 @@ class BidRequest(Wire):
     def gdpr(self) -> int | None:
         """regs.gdpr, or 2.5's regs.ext.gdpr; None when unknown."""
         regs = self.regs
-        return None if regs is None else regs.gdpr if regs.gdpr is not None else _read(_RegsExt, regs.ext).gdpr
+        return None if regs is None else regs.gdpr if regs.gdpr is not None else _read(_GdprExt, regs.ext).gdpr
 
     @property
     def us_privacy(self) -> str | None:
         """regs.us_privacy, or 2.5's regs.ext.us_privacy."""
         regs = self.regs
-        return None if regs is None else regs.us_privacy or _read(_RegsExt, regs.ext).us_privacy
+        return None if regs is None else regs.us_privacy or _read(_UsPrivacyExt, regs.ext).us_privacy
 
     @property
     def consent(self) -> str | None:
         """user.consent, or 2.5's user.ext.consent."""
         user = self.user
-        return None if user is None else user.consent or _read(_UserExt, user.ext).consent
+        return None if user is None else user.consent or _read(_ConsentExt, user.ext).consent
 
     @property
     def eids(self) -> list[Eid]:
         """user.eids, or 2.5's user.ext.eids."""
         user = self.user
-        return [] if user is None else user.eids or _read(_UserExt, user.ext).eids or []
+        return [] if user is None else user.eids or _read(_EidsExt, user.ext).eids or []
 
     @property
     def schain(self) -> SupplyChain | None:
         """source.schain, or 2.5's source.ext.schain."""
         source = self.source
-        return None if source is None else source.schain or _read(_SourceExt, source.ext).schain
+        return None if source is None else source.schain or _read(_SchainExt, source.ext).schain
 
     @property
     def wants_nbr(self) -> bool:
@@ -609,17 +609,23 @@ class BidResponse(Wire, kw_only=True):
     ext: Any = None
 
 
-class _RegsExt(Wire):
+class _GdprExt(Wire):
     gdpr: int | None = None
+
+
+class _UsPrivacyExt(Wire):
     us_privacy: str | None = None
 
 
-class _UserExt(Wire):
+class _ConsentExt(Wire):
     consent: str | None = None
+
+
+class _EidsExt(Wire):
     eids: list[Eid] | None = None
 
 
-class _SourceExt(Wire):
+class _SchainExt(Wire):
     schain: SupplyChain | None = None
 
 
@@ -632,12 +638,16 @@ class _RequestExt(Wire):
 
 
 _decoders: dict[type[Wire], msgspec.json.Decoder[Any]] = {
-    kind: msgspec.json.Decoder(kind) for kind in (_RegsExt, _UserExt, _SourceExt, _RequestExt)
+    kind: msgspec.json.Decoder(kind)
+    for kind in (_GdprExt, _UsPrivacyExt, _ConsentExt, _EidsExt, _SchainExt, _RequestExt)
 }
 
 
 def _read(kind: type[_Ext], raw: Raw) -> _Ext:
-    """What an ``ext`` says in the shape of kind; an ext is free-form, so a misfit reads as empty."""
+    """What an ``ext`` says in the shape of kind; an ext is free-form, so a misfit reads as empty.
+
+    A kind has one field, so that a misfit does not take its neighbours along: a broken eid must not hide the consent.
+    """
     if not raw:
         return kind()
     try:
