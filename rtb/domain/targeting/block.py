@@ -45,6 +45,8 @@ class Block:
     __slots__ = (
         "_asof",
         "_bounds",
+        "_flights",
+        "_flying",
         "_strata",
         "_tidy",
         "bound",
@@ -73,6 +75,8 @@ class Block:
         self.masks: Remembered[Clause, int] = Remembered(self._mask, _MOST_MASKS)
         """The slots that a clause lets through, until the block takes in another campaign."""
         self._asof = 0.0
+        self._flying = 0
+        self._flights = math.inf, -math.inf
         self._strata = [0] * _STRATA
         self._bounds = [FIRST, *[_LAST] * (_STRATA - 1)]
         self._tidy = False
@@ -158,45 +162,63 @@ class Block:
 
     def tell_time(self, now: float, hours: Hours) -> None:
         """Bring `timely` up to date."""
-        since, until = -math.inf, math.inf
+        since, until = self._flights
+        if not since <= now < until:
+            self._tell_flights(now)
+            since, until = self._flights
         closed = 0
+        for (timezone, schedule), mask in self.postings[SCHEDULE].items():
+            hour, begin, finish = hours.at(timezone, now)
+            if not schedule >> hour & 1:
+                closed |= mask
+            if begin > since:
+                since = begin
+            if finish < until:
+                until = finish
+        self.timely = self._flying & ~closed
+        self.since, self.until = since, until
+
+    def _tell_flights(self, now: float) -> None:
+        """Who is in flight, and from when until when nobody takes off or lands."""
+        since, until = -math.inf, math.inf
+        grounded = 0
         for start, mask in self.postings[START].items():
             if start > now:
-                closed |= mask
+                grounded |= mask
                 if start < until:
                     until = start
             elif start > since:
                 since = start
         for end, mask in self.postings[END].items():
             if end <= now:
-                closed |= mask
+                grounded |= mask
                 if end > since:
                     since = end
             elif end < until:
                 until = end
-        for (timezone, schedule), mask in self.postings[SCHEDULE].items():
-            hour, begin, finish = hours.at(timezone, now)
-            if not schedule >> hour & 1:
-                closed |= mask
-            since, until = max(since, begin), min(until, finish)
-        self.timely = self.used & ~closed
-        self.since, self.until, self._asof = since, until, now
+        self._flying = self.used & ~grounded
+        self._flights = since, until
+        self._asof = now
 
     def _tell_time_of(self, campaign: Campaign, bit: int) -> None:
-        """Bring `timely` up to date for a campaign that has just come."""
-        if campaign.targeting.hours:
-            self.until = -math.inf
-            return
-        self.timely |= bit
-        for moment, after in ((campaign.start, True), (campaign.end, False)):
-            if moment is not None:
-                at = moment.timestamp()
-                if at > self._asof:
-                    self.until = min(self.until, at)
-                else:
-                    self.since = max(self.since, at)
-                if (at > self._asof) is after:
-                    self.timely &= ~bit
+        """Count in a campaign that has just come, as of the time the flights were last told."""
+        since, until = self._flights
+        flying = True
+        if campaign.start is not None:
+            start = campaign.start.timestamp()
+            if start > self._asof:
+                flying, until = False, min(until, start)
+            else:
+                since = max(since, start)
+        if campaign.end is not None:
+            end = campaign.end.timestamp()
+            if end <= self._asof:
+                flying, since = False, max(since, end)
+            else:
+                until = min(until, end)
+        self._flying = self._flying | bit if flying else self._flying & ~bit
+        self._flights = since, until
+        self.until = -math.inf  # `timely` is told anew, which costs little without the flights
 
     def slots(self) -> list[int]:
         """Used slots, best rank first."""

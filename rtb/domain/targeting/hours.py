@@ -6,8 +6,6 @@ import math
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-_QUARTER_S = 900
-
 
 def hour_of_week(timezone: str, now: float) -> int:
     """The hour of the week on a wall there: 0 = Monday 00:00 to 167; `now` in Unix seconds."""
@@ -24,8 +22,7 @@ class Hours:
     def at(self, timezone: str, now: float) -> tuple[int, float, float]:
         """The hour of the week, and from when until when (Unix seconds, end excluded) it is sure to be that.
 
-        That is a quarter of an hour, since all offsets in use are multiples of it; a second where an offset is odd
-        (before 1972) or changes within the quarter.
+        That is the whole hour on the wall; in an hour in which the offset changes, one second.
         """
         known = self._zones.get(timezone)
         if known is None or not known[1] <= now < known[2]:
@@ -35,13 +32,11 @@ class Hours:
     @staticmethod
     def _look_up(timezone: str, now: float) -> tuple[int, float, float]:
         zone = ZoneInfo(timezone)
-        quarter = math.floor(now / _QUARTER_S) * _QUARTER_S
-        first = datetime.fromtimestamp(quarter, zone).utcoffset()
-        last = datetime.fromtimestamp(quarter + _QUARTER_S - 1, zone).utcoffset()
-        assert first is not None
-        if first == last and first.total_seconds() % _QUARTER_S == 0:
-            since, until = float(quarter), float(quarter + _QUARTER_S)
-        else:
-            since = float(math.floor(now))
-            until = since + 1.0
-        return hour_of_week(timezone, now), since, until
+        second = math.floor(now)
+        local = datetime.fromtimestamp(second, zone)
+        since = second - local.minute * 60 - local.second
+        until = since + 3600
+        offsets = {datetime.fromtimestamp(at, zone).utcoffset() for at in (since, second, until - 1)}
+        if len(offsets) > 1:
+            since, until = second, second + 1
+        return local.weekday() * 24 + local.hour, float(since), float(until)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,7 +24,9 @@ from rtb.domain.campaign import (
 from rtb.domain.facts import Context, Placement
 from rtb.domain.money import Rates
 from rtb.domain.targeting import Candidate, Fit, Index, check
-from rtb.openrtb import Audio, Banner, Deal, DurFloors, Format, Imp, Native, Pmp, Video
+from rtb.lab.catalogue import campaigns as campaign_catalogue
+from rtb.lab.traffic import Traffic
+from rtb.openrtb import Audio, Banner, BidRequest, Deal, DurFloors, Format, Imp, Native, Pmp, Video
 
 T0 = datetime(2026, 3, 8, tzinfo=UTC)
 NOW = T0.timestamp()
@@ -196,7 +199,7 @@ class Twin:
         return found
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
     first=st.lists(campaigns(), max_size=12),
     changes=st.lists(
@@ -320,3 +323,34 @@ def test_time_may_go_back() -> None:
     index = Index([day])
     asked = {0: 1, 90_000: 0, 3_600: 0, 3_599: 1, -1: 0, 1: 1}
     assert {s: len(index.match(Context(now=NOW + s), BANNER)) for s in asked} == asked
+
+
+def test_lab_campaigns_and_traffic_agree_with_brute_force_through_many_changes() -> None:
+    """1,500 believable campaigns, more blocks than one, 3,000 changes of price, budget and existence between 120
+    requests of a week."""
+    rng, rates = random.Random(7), Rates()
+    traffic, reserve = Traffic(7, users=500), list(campaign_catalogue(1_800, seed=7))
+    twin, index = Twin(), Index(reserve[:1_500])
+    twin.campaigns = {campaign.id: campaign for campaign in reserve[:1_500]}
+    for number in range(120):
+        for _ in range(25):
+            campaign = rng.choice(reserve)
+            match rng.randrange(4):
+                case 0:
+                    index.remove(campaign.id)
+                    twin.campaigns.pop(campaign.id, None)
+                    twin.dark.discard(campaign.id)
+                case 1:
+                    live = rng.random() < 0.5
+                    if index.set_live(campaign.id, live):
+                        (twin.dark.discard if live else twin.dark.add)(campaign.id)
+                case _:
+                    changed = msgspec.structs.replace(campaign, bid=campaign.bid * rng.uniform(0.5, 2.0) + 0.01)
+                    index.put(changed)
+                    twin.campaigns[changed.id] = changed
+        request = msgspec.convert(traffic.request(), BidRequest)
+        context = facts.context(request, now=NOW + number * 5_040)
+        for imp in request.imp or ():
+            placement = facts.placement(imp, rates)
+            assert index.match(context, placement) == twin.match(context, placement, 10)
+    assert index.capped == 0
