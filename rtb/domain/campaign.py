@@ -170,7 +170,7 @@ def decode(data: bytes) -> Campaign:
     """
     try:
         campaign = _decoder.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidCampaign(_reason(error)) from None
     return validated(campaign)
 
@@ -196,19 +196,26 @@ def validated(campaign: Campaign) -> Campaign:
     Raises:
         InvalidCampaign: names the campaign and the field.
     """
+    field = "bid"
     try:
         if campaign.bid_micros <= 0:
-            raise ValueError("bid: the auction price is 0; raise bid (or pctr, pcvr)")
+            raise ValueError("the auction price is 0; raise bid (or pctr, pcvr)")
+        field = "daily_budget"
         _ = campaign.daily_budget_nanos
+        field = "timezone"
         _ = campaign.zone
+        field = "start, end"
         if (campaign.start and campaign.start.tzinfo is None) or (campaign.end and campaign.end.tzinfo is None):
-            raise ValueError("start, end: give a UTC offset, as in 2026-12-01T00:00:00+09:00")
+            raise ValueError("give a UTC offset, as in 2026-12-01T00:00:00+09:00")
+        field = "end"
         if campaign.start and campaign.end and campaign.end <= campaign.start:
-            raise ValueError("end: must be after start")
+            raise ValueError("must be after start")
+        field = "creatives"
         if len({creative.id for creative in campaign.creatives}) < len(campaign.creatives):
-            raise ValueError("creatives: two have the same id")
-    except (ValueError, ZoneInfoNotFoundError) as error:
-        raise InvalidCampaign(f"campaign {campaign.id!r}: {_reason(error)}") from None
+            raise ValueError("two have the same id")
+    except (ValueError, OSError, ZoneInfoNotFoundError) as error:  # OSError: the zone "America" is a directory
+        what = f"no time zone {campaign.timezone[:64]!r}" if field == "timezone" else str(error)
+        raise InvalidCampaign(f"campaign {campaign.id!r}: {field}: {what}") from None
     return campaign
 
 
