@@ -173,6 +173,11 @@ class Connection(asyncio.Protocol):
         self._parser = None
         self._server.connections.discard(self)
 
+    def eof_received(self) -> bool:
+        """The client sends no more, but may still read: what is under way is answered, then the connection closed."""
+        self.close_when_done()
+        return bool(self._slots)
+
     def pause_writing(self) -> None:
         """The client does not read its responses: take no further requests from it."""
         self._writing_paused = True
@@ -189,10 +194,10 @@ class Connection(asyncio.Protocol):
         if self._failed or self._parser is None:
             return
         self.arrived_ns = self._server.clock.monotonic_ns()
-        self._fed += len(data)
         if self._fed > MAX_HEADER_BYTES + MAX_FRAMING * self._server.limits.body_bytes:
             self._too_large()  # a header or trailer line without end, or a body in tiny chunks
             return
+        self._fed += len(data)  # of one request: where the next begins in it, counting starts anew
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
@@ -279,7 +284,7 @@ class Connection(asyncio.Protocol):
             answer = broken(path)
         if answer is not None:
             self.answer(slot, _head(answer) if method == b"HEAD" else answer)
-        elif len(self._slots) >= MAX_PIPELINED:
+        if len(self._slots) >= MAX_PIPELINED:
             self._transport.pause_reading()
 
     @property
@@ -294,8 +299,7 @@ class Connection(asyncio.Protocol):
         if transport is None or transport.is_closing():
             slots.clear()
             return
-        if len(slots) >= MAX_PIPELINED:
-            self._read_on()
+        was_full = len(slots) >= MAX_PIPELINED
         while slots and (ready := slots[0].response) is not None:
             done = slots.popleft()
             if done.close:
@@ -303,6 +307,8 @@ class Connection(asyncio.Protocol):
                 transport.close()
                 return
             transport.write(ready)
+        if was_full and len(slots) < MAX_PIPELINED:
+            self._read_on()
 
     def expire(self, now_ns: int) -> None:
         """Cut the connection off when it has been silent, or half-way through a request, for too long."""
