@@ -130,6 +130,23 @@ class Block:
         self.used ^= bit
         self.live &= ~bit
 
+    def replace(self, slot: int, row: Entry, *, live: bool) -> None:
+        """Give a slot the next version of its campaign, posted under the same: only price and status may differ."""
+        bit = BITS[slot]
+        old = self.entries[slot]
+        self.entries[slot] = row
+        self.live = self.live | bit if live else self.live & ~bit
+        if row[:2] == old[:2]:
+            return
+        self._tidy = False
+        if -row[0] > self.bound:
+            self.bound = -row[0]
+        self._strata[bisect_right(self._bounds, old[:2]) - 1] ^= bit
+        stratum = bisect_right(self._bounds, row[:2]) - 1
+        self._strata[stratum] |= bit
+        if self._strata[stratum].bit_count() > _CROWDED:
+            self.stratify()
+
     def best(self, bits: int, want: int) -> tuple[list[Entry], int]:
         """The best of some slots, in rank: all, or at least `want`; and the slots that are left."""
         entries = self.entries

@@ -22,6 +22,7 @@ from rtb.domain.targeting.postings import (
     INTEREST,
     LANGUAGE,
     OS,
+    PARENT,
     REGION,
     SEAT,
     SEGMENT,
@@ -104,22 +105,21 @@ class AnyShape(Clause):
 class Categories(Clause):
     """Whose categories in one taxonomy are all allowed (None: any) and none blocked."""
 
-    __slots__ = ("_allowed", "_blocked", "_tax")
+    __slots__ = ("_allowed", "_tax")
 
     def __init__(self, key: _Categories) -> None:
-        super().__init__()
         self._tax, blocked, allowed = key
-        self._blocked = frozenset(blocked)
+        named = [(self._tax, cat) for cat in blocked]
+        super().__init__(barred=((CATEGORY, named), (PARENT, named)))
         self._allowed = None if allowed is None else frozenset(allowed)
 
     def mask(self, postings: Postings, used: int) -> int:
         """The slots of a block, of those `used`, that pass."""
-        bits = used
-        for (tax, cat), mask in postings[CATEGORY].items():
-            if tax == self._tax and (
-                category_in(cat, self._blocked) or (self._allowed is not None and not category_in(cat, self._allowed))
-            ):
-                bits &= ~mask
+        bits = super().mask(postings, used)
+        if self._allowed is not None:
+            for (tax, cat), mask in postings[CATEGORY].items():
+                if tax == self._tax and not category_in(cat, self._allowed):
+                    bits &= ~mask
         return bits
 
 

@@ -103,7 +103,13 @@ class Index:
             self._count(campaign, 1)
             self._insert(campaign, kind, postings(campaign, kind))
             return
-        _, _, old, kind, _ = self._numbered[place // SLOTS].entries[place % SLOTS]
+        block, slot = self._numbered[place // SLOTS], place % SLOTS
+        _, _, old, kind, _ = block.entries[slot]
+        if alike(old, campaign):
+            row = entry(campaign, pricing.bound(campaign), kind)
+            if self._blocks[bisect_right(self._firsts, row[:2]) - 1] is block:
+                block.replace(slot, row, live=self._may_bid(campaign))
+                return
         posted = postings(old, kind)
         self._take(place, posted)
         if not alike(old, campaign):
@@ -258,9 +264,11 @@ class Index:
             self._split(rank)
             rank = bisect_right(self._firsts, key) - 1
         block = self._blocks[rank]
-        live = campaign.status is Status.ACTIVE and campaign.id not in self._dark
-        slot = block.add(entry(campaign, price, kind), posted, live=live)
+        slot = block.add(entry(campaign, price, kind), posted, live=self._may_bid(campaign))
         self._places[campaign.id] = block.number * SLOTS + slot
+
+    def _may_bid(self, campaign: Campaign) -> bool:
+        return campaign.status is Status.ACTIVE and campaign.id not in self._dark
 
     def _take(self, place: int, posted: list[Posting]) -> None:
         """Empty a place in a block."""

@@ -19,6 +19,8 @@ ADVERTISER: Final = 2
 """What `badv` would name; "" without an adomain."""
 CATEGORY: Final = 3
 """(cattax, category)."""
+PARENT: Final = 22
+"""(cattax, what a category is under): a list that names IAB7 covers IAB7-39."""
 DEAL: Final = 4
 START: Final = 5
 """Unix seconds, as END."""
@@ -40,7 +42,7 @@ INTEREST: Final = 19
 SEGMENT: Final = 20
 KIND: Final = 21
 """The `Kind` of its creatives."""
-DIMENSIONS: Final = 22
+DIMENSIONS: Final = 23
 
 Posting = tuple[int, Hashable]
 
@@ -76,6 +78,7 @@ def postings(campaign: Campaign, kind: Kind) -> list[Posting]:
         found.append((ADVERTISER, ""))
     if campaign.cat:
         found += [(CATEGORY, (campaign.cattax, cat)) for cat in campaign.cat]
+        found += [(PARENT, (campaign.cattax, cat[: cat.index("-")])) for cat in campaign.cat if "-" in cat]
     if campaign.deals:
         found += [(DEAL, dealid) for dealid in campaign.deals]
     if campaign.start is not None:
