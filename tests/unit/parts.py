@@ -87,7 +87,7 @@ def world(
     return World(clock, metrics, money, store, repository, profiles, house, exchange)
 
 
-def campaign(name: str, bid: float = 2.0, **fields: Any) -> Campaign:
+def campaign(name: str, /, bid: float = 2.0, **fields: Any) -> Campaign:
     """A campaign of its own advertiser with one 300 x 250 banner; `bid` is CPM."""
     creative = Creative(
         id=f"{name}-ad", w=300, h=250, image_url=f"https://cdn.test/{name}.png", landing_page=f"https://{name}.test/"
