@@ -61,17 +61,31 @@ async def serve(settings: Settings, *, on_ready: Ready | None = None) -> None:
     _log.info("stopped")
 
 
+def make_store_folder(settings: Settings) -> None:
+    """Make the directory of a SQLite file, so that a first start needs no preparation.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    folder = Path(settings.store.url.removeprefix("sqlite:///").removeprefix("file:").partition("?")[0]).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"store.url: cannot make directory {folder}: {reason}; set another store.url") from None
+
+
 async def _start(system: System, stack: AsyncExitStack) -> dict[str, str]:
     """Start the parts in order, each with its way to stop on the stack; the stack unwinds in reverse."""
     settings = system.settings
     socket_path = Path(settings.admin.socket)
     await _refuse_second_daemon(socket_path)
     gc.disable()  # nothing of what is loaded now is garbage
+    make_store_folder(settings)
     await system.repository.start()
     stack.push_async_callback(system.repository.close)
     count = await system.catalogue.load()
     _tune_gc()
-    _log.info("loaded", campaigns=count, store=settings.store.url)
     await system.broker.start()
     stack.push_async_callback(system.broker.close)
     await system.broker.declare(topology.topology())
@@ -91,6 +105,7 @@ async def _start(system: System, stack: AsyncExitStack) -> dict[str, str]:
     sweeper = asyncio.create_task(_sweep(system))
     stack.callback(sweeper.cancel)
     system.ready = True
+    _log.info("started", campaigns=count, store=settings.store.url)
     return urls
 
 

@@ -19,7 +19,7 @@ from rtb.domain import campaign as campaigns
 from rtb.domain import money
 from rtb.domain.campaign import Campaign, Status
 from rtb.domain.money import Rates
-from rtb.errors import BadRequest, RtbError
+from rtb.errors import BadRequest, ConfigError, RtbError
 from rtb.ports import Clock
 from rtb.services.answers import bid_response
 from rtb.services.campaigns import Campaigns
@@ -148,12 +148,20 @@ async def listen(admin: Admin, path: Path) -> web.AppRunner:
     """Serve on a unix socket at `path`, replacing one that a dead daemon left behind.
 
     Raises:
-        OSError: the path cannot be made or bound.
+        ConfigError: the path cannot be made or bound, or something else stands there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
     runner = web.AppRunner(application(admin), access_log=None)
-    await runner.setup()
-    await web.UnixSite(runner, str(path)).start()
-    path.chmod(0o600)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_socket():
+            path.unlink()
+        elif path.exists():
+            raise FileExistsError(0, "something that is no socket stands there")
+        await runner.setup()
+        await web.UnixSite(runner, str(path)).start()
+        path.chmod(0o600)
+    except OSError as error:
+        await runner.cleanup()
+        reason = error.strerror or error
+        raise ConfigError(f"admin.socket: cannot listen on {path}: {reason}; set another admin.socket") from None
     return runner
