@@ -18,7 +18,7 @@ from rtb.messages import HOUSE_RESPONSE, HouseResponse, HouseStatus, MessageType
 from rtb.openrtb import BidResponse
 from rtb.ports import ERROR, Delivery, Message, QueueSpec, Topology
 from rtb.services import topology
-from tests.unit.parts import Build, Silent, World, campaign, offer
+from tests.unit.parts import Build, Prompt, Silent, World, campaign, offer
 
 NOW = 1_767_225_600.25  # a fraction: the age of a message can be told
 HOUSE = {
@@ -333,6 +333,17 @@ async def test_the_age_of_a_message(start: Start, age_s: float, status: HouseSta
     await bench.send(age_s=age_s)
     _, envelope = await bench.answer()
     assert HOUSE_RESPONSE.decode(envelope.data).status is status
+
+
+@pytest.mark.parametrize(("age_s", "left_ms"), [(0.09, 10), (0.0, 100), (-5.0, 100), (121.0, 100), (0.25, 100)])
+async def test_how_much_time_a_message_has_left(start: Start, age_s: float, left_ms: int) -> None:
+    """No timestamp, however wrong, gives it more than the deadline from its arrival."""
+    dsp = Prompt("dsp")
+    bench = await start(dsp)
+    await bench.send({**HOUSE, "timeout_ms": 0}, age_s=age_s)
+    await bench.answer()
+    left_ns = dsp.seen[0].deadline_ns - bench.world.clock.monotonic_ns()
+    assert left_ns == pytest.approx(left_ms * 1_000_000, abs=1_000)  # times in messages are whole microseconds
 
 
 async def test_a_message_that_waited_in_its_queue_has_expired(start: Start) -> None:
