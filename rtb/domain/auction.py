@@ -18,6 +18,9 @@ from rtb.domain.groups import settled
 from rtb.domain.validation import is_or_under
 from rtb.openrtb import AuctionType, BidRequest, DurFloors, Imp, Loss, MarkupType
 
+HOUSE = "house"
+"""The bidder that in-process campaigns bid as."""
+
 TieBreak = Callable[[str, str], bytes]
 
 
@@ -49,7 +52,7 @@ class Terms(Struct, gc=False, kw_only=True):
 
 
 class Bid(Struct, gc=False, kw_only=True):
-    """A priced bid in an auction. `content` is what its bidder needs back (a wire bid, or a house candidate).
+    """A priced bid in an auction. `content` is what its bidder needs back, as the bid on the wire.
 
     `adomain` is lower case. `group` names a seatbid with ``group = 1``: its bids win all their imps or none. `mtype`
     and `dur` (seconds) choose the floor of a stream.

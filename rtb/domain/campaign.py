@@ -191,7 +191,7 @@ def encode(campaign: Campaign) -> bytes:
 
 
 def validated(campaign: Campaign) -> Campaign:
-    """The same campaign, when its amounts, time zone and dates make sense.
+    """The same campaign, its adomain in lower case, when its amounts, time zone and dates make sense.
 
     Raises:
         InvalidCampaign: names the campaign and the field.
@@ -216,7 +216,8 @@ def validated(campaign: Campaign) -> Campaign:
     except (ValueError, OSError, ZoneInfoNotFoundError) as error:  # OSError: the zone "America" is a directory
         what = f"no time zone {campaign.timezone[:64]!r}" if field == "timezone" else str(error)
         raise InvalidCampaign(f"campaign {campaign.id!r}: {field}: {what}") from None
-    return campaign
+    adomain = tuple([name.lower() for name in campaign.adomain])
+    return campaign if adomain == campaign.adomain else msgspec.structs.replace(campaign, adomain=adomain)
 
 
 def _reason(error: Exception) -> str:

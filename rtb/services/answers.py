@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from msgspec import structs
 
 from rtb import openrtb
@@ -42,11 +40,10 @@ def _bid(outcome: Outcome, result: Result, rates: Rates) -> openrtb.Bid:
     winner = result.winner
     assert winner is not None
     price = money.to_cpm(rates.outward_micros(result.price_micros, outcome.currency))
-    content: Any = winner.content
-    if not isinstance(content, Candidate):
-        wire: openrtb.Bid = content  # its notices are the exchange's to fire, the rest is passed on
+    if not isinstance(winner, Candidate):
+        wire: openrtb.Bid = winner.content  # its notices are the exchange's to fire, the rest is passed on
         return structs.replace(wire, price=price, nurl=None, burl=None, lurl=None)
-    campaign, creative = content.campaign, content.creative
+    campaign, creative = winner.campaign, winner.creative
     return openrtb.Bid(
         id=f"{outcome.auction_id}-{result.impid}",
         impid=winner.impid,
@@ -72,15 +69,21 @@ def house_response(request_id: str, outcome: Outcome, rates: Rates) -> HouseResp
     if outcome.status is not Status.WON or result is None or result.winner is None:
         timeout = outcome.status is Status.TIMEOUT
         return HouseResponse(request_id=request_id, status=HouseStatus.TIMEOUT if timeout else HouseStatus.NO_BID)
-    winner, content = result.winner, result.winner.content
-    house = isinstance(content, Candidate)
-    return HouseResponse(
+    winner = result.winner
+    answer = HouseResponse(
         request_id=request_id,
         status=HouseStatus.SUCCESS,
-        campaign_id=content.campaign.id if house else content.cid,
-        ad_id=content.creative.id if house else content.crid or content.adid,
         bid_price=money.to_cpm(rates.outward_micros(winner.price_micros, outcome.currency)),
         clearing_price=money.to_cpm(rates.outward_micros(result.price_micros, outcome.currency)),
-        creative_url=content.creative.image_url if house else content.iurl,
-        landing_page=content.creative.landing_page if house else None,
+    )
+    if not isinstance(winner, Candidate):
+        wire: openrtb.Bid = winner.content
+        ad_id = wire.crid or wire.adid
+        return structs.replace(answer, campaign_id=wire.cid, ad_id=ad_id, creative_url=wire.iurl)
+    return structs.replace(
+        answer,
+        campaign_id=winner.campaign.id,
+        ad_id=winner.creative.id,
+        creative_url=winner.creative.image_url,
+        landing_page=winner.creative.landing_page,
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from msgspec import Struct
 
 from rtb.domain import facts, money
@@ -137,9 +135,8 @@ def _fates(result: Result) -> dict[str, Verdict]:
     found = {}
     for entry, of in zip(*_pairs(result), strict=True):
         bid = entry.bid if isinstance(entry, Lost) else entry
-        content: Any = bid.content
-        if isinstance(content, Candidate):
-            found[content.campaign.id] = _of_bid(entry, of)
+        if isinstance(bid, Candidate):
+            found[bid.campaign.id] = _of_bid(entry, of)
     return found
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from rtb.domain import facts
-from rtb.domain.auction import Bid
+from rtb.domain.auction import HOUSE, Bid
 from rtb.domain.campaign import Campaign, Status
-from rtb.domain.facts import Context, Placement
-from rtb.domain.markup import MARKUP_TYPE
+from rtb.domain.facts import Context
 from rtb.domain.money import Rates
-from rtb.domain.targeting import Index
+from rtb.domain.targeting import Candidate, Index
 from rtb.ports import Clock, OpenAuction
 from rtb.services.budgets import Budgets
 from rtb.services.profiles import Profiles
@@ -19,7 +18,7 @@ from rtb.services.profiles import Profiles
 class HouseBidder:
     """Bids for up to `advertisers` campaigns an imp, one bid each, at once and in process."""
 
-    name = "house"
+    name = HOUSE
 
     def __init__(self, profiles: Profiles, clock: Clock, rates: Rates, *, advertisers: int = 10) -> None:
         """Start with an empty catalogue; `load` fills it."""
@@ -48,7 +47,7 @@ class HouseBidder:
         context = self.context(auction)
         bids: list[Bid] = []
         for imp in request.imp or ():
-            bids += self._bids(context, facts.placement(imp, self._rates))
+            bids += self.index.match(context, facts.placement(imp, self._rates), limit=self.advertisers)
         auction.report(self, bids)
 
     def context(self, auction: OpenAuction) -> Context:
@@ -60,7 +59,8 @@ class HouseBidder:
 
         False when the budget cannot pay, or the cap was reached since the bid: by another imp or auction of the user.
         """
-        campaign: Campaign = bid.content.campaign
+        assert isinstance(bid, Candidate)
+        campaign = bid.campaign
         cap = campaign.frequency_cap
         if cap is not None and auction.frequency.get(campaign.id, 0) >= cap.count:
             return False
@@ -81,22 +81,6 @@ class HouseBidder:
     def campaigns(self) -> Iterator[Campaign]:
         """Every campaign of the catalogue."""
         return self.index.campaigns()
-
-    def _bids(self, context: Context, placement: Placement) -> list[Bid]:
-        return [
-            Bid(
-                impid=placement.impid,
-                seat=candidate.campaign.advertiser,
-                price_micros=candidate.price_micros,
-                bidder=self.name,
-                dealid=candidate.dealid,
-                adomain=candidate.campaign.adomain,
-                mtype=MARKUP_TYPE[candidate.creative.media],
-                dur=candidate.creative.dur,
-                content=candidate,
-            )
-            for candidate in self.index.match(context, placement, limit=self.advertisers)
-        ]
 
     def _fund(self, campaign_id: str, funded: bool) -> None:
         campaign = self.index.get(campaign_id)

@@ -2,6 +2,6 @@
 
 from rtb.domain.targeting.criteria import Criterion, Fit, Miss, check
 from rtb.domain.targeting.geo import distance_km
-from rtb.domain.targeting.index import Candidate, Index
+from rtb.domain.targeting.index import Candidate, Index, candidate
 
-__all__ = ["Candidate", "Criterion", "Fit", "Index", "Miss", "check", "distance_km"]
+__all__ = ["Candidate", "Criterion", "Fit", "Index", "Miss", "candidate", "check", "distance_km"]

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from typing import Any, cast
 
-from rtb.domain.campaign import Campaign, Circle
+from rtb.domain.campaign import Campaign, Circle, FrequencyCap
 from rtb.domain.targeting.clauses import Clause
 from rtb.domain.targeting.hours import Hours
 from rtb.domain.targeting.postings import DIMENSIONS, END, SCHEDULE, START, Kind, Posting
@@ -19,8 +19,9 @@ from rtb.domain.targeting.remembered import Remembered
 
 Key = tuple[int, str]
 """Minus the price in CPM micros, and the id: smaller is better."""
-Entry = tuple[int, str, Campaign, Kind, tuple[Circle, ...]]
-"""A key, what it is the key of, and the circles that need an exact check; ids are unique, so that keys decide order."""
+Entry = tuple[int, str, Campaign, Kind, tuple[Circle, ...], str, FrequencyCap | None]
+"""A key and what it is the key of; then, at hand for every search, circles, advertiser and frequency cap. Ids are
+unique, so that keys decide order."""
 
 SLOTS = 1024
 BITS = tuple(1 << slot for slot in range(SLOTS))
@@ -34,7 +35,7 @@ _EMPTY: list[Any] = [None]  # a slot that is not used, which nothing reads
 
 def entry(campaign: Campaign, price: int, kind: Kind) -> Entry:
     """What a slot holds of a campaign."""
-    return -price, campaign.id, campaign, kind, campaign.targeting.geo
+    return -price, campaign.id, campaign, kind, campaign.targeting.geo, campaign.advertiser, campaign.frequency_cap
 
 
 class Block:

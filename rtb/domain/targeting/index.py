@@ -11,11 +11,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Hashable, Iterable, Iterator
 
-from msgspec import Struct
-
 from rtb.domain import pricing
+from rtb.domain.auction import HOUSE, Bid
 from rtb.domain.campaign import Campaign, Creative, Status
 from rtb.domain.facts import Context, Placement
+from rtb.domain.markup import MARKUP_TYPE
 from rtb.domain.targeting import deals, geo
 from rtb.domain.targeting.block import BITS, FIRST, SLOTS, Block, Key, entry
 from rtb.domain.targeting.clauses import Clause, Clauses
@@ -27,13 +27,27 @@ _SPARSE = SLOTS // 8
 _SPARE = 2  # campaigns fetched beyond those still wanted, as some turn out not to fit
 
 
-class Candidate(Struct, frozen=True, gc=False):
-    """A campaign that may bid, the creative it would show, its price in CPM micros, and its deal."""
+class Candidate(Bid, kw_only=True):
+    """A house campaign's bid for an imp, with the campaign and the creative it would show."""
 
     campaign: Campaign
     creative: Creative
-    price_micros: int
-    dealid: str | None = None
+
+
+def candidate(campaign: Campaign, creative: Creative, price_micros: int, dealid: str | None, impid: str) -> Candidate:
+    """The bid of a campaign: the advertiser is the seat, the house the bidder."""
+    return Candidate(
+        impid=impid,
+        seat=campaign.advertiser,
+        price_micros=price_micros,
+        bidder=HOUSE,
+        dealid=dealid,
+        adomain=campaign.adomain,
+        mtype=MARKUP_TYPE[creative.media],
+        dur=creative.dur,
+        campaign=campaign,
+        creative=creative,
+    )
 
 
 class Index:
@@ -104,7 +118,7 @@ class Index:
             self._insert(campaign, kind, postings(campaign, kind))
             return
         block, slot = self._numbered[place // SLOTS], place % SLOTS
-        _, _, old, kind, _ = block.entries[slot]
+        old, kind = block.entries[slot][2:4]
         if alike(old, campaign):
             row = entry(campaign, pricing.bound(campaign), kind)
             if self._blocks[bisect_right(self._firsts, row[:2]) - 1] is block:
@@ -125,7 +139,7 @@ class Index:
         place = self._places.pop(campaign_id, None)
         if place is None:
             return None
-        _, _, campaign, kind, _ = self._numbered[place // SLOTS].entries[place % SLOTS]
+        campaign, kind = self._numbered[place // SLOTS].entries[place % SLOTS][2:4]
         self._take(place, postings(campaign, kind))
         self._forget(campaign, kind)
         return campaign
@@ -147,7 +161,7 @@ class Index:
         ceiling = -lowest
         lat, lon = context.lat, context.lon
         now, effort, room = context.now, self._effort, limit
-        exact = placement.private or placement.terms is not None or bool(context.frequency)
+        frequency, terms, impid = context.frequency, placement.terms, placement.impid
         for block in self._blocks:
             if block.bound < lowest or limit <= 0:
                 break
@@ -176,10 +190,9 @@ class Index:
             while bits:
                 rows, bits = block.best(bits, room + _SPARE)
                 effort -= len(rows)
-                for minus_price, _, campaign, kind, circles in rows:
+                for minus_price, name, campaign, kind, circles, seat, cap in rows:
                     if minus_price > ceiling:
                         return found
-                    seat = campaign.advertiser
                     if seat in seats:
                         bits &= ~block.postings[SEAT][seat]
                         continue
@@ -187,15 +200,17 @@ class Index:
                     if choice < 0:
                         bits &= ~block.postings[KIND][kind]
                         continue
-                    creative = campaign.creatives[choice]
-                    dealid = None
                     if circles and (lat is None or lon is None or not geo.inside(circles, lat, lon)):
                         continue
-                    if exact:
-                        fits, dealid = _fits(campaign, creative, -minus_price, context, placement)
+                    if cap is not None and name in frequency and frequency[name] >= cap.count:
+                        continue
+                    creative = campaign.creatives[choice]
+                    dealid = None
+                    if terms is not None:
+                        fits, dealid = _deal(campaign, creative, -minus_price, placement)
                         if not fits:
                             continue
-                    found.append(Candidate(campaign, creative, -minus_price, dealid))
+                    found.append(candidate(campaign, creative, -minus_price, dealid, impid))
                     room -= 1
                     if not room:
                         return found
@@ -339,15 +354,8 @@ class Index:
                     del known[name]
 
 
-def _fits(
-    campaign: Campaign, creative: Creative, price: int, context: Context, placement: Placement
-) -> tuple[bool, str | None]:
-    """What neither bitmaps nor circles tell, where the request brings such things; and the deal."""
-    cap = campaign.frequency_cap
-    if cap is not None and context.frequency.get(campaign.id, 0) >= cap.count:
-        return False, None
-    if placement.terms is None:
-        return price >= placement.floor_micros, None
+def _deal(campaign: Campaign, creative: Creative, price: int, placement: Placement) -> tuple[bool, str | None]:
+    """Whether the price meets the imp's terms, and under which deal."""
     if placement.private and not deals.admitted(campaign, placement):
         return False, None
     dealid, floor = deals.settle(campaign, creative, price, placement)

@@ -23,7 +23,7 @@ from rtb.domain.campaign import (
 )
 from rtb.domain.facts import Context, Placement
 from rtb.domain.money import Rates
-from rtb.domain.targeting import Candidate, Fit, Index, check
+from rtb.domain.targeting import Candidate, Fit, Index, candidate, check
 from rtb.lab.catalogue import campaigns as campaign_catalogue
 from rtb.lab.traffic import Traffic
 from rtb.openrtb import Audio, Banner, BidRequest, Deal, DurFloors, Format, Imp, Native, Pmp, Video
@@ -195,7 +195,7 @@ class Twin:
             fit = check(campaign, context, placement, live=campaign.id not in self.dark)
             if isinstance(fit, Fit) and campaign.advertiser not in seats and len(found) < limit:
                 seats.add(campaign.advertiser)
-                found.append(Candidate(campaign, fit.creative, fit.price_micros, fit.dealid))
+                found.append(candidate(campaign, fit.creative, fit.price_micros, fit.dealid, placement.impid))
         return found
 
 

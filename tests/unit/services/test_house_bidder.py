@@ -33,7 +33,7 @@ async def test_one_bid_an_advertiser_and_imp(build: Build) -> None:
     world = build(campaigns=mine)
     outcome = await world.run(bid_request(imp("1"), imp("2")))
     assert world.metrics.bids == 4
-    assert [(r.winner.content.campaign.id, r.price_micros) for r in outcome.results if r.winner] == [
+    assert [(r.winner.campaign.id, r.price_micros) for r in outcome.results if r.winner] == [
         ("a1", 1_010_000),
         ("a1", 1_010_000),
     ]
