@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import structlog
 from aiohttp import web
+from msgspec import Meta
 
 from rtb import openrtb
 from rtb.domain import campaign as campaigns
@@ -30,6 +31,8 @@ from rtb.services.house_bidder import HouseBidder
 MAX_BODY_BYTES = 1 << 30
 
 _log = structlog.get_logger(__name__)
+_REQUIRED: Any = object()
+_Count = Annotated[int, Meta(ge=1)]
 Command = Callable[[dict[str, Any]], Awaitable[Any]]
 
 
@@ -67,41 +70,40 @@ class Admin:
             raise BadRequest(f"{command}: no such command")
         try:
             return await found(arguments)
-        except KeyError as error:
-            raise BadRequest(f"{command}: argument {error} is missing") from None
+        except _Misfit as error:
+            raise BadRequest(f"{command}: {error}") from None
 
     async def _import(self, arguments: dict[str, Any]) -> Any:
-        wanted = [campaigns.convert(item) for item in arguments["campaigns"]]
+        wanted = [campaigns.convert(item) for item in _given(arguments, "campaigns", list[Any])]
         names = {campaign.id for campaign in wanted}
         if len(names) < len(wanted):
             raise BadRequest("campaigns: two have the same id; give each its own")
         return {"written": await self._catalogue.put(wanted)}
 
     async def _list(self, arguments: dict[str, Any]) -> Any:
-        status = arguments.get("status")
-        found = self._catalogue.all(None if status is None else Status(status))
-        return [self._row(campaign) for campaign in found[: arguments.get("limit") or None]]
+        found = self._catalogue.all(_given(arguments, "status", Status, None))
+        return [self._row(campaign) for campaign in found[: _given(arguments, "limit", _Count, None)]]
 
     async def _show(self, arguments: dict[str, Any]) -> Any:
-        campaign = self._catalogue.get(arguments["id"])
+        campaign = self._catalogue.get(_given(arguments, "id", str))
         return {**self._row(campaign), "campaign": msgspec.to_builtins(campaign)}
 
     async def _pause(self, arguments: dict[str, Any]) -> Any:
-        return self._row(await self._catalogue.set_status(arguments["id"], Status.PAUSED))
+        return self._row(await self._catalogue.set_status(_given(arguments, "id", str), Status.PAUSED))
 
     async def _resume(self, arguments: dict[str, Any]) -> Any:
-        return self._row(await self._catalogue.set_status(arguments["id"], Status.ACTIVE))
+        return self._row(await self._catalogue.set_status(_given(arguments, "id", str), Status.ACTIVE))
 
     async def _set_bid(self, arguments: dict[str, Any]) -> Any:
-        return self._row(await self._catalogue.set_bid(arguments["id"], float(arguments["bid"])))
+        return self._row(await self._catalogue.set_bid(_given(arguments, "id", str), _given(arguments, "bid", float)))
 
     async def _auction(self, arguments: dict[str, Any]) -> Any:
-        request = openrtb.decode_request(arguments["request"].encode())
+        request = openrtb.decode_request(_given(arguments, "request", str).encode())
         outcome = await self._exchange.run(request, self._clock.monotonic_ns())
         return msgspec.to_builtins(bid_response(request.id or "", outcome, self._rates))
 
     async def _explain(self, arguments: dict[str, Any]) -> Any:
-        request = openrtb.decode_request(arguments["request"].encode())
+        request = openrtb.decode_request(_given(arguments, "request", str).encode())
         return msgspec.to_builtins(await explain(self._exchange, self._house, request, self._clock, self._rates))
 
     def _row(self, campaign: Campaign) -> dict[str, Any]:
@@ -119,6 +121,24 @@ class Admin:
             "funded": self._house.is_funded(campaign.id),
             "version": campaign.version,
         }
+
+
+class _Misfit(BadRequest):
+    """An argument is missing or of the wrong type."""
+
+
+def _given(arguments: dict[str, Any], name: str, kind: Any, default: Any = _REQUIRED) -> Any:
+    """An argument of a type; `default` where it is absent."""
+    value = arguments.get(name, default)
+    if value is _REQUIRED:
+        raise _Misfit(f"argument {name!r} is missing")
+    if value is default:
+        return value
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        what = str(error)
+        raise _Misfit(f"argument {name!r}: {what[:1].lower()}{what[1:]}") from None
 
 
 def application(admin: Admin) -> web.Application:

@@ -161,7 +161,7 @@ class Daemon:
         connection = http.client.HTTPConnection("rtb", timeout=LIMIT_S)
         connection.sock = socket.socket(socket.AF_UNIX)
         try:
-            connection.sock.connect(_short(self.folder / self.facts["admin"]))
+            connection.sock.connect(short_address(self.folder / self.facts["admin"]))
             connection.request("POST", f"/{command}", msgspec.json.encode(arguments))
             return msgspec.json.decode(connection.getresponse().read())
         finally:
@@ -182,6 +182,6 @@ def bids(response: Response) -> BidResponse:
     return msgspec.json.decode(response.body, type=BidResponse)
 
 
-def _short(path: Path) -> str:
+def short_address(path: Path) -> str:
     """A path that a unix socket's address can hold: the shorter of the absolute one and the one from here."""
     return min(str(path), os.path.relpath(path), key=len)
