@@ -115,7 +115,9 @@ async def test_the_list_and_its_figures(bench: Bench) -> None:
     await bench.command("campaigns.pause", id="b")
     assert [row["id"] for row in await bench.command("campaigns.list", status="paused")] == ["b"]
     assert [row["id"] for row in await bench.command("campaigns.list", limit=1)] == ["a"]
-    assert "argument 'status': invalid enum value 'sleeping'" in await bench.refusal("campaigns.list", status="sleeping")
+    assert "argument 'status': invalid enum value 'sleeping'" in await bench.refusal(
+        "campaigns.list", status="sleeping"
+    )
 
 
 async def test_a_campaign_is_shown_whole(bench: Bench) -> None:
