@@ -77,6 +77,11 @@ def test_a_campaign_survives_its_json() -> None:
     assert json.loads(campaigns.encode(made())) == MINIMAL
 
 
+def test_advertiser_domains_are_kept_in_lower_case() -> None:
+    """Domains are compared, and a name has no case: FORD.com and ford.com are one advertiser."""
+    assert made(adomain=["FORD.com", "x.example"]).adomain == ("ford.com", "x.example")
+
+
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
