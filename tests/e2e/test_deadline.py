@@ -1,0 +1,69 @@
+"""The deadline belongs to the auction: who is late loses its turn, and the answer does not wait for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from tests.support.daemon import Daemon, bids
+from tests.support.http import Http, post
+from tests.support.samples import bid_request, campaign
+
+LATE = ("lab.bidder=true", "lab.bidder_ms=150", "lab.bidder_cpm=50")
+NEVER = ("lab.bidder=true", "lab.bidder_ms=3600000", "lab.bidder_cpm=50")
+"""Had an answer to wait for this bidder, the test would end by its time limit."""
+
+
+def test_a_late_bidder_loses_its_turn(tmp_path: Path) -> None:
+    """At 100 ms the house's 2.00 wins at the floor, though the bidder would have paid 50.00 at 150 ms."""
+    with Daemon(tmp_path, *LATE) as daemon:
+        daemon.put_campaigns(campaign("shoes"))
+        for _ in range(3):
+            response = daemon.auction(bid_request(tmax=0))
+            [seat] = bids(response).seatbid or ()
+            assert response.headers["x-rtb-outcome"] == "won"
+            assert [(bid.cid, bid.price) for bid in seat.bid or ()] == [("shoes", 0.5)]
+
+
+def test_the_answer_comes_without_a_bidder_that_never_answers(tmp_path: Path) -> None:
+    """By the exchange's deadline, or by the request's own where that is sooner; many at once on one connection too."""
+    with Daemon(tmp_path, *NEVER) as daemon:
+        daemon.put_campaigns(campaign("shoes"))
+        for tmax in (0, 50, 120, 5000):
+            assert bids(daemon.auction(bid_request(tmax=tmax))).seatbid
+        names = [f"r{n}" for n in range(100)]
+        with Http(daemon.url) as http:
+            http.send(b"".join(post(msgspec.json.encode(bid_request(id=name))) for name in names))
+            assert [bids(http.receive()).id for _ in names] == names
+
+
+def test_only_late_bidders_make_a_timeout(tmp_path: Path) -> None:
+    """Nothing arrived, because of lateness: 204 with outcome timeout, or nbr 503 for who asks; with a campaign that
+    did not want it, there was an answer, but it is still the late one that might have bid."""
+    with Daemon(tmp_path, *NEVER) as daemon:
+        response = daemon.auction(bid_request())
+        assert (response.status, response.headers["x-rtb-outcome"]) == (204, "timeout")
+        asking = daemon.auction(bid_request(ext={"rtb": {"nbr": 1}}))
+        assert (asking.status, asking.headers["x-rtb-outcome"]) == (200, "timeout")
+        assert msgspec.json.decode(asking.body) == {"id": "request-1", "nbr": 503}
+        daemon.put_campaigns(campaign("cheap", bid=0.1))
+        assert daemon.auction(bid_request()).headers["x-rtb-outcome"] == "timeout"
+
+
+def test_a_bidder_in_time_is_heard(tmp_path: Path) -> None:
+    """80 ms of 2,000: it wins at a cent above the house's 2.00."""
+    settings = ("lab.bidder=true", "lab.bidder_ms=80", "lab.bidder_cpm=50", "auction.deadline_ms=2000")
+    with Daemon(tmp_path, *settings) as daemon:
+        daemon.put_campaigns(campaign("shoes"))
+        [seat] = bids(daemon.auction(bid_request(tmax=0))).seatbid or ()
+        assert (seat.seat, [bid.price for bid in seat.bid or ()]) == ("lab", [2.01])
+
+
+def test_too_little_time_is_no_auction(tmp_path: Path) -> None:
+    """tmax 14 less 10 for the way back is less than the 5 ms that an auction takes: nbr 15 at once."""
+    with Daemon(tmp_path, "http.shed_after_ms=0") as daemon:
+        daemon.put_campaigns(campaign("shoes"))
+        short = daemon.auction(bid_request(tmax=14, ext={"rtb": {"nbr": 1}}))
+        assert msgspec.json.decode(short.body) == {"id": "request-1", "nbr": 15}
+        assert daemon.auction(bid_request(tmax=30)).status == 200
