@@ -91,31 +91,29 @@ def assert_sound(name: str, body: bytes, answer: Response) -> None:
             assert bid.adm, name
 
 
-def refused_field(body: dict[str, Any]) -> str:
-    """The field that OpenRTB forbids a request to have like this, by the specification's text; "" when it may stand."""
+def refused_fields(body: dict[str, Any]) -> set[str]:
+    """The fields that OpenRTB forbids a request to have as it does, by the specification's text; none if it may."""
+    found = set()
     tmax = body.get("tmax")
-    if tmax is not None and (isinstance(tmax, str) or tmax < 0):
-        return "tmax"
-    for i, imp in enumerate(body["imp"]):
-        if (imp.get("bidfloor") or 0) < 0:
-            return f"imp[{i}].bidfloor"
-        if ((imp.get("banner") or {}).get("w") or 0) < 0:
-            return f"imp[{i}].banner.w"
+    if isinstance(tmax, str) or (tmax or 0) < 0:
+        found.add("tmax")
     if sum(body.get(name) is not None for name in ("site", "app", "dooh")) > 1:
-        return "site, app, dooh"
+        found.add("site, app, dooh")
     seen = set()
     for i, imp in enumerate(body["imp"]):
-        if not imp.get("id"):
-            return f"imp[{i}].id"
+        if (imp.get("bidfloor") or 0) < 0:
+            found.add(f"imp[{i}].bidfloor")
+        if ((imp.get("banner") or {}).get("w") or 0) < 0:
+            found.add(f"imp[{i}].banner.w")
         if all(imp.get(media) is None for media in ("banner", "video", "audio", "native")):
-            return f"imp[{i}]"
+            found.add(f"imp[{i}]")
         for media, required in (("video", "mimes"), ("audio", "mimes"), ("native", "request")):
             if imp.get(media) is not None and not imp[media].get(required):
-                return f"imp[{i}].{media}.{required}"
-        if imp["id"] in seen:
-            return f"imp[{i}].id"
-        seen.add(imp["id"])
-    return ""
+                found.add(f"imp[{i}].{media}.{required}")
+        if not imp.get("id") or imp["id"] in seen:
+            found.add(f"imp[{i}].id")
+        seen.add(imp.get("id"))
+    return found
 
 
 def is_auctioned(body: dict[str, Any]) -> bool:
@@ -134,7 +132,7 @@ def will_be_sold(request: BidRequest, catalogue: list[Campaign]) -> bool:
 
 
 def test_real_requests_are_answered_as_the_specification_and_every_campaign_say(daemon: Daemon) -> None:
-    """2,292 requests of SSPs and publishers: the 258 that break OpenRTB are refused by the field that does, of the
+    """2,292 requests of SSPs and publishers: the 258 that break OpenRTB are refused by a field that does, of the
     others exactly those are sold for which one campaign or more may bid."""
     catalogue = [campaigns.convert(item) for item in demo_campaigns()]
     statuses: Counter[int] = Counter()
@@ -142,8 +140,9 @@ def test_real_requests_are_answered_as_the_specification_and_every_campaign_say(
         statuses[answer.status] += 1
         assert_sound(name, body, answer)
         request = msgspec.json.decode(body)
-        if field := refused_field(request):
-            assert (answer.status, answer.error.partition(":")[0]) == (400, field), name
+        if fields := refused_fields(request):
+            assert answer.status == 400, name
+            assert answer.error.partition(":")[0] in fields, name
         else:
             sold = is_auctioned(request) and will_be_sold(openrtb.decode_request(body), catalogue)
             assert answer.status == (200 if sold else 204), name

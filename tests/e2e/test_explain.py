@@ -106,14 +106,20 @@ def start(folder: Path, campaigns: Sequence[dict[str, Any]], *settings: str) -> 
 
 
 @pytest.fixture(scope="module")
-def criteria(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """The explanation of a request to every campaign of CASES, named by its place there, and a capped one."""
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """With the campaigns of CASES, each named by its place there, and a capped one."""
     campaigns = [campaign(f"case-{n}", **fields) for n, (fields, _, _) in enumerate(CASES)]
     campaigns.append(campaign("capped", bid=9.0, frequency_cap={"count": 1, "seconds": 3600}, deals=["deal-1"]))
     with start(tmp_path_factory.mktemp("explain"), campaigns) as daemon:
-        first = bids(daemon.auction({**REQUEST, "imp": REQUEST["imp"][:1]}))
-        assert [seat.seat for seat in first.seatbid or ()] == ["capped-inc"]
-        yield explain(daemon, REQUEST)
+        yield daemon
+
+
+@pytest.fixture(scope="module")
+def criteria(daemon: Daemon) -> dict[str, Any]:
+    """The explanation of REQUEST to them, after the capped one was shown to its user."""
+    first = bids(daemon.auction({**REQUEST, "imp": REQUEST["imp"][:1]}))
+    assert [seat.seat for seat in first.seatbid or ()] == ["capped-inc"]
+    return explain(daemon, REQUEST)
 
 
 @pytest.mark.parametrize(("n", "criterion", "text"), [(n, *case[1:]) for n, case in enumerate(CASES)])
@@ -178,14 +184,16 @@ def test_winner_losers_and_those_who_did_not_get_in(tmp_path: Path) -> None:
         assert len(table) == 3 + 14
 
 
-def test_a_budget_that_is_used_up(tmp_path: Path) -> None:
+def test_a_budget_that_is_used_up(daemon: Daemon, criteria: dict[str, Any]) -> None:
     """1.00 CPM and 0.0012 a day: after one impression at the floor of 0.50 CPM less than a full bid is left."""
-    with start(tmp_path, [campaign("thrifty", bid=1.0, daily_budget=0.0012)]) as daemon:
-        assert of(explain(daemon, bid_request()), "thrifty")["verdict"] == "won"
-        assert daemon.auction(bid_request()).status == 200
-        assert daemon.auction(bid_request()).status == 204
-        found = explain(daemon, bid_request())
-        assert (found["outcome"], of(found, "thrifty")["criterion"]) == ("no-bid", "budget")
+    there = {"domain": ["thrifty.test"]}
+    daemon.put_campaigns(campaign("thrifty", bid=1.0, daily_budget=0.0012, targeting=there, advertiser="capped-inc"))
+    request = bid_request(site={"domain": "thrifty.test"}, wseat=["capped-inc"], user={"id": "u1"})
+    assert of(explain(daemon, request), "thrifty")["verdict"] == "won"
+    assert daemon.auction(request).status == 200
+    assert daemon.auction(request).status == 204
+    found = explain(daemon, request)
+    assert (found["outcome"], of(found, "thrifty")["criterion"]) == ("no-bid", "budget")
 
 
 def test_a_late_bidder(tmp_path: Path) -> None:
@@ -205,9 +213,8 @@ def test_a_bidder_beside_the_house(tmp_path: Path) -> None:
         assert of(found, "shoes")["why"] == "lost: bid 2.00 CPM, outbid (102); 2.01 would have won"
 
 
-def test_a_request_that_gets_no_auction(tmp_path: Path) -> None:
+def test_a_request_that_gets_no_auction(daemon: Daemon) -> None:
     """A crawler, a tmax without time, a currency without a rate: the reason, and nobody is blamed."""
-    with start(tmp_path, [campaign("shoes")]) as daemon:
-        for fields, nbr in (({"device": {"ua": "Googlebot/2.1"}}, 3), ({"tmax": 12}, 15), ({"cur": ["XXX"]}, 500)):
-            found = explain(daemon, bid_request(**fields))
-            assert (found["outcome"], found["nbr"], found["verdicts"]) == ("no-bid", nbr, [])
+    for fields, nbr in (({"device": {"ua": "Googlebot/2.1"}}, 3), ({"tmax": 12}, 15), ({"cur": ["XXX"]}, 500)):
+        found = explain(daemon, bid_request(**fields))
+        assert (found["outcome"], found["nbr"], found["verdicts"]) == ("no-bid", nbr, [])

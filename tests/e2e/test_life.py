@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -216,7 +217,8 @@ def test_a_signal_while_it_starts_ends_it_cleanly(tmp_path: Path) -> None:
     """Sent when the store file appears, in the middle of the start: no traceback, whatever part had begun."""
     process = start(tmp_path, "serve")
     while not (tmp_path / "rtb.db").exists():
-        assert process.poll() is None
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.02)
     process.send_signal(signal.SIGTERM)
     result = finish(process)
     assert "Traceback" not in result.err

@@ -72,8 +72,10 @@ class Http:
     def can_send(self, data: bytes, patience_s: float = 1.0) -> bool:
         """Whether all of it is taken; not when nothing more is for `patience_s`, or the server closes."""
         self._socket.settimeout(patience_s)
+        rest = memoryview(data)
         try:
-            self._socket.sendall(data)
+            while rest:
+                rest = rest[self._socket.send(rest[:65_536]) :]
         except (TimeoutError, BrokenPipeError, ConnectionResetError):
             return False
         finally:
