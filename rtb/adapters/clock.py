@@ -33,13 +33,10 @@ class TimerClock(Clock, Protocol):
 class SystemClock:
     """The machine's clocks; its monotonic one is also the event loop's."""
 
-    def monotonic_ns(self) -> int:
-        """Nanoseconds on the monotonic clock."""
-        return time.monotonic_ns()
-
-    def time(self) -> float:
-        """Unix seconds."""
-        return time.time()
+    monotonic_ns = staticmethod(time.monotonic_ns)
+    """Nanoseconds on the monotonic clock."""
+    time = staticmethod(time.time)
+    """Unix seconds."""
 
     def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
         """Call back on the running loop."""

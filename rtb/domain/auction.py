@@ -200,8 +200,8 @@ def clear(
     winner = admitted[0]
     if len(admitted) > 1 and admitted[1].price_micros == winner.price_micros:
         winner = _break_tie(admitted, rank)
-    floor = floor_micros(winner, imp)
-    at = _auction_type(winner, imp)
+    floor = imp.floor_micros if imp.deals is None and imp.streams is None else floor_micros(winner, imp)
+    at = imp.at if imp.deals is None else _auction_type(winner, imp)
     price = _price_paid(admitted, floor, at, increment_micros)
     to_beat = price if at == AuctionType.SECOND_PRICE_PLUS else winner.price_micros
     if refused:
@@ -360,8 +360,9 @@ def _price_paid(admitted: Sequence[Bid], floor: int, at: int, increment_micros: 
 
 def same_advertiser(one: Bid, other: Bid) -> bool:
     """Whether two bids are for one advertiser: a common adomain, or one bidder's one seat where a bid names none."""
-    if one.adomain and other.adomain:
-        return any(name in other.adomain for name in one.adomain)
+    theirs = other.adomain
+    if one.adomain and theirs:
+        return one.adomain[0] in theirs or any(name in theirs for name in one.adomain[1:])
     return one.seat == other.seat and one.bidder == other.bidder
 
 

@@ -267,16 +267,19 @@ class Exchange:
 
     def _settle(self, auction: Auction) -> Outcome:
         """Clear and claim in one step of the loop, without an await: what was checked is what is spent."""
-        rank = rules.tie_break(self._tie_key, auction.id)
-        results: Sequence[Result] = ()
+        results: list[Result] = []
         bids = sum(map(len, auction.bids.values()))
         if bids:
-            increment, deals_first = self._rules.increment_micros, self._rules.deals_first
+            rank = rules.tie_break(self._tie_key, auction.id)
             results = rules.clear_all(
-                auction.bids, auction.terms, rank, increment_micros=increment, deals_first=deals_first
+                auction.bids,
+                auction.terms,
+                rank,
+                increment_micros=self._rules.increment_micros,
+                deals_first=self._rules.deals_first,
             )
             if not auction.rehearsal:
-                results = self._claim(auction, results, rank)
+                self._claim(auction, results, rank)
         if not auction.rehearsal:
             self._count_bids(auction, bids, results)
         for result in results:
@@ -293,18 +296,19 @@ class Exchange:
             return Outcome(auction.id, Status.TIMEOUT, NoBid.ALL_LATE, results, auction.currency)
         return Outcome(auction.id, Status.NO_BID, _no_bid_reason(results), results, auction.currency)
 
-    def _claim(self, auction: Auction, results: list[Result], rank: rules.TieBreak) -> list[Result]:
+    def _claim(self, auction: Auction, results: list[Result], rank: rules.TieBreak) -> None:
         """Have each winner's bidder take the cost; an imp whose winner cannot is cleared again without it."""
-        imps = auction.request.imp or ()
-        for i, (terms, imp) in enumerate(zip(auction.terms, imps, strict=True)):
+        metrics = self._metrics
+        for i, imp in enumerate(auction.request.imp or ()):
             multiplier = imp.qty.multiplier if imp.qty is not None and imp.qty.multiplier else 1.0
             withdrawn: list[Lost] = []
             while (winner := results[i].winner) is not None:
                 cost_nanos = money.impression_nanos(results[i].price_micros, multiplier)
                 if self._by_name[winner.bidder].claim(auction, winner, cost_nanos):
-                    self._metrics.wins += 1
-                    self._metrics.spend_nanos += cost_nanos
+                    metrics.wins += 1
+                    metrics.spend_nanos += cost_nanos
                     break
+                terms = auction.terms[i]
                 withdrawn.append(Lost(winner, Loss.INTERNAL_ERROR))
                 others = [bid for bid in auction.bids[terms.impid] if bid is not winner]
                 running = [bid for bid in others if not bid.group]  # a group has lost here, or it would have won here
@@ -318,7 +322,6 @@ class Exchange:
                     deals_first=self._rules.deals_first,
                 )
                 results[i].losses += withdrawn
-        return results
 
     def _close(self, auction: Auction, outcome: Outcome) -> None:
         """The end of every auction: counted once, told to the listeners."""
@@ -334,11 +337,12 @@ class Exchange:
         metrics.bids += bids
         metrics.bidder_timeouts += len(auction.pending)
         metrics.bidder_errors += len(auction.failures)
+        losses = metrics.losses
         for result in results:
             for lost in result.losses:
-                metrics.losses[lost.reason] += 1
+                losses[lost.reason] += 1
         for lost in auction.rejected:
-            metrics.losses[lost.reason] += 1
+            losses[lost.reason] += 1
 
     def _count(self, auction: Auction, outcome: Outcome) -> None:
         metrics = self._metrics

@@ -19,9 +19,9 @@ from rtb.domain.targeting.remembered import Remembered
 
 Key = tuple[int, str]
 """Minus the price in CPM micros, and the id: smaller is better."""
-Entry = tuple[int, str, Campaign, Kind, tuple[Circle, ...], str, FrequencyCap | None]
-"""A key and what it is the key of; then, at hand for every search, circles, advertiser and frequency cap. Ids are
-unique, so that keys decide order."""
+Entry = tuple[int, str, Campaign, Kind, tuple[Circle, ...], str, FrequencyCap | None, dict[int, Any]]
+"""A key and what it is the key of; then, at hand for every search, circles, advertiser, frequency cap, and the bids
+made before, by creative. Ids are unique, so that keys decide order."""
 
 SLOTS = 1024
 BITS = tuple(1 << slot for slot in range(SLOTS))
@@ -35,7 +35,7 @@ _EMPTY: list[Any] = [None]  # a slot that is not used, which nothing reads
 
 def entry(campaign: Campaign, price: int, kind: Kind) -> Entry:
     """What a slot holds of a campaign."""
-    return -price, campaign.id, campaign, kind, campaign.targeting.geo, campaign.advertiser, campaign.frequency_cap
+    return -price, campaign.id, campaign, kind, campaign.targeting.geo, campaign.advertiser, campaign.frequency_cap, {}
 
 
 class Block:

@@ -28,7 +28,8 @@ _SPARE = 2  # campaigns fetched beyond those still wanted, as some turn out not 
 
 
 class Candidate(Bid, kw_only=True):
-    """A house campaign's bid for an imp, with the campaign and the creative it would show."""
+    """A house campaign's bid for an imp, with the campaign and the creative it would show. Not to be changed: the next
+    auction may be given the same."""
 
     campaign: Campaign
     creative: Creative
@@ -190,7 +191,7 @@ class Index:
             while bits:
                 rows, bits = block.best(bits, room + _SPARE)
                 effort -= len(rows)
-                for minus_price, name, campaign, kind, circles, seat, cap in rows:
+                for minus_price, name, campaign, kind, circles, seat, cap, made in rows:
                     if minus_price > ceiling:
                         return found
                     if seat in seats:
@@ -204,13 +205,17 @@ class Index:
                         continue
                     if cap is not None and name in frequency and frequency[name] >= cap.count:
                         continue
-                    creative = campaign.creatives[choice]
-                    dealid = None
                     if terms is not None:
-                        fits, dealid = _deal(campaign, creative, -minus_price, placement)
+                        fits, dealid = _deal(campaign, campaign.creatives[choice], -minus_price, placement)
                         if not fits:
                             continue
-                    found.append(candidate(campaign, creative, -minus_price, dealid, impid))
+                        found.append(candidate(campaign, campaign.creatives[choice], -minus_price, dealid, impid))
+                    else:
+                        bid = made.get(choice)
+                        if bid is None or bid.impid != impid:
+                            bid = candidate(campaign, campaign.creatives[choice], -minus_price, None, impid)
+                            made[choice] = bid
+                        found.append(bid)
                     room -= 1
                     if not room:
                         return found
