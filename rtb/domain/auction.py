@@ -82,13 +82,29 @@ class Lost(Struct, gc=False):
 
 
 class Result(Struct, gc=False):
-    """How one imp was settled; `price_micros` and `min_to_win_micros` are the winner's."""
+    """How one imp was settled; `price_micros` and `min_to_win_micros` are the winner's.
+
+    The bids that were outbid are kept as they are, beside what they had to beat; `refused` lost for another reason.
+    """
 
     impid: str
     winner: Bid | None
     price_micros: int
     min_to_win_micros: int
-    losses: list[Lost]
+    refused: list[Lost]
+    outbid: Sequence[Bid] = ()
+    to_beat_micros: int = 0
+
+    @property
+    def losses(self) -> list[Lost]:
+        """Every bid but the winner, and why it lost.
+
+        A bid of the winner's own advertiser does not price it, and can lie above what it pays; then only the winner's
+        own price would have won.
+        """
+        least, best = self.to_beat_micros, 0 if self.winner is None else self.winner.price_micros
+        outbid = [Lost(bid, Loss.OUTBID, best if bid.price_micros > least else least) for bid in self.outbid]
+        return self.refused + outbid
 
 
 def tie_break(key: bytes, auction_id: str) -> TieBreak:
@@ -162,7 +178,7 @@ def floor_micros(bid: Bid, imp: Terms) -> int:
 
 
 def clear(
-    bids: Iterable[Bid],
+    bids: Sequence[Bid],
     imp: Terms,
     rank: TieBreak,
     *,
@@ -209,27 +225,22 @@ def clear(
     if len(admitted) == 1:
         return Result(imp.impid, winner, price, floor, losses)
     del admitted[0]
-    second = admitted[0].price_micros
-    if second <= to_beat:
-        losses += [Lost(bid, Loss.OUTBID, to_beat) for bid in admitted]
-    else:  # a bid of the winner's own advertiser does not price it, and can lie above what it pays
-        best = winner.price_micros
-        losses += [Lost(bid, Loss.OUTBID, best if bid.price_micros > to_beat else to_beat) for bid in admitted]
-    return Result(imp.impid, winner, price, max(second, floor), losses)
+    return Result(imp.impid, winner, price, max(admitted[0].price_micros, floor), losses, admitted, to_beat)
 
 
-def _admit(bids: Iterable[Bid], imp: Terms) -> tuple[list[Bid], list[Lost]]:
+def _admit(bids: Sequence[Bid], imp: Terms) -> tuple[list[Bid], list[Lost]]:
     """The bids that keep the imp's terms, and the loss of each that does not: below a floor, with that floor."""
     admitted: list[Bid] = []
     losses: list[Lost] = []
     if imp.deals is None and imp.streams is None and not imp.private:
         floor = imp.floor_micros
+        admitted = [bid for bid in bids if bid.price_micros >= floor and bid.dealid is None]
+        if len(admitted) == len(bids):
+            return admitted, losses
         for bid in bids:
             if bid.dealid is not None:
                 losses.append(Lost(bid, Loss.INVALID_DEAL))
-            elif bid.price_micros >= floor:
-                admitted.append(bid)
-            else:
+            elif bid.price_micros < floor:
                 losses.append(Lost(bid, Loss.BELOW_FLOOR, floor))
         return admitted, losses
     for bid in bids:
@@ -311,7 +322,7 @@ def clear_all(
     by_imp = {result.impid: result for result in results}
     for name, reason in out.items():
         for bid in groups[name]:
-            by_imp[bid.impid].losses.append(Lost(bid, reason))
+            by_imp[bid.impid].refused.append(Lost(bid, reason))
     return results
 
 

@@ -44,11 +44,13 @@ def _bid(outcome: Outcome, result: Result, rates: Rates) -> openrtb.Bid:
         wire: openrtb.Bid = winner.content  # its notices are the exchange's to fire, the rest is passed on
         return structs.replace(wire, price=price, nurl=None, burl=None, lurl=None)
     campaign, creative = winner.campaign, winner.creative
+    if not winner.adm:
+        winner.adm = markup(creative, campaign.name)
     return openrtb.Bid(
         id=f"{outcome.auction_id}-{result.impid}",
         impid=winner.impid,
         price=price,
-        adm=markup(creative, campaign.name),
+        adm=winner.adm,
         adomain=list(campaign.adomain) or None,
         cid=campaign.id,
         crid=creative.id,

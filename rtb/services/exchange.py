@@ -321,7 +321,7 @@ class Exchange:
                     increment_micros=self._rules.increment_micros,
                     deals_first=self._rules.deals_first,
                 )
-                results[i].losses += withdrawn
+                results[i].refused += withdrawn
 
     def _close(self, auction: Auction, outcome: Outcome) -> None:
         """The end of every auction: counted once, told to the listeners."""
@@ -339,7 +339,8 @@ class Exchange:
         metrics.bidder_errors += len(auction.failures)
         losses = metrics.losses
         for result in results:
-            for lost in result.losses:
+            losses[Loss.OUTBID] += len(result.outbid)
+            for lost in result.refused:
                 losses[lost.reason] += 1
         for lost in auction.rejected:
             losses[lost.reason] += 1

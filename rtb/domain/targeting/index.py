@@ -28,11 +28,13 @@ _SPARE = 2  # campaigns fetched beyond those still wanted, as some turn out not 
 
 
 class Candidate(Bid, kw_only=True):
-    """A house campaign's bid for an imp, with the campaign and the creative it would show. Not to be changed: the next
-    auction may be given the same."""
+    """A house campaign's bid for an imp, with the campaign and the creative it would show. The next auction
+    may be given the same."""
 
     campaign: Campaign
     creative: Creative
+    adm: str = ""
+    """Its markup, once somebody has asked for it."""
 
 
 def candidate(campaign: Campaign, creative: Creative, price_micros: int, dealid: str | None, impid: str) -> Candidate:
