@@ -27,18 +27,13 @@ def one_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 @pytest.fixture
 def daemon(one_daemon: Daemon) -> Daemon:
     """With "shoes" at 2.00 CPM and "tea" at 3.00, both active."""
-    assert written(one_daemon.run("campaigns", "import", "-", given=file(campaign("shoes"), campaign("tea", bid=3.0))))
+    one_daemon.put_campaigns(campaign("shoes"), campaign("tea", bid=3.0))
     return one_daemon
 
 
 def file(*campaigns: dict[str, Any]) -> bytes:
     """A campaign file."""
     return msgspec.json.encode({"campaigns": campaigns})
-
-
-def written(result: Result) -> bool:
-    """Whether an import was done, and nothing but that said."""
-    return result.code == 0 and result.err == "" and re.fullmatch(r"\d+ campaigns written\n", result.out) is not None
 
 
 def won(daemon: Daemon) -> tuple[str, float] | None:
@@ -49,6 +44,16 @@ def won(daemon: Daemon) -> tuple[str, float] | None:
     [seat] = bids(response).seatbid or ()
     [bid] = seat.bid or ()
     return bid.cid or "", bid.price or 0.0
+
+
+def test_import_replaces_and_inserts(daemon: Daemon) -> None:
+    """From a file or stdin, an array or an object with "campaigns"; the next auction knows them."""
+    imported = daemon.run("campaigns", "import", "-", given=file(campaign("shoes", bid=4.0), campaign("pens", bid=3.5)))
+    assert imported == Result(0, "2 campaigns written\n", "")
+    assert won(daemon) == ("shoes", 3.51)
+    (daemon.folder / "list.json").write_bytes(msgspec.json.encode([campaign("pens", status="ended")]))
+    assert daemon.run("campaigns", "import", "list.json") == Result(0, "1 campaigns written\n", "")
+    assert won(daemon) == ("shoes", 3.01)
 
 
 def test_a_pause_and_a_bid_count_from_the_next_auction_on(daemon: Daemon) -> None:
@@ -70,12 +75,13 @@ def test_a_pause_and_a_bid_count_from_the_next_auction_on(daemon: Daemon) -> Non
 def test_list_and_show(daemon: Daemon) -> None:
     """A table for people, JSON for programs, by status if wanted."""
     daemon.admin("campaigns.pause", id="tea")
+    daemon.put_campaigns(campaign("pens", status="ended"))
     table = daemon.run("campaigns", "list").out.splitlines()
     assert table[0].split() == [
         "ID", "ADVERTISER", "STATUS", "FUNDED", "PRICING", "BID", "ECPM", "DAILY_BUDGET", "SPENT_TODAY",
     ]  # fmt: skip
-    assert table[1].split() == ["shoes", "shoes-inc", "active", "yes", "cpm", "2", "2", "-", "-"]
-    assert table[2].split()[:3] == ["tea", "tea-inc", "paused"]
+    assert [line.split()[:3:2] for line in table[1:]] == [["pens", "ended"], ["shoes", "active"], ["tea", "paused"]]
+    assert table[2].split() == ["shoes", "shoes-inc", "active", "yes", "cpm", "2", "2", "-", "-"]
     paused = daemon.run("campaigns", "list", "--status", "paused", "--json").json()
     assert [row["id"] for row in paused] == ["tea"]
     assert len(daemon.run("campaigns", "list", "--limit", "1", "--json").json()) == 1
