@@ -187,8 +187,8 @@ def _venue(request: BidRequest, facts: Context) -> None:
         facts.site_cats = with_parents(cats)
 
 
-def placement(imp: Imp, rates: money.Rates) -> Placement:
-    """The facts of an imp.
+def placement(imp: Imp, rates: money.Rates, terms: Terms | None = None) -> Placement:
+    """The facts of an imp; `terms` are those it is sold under, where they are known already.
 
     Raises:
         KeyError: a floor is in a currency without a rate.
@@ -203,17 +203,14 @@ def placement(imp: Imp, rates: money.Rates) -> Placement:
         offers.append(_stream(Media.AUDIO, audio))
     if imp.native is not None:
         offers.append(Offer(media=Media.NATIVE, attr_blocked=_tuple(imp.native.battr), api=_listed(imp.native.api)))
-    floor = 0
-    if imp.bidfloor:
-        floor = rates.inward_micros(money.to_micros(imp.bidfloor), imp.bidfloorcur or "USD")
+    if terms is None:
+        terms = auction.terms(_NO_REQUEST, imp, rates)
+    floor = terms.floor_micros
     facts = Placement(
-        impid=imp.id or "", offers=tuple(offers), floor_micros=floor, lowest_micros=floor, secure=imp.secure == 1
+        impid=terms.impid, offers=tuple(offers), floor_micros=floor, lowest_micros=floor, secure=imp.secure == 1
     )
-    by_duration = (video is not None and (video.mincpmpersec or video.durfloors)) or (
-        audio is not None and (audio.mincpmpersec or audio.durfloors)
-    )
-    if imp.pmp is not None or by_duration:
-        _settle_terms(facts, auction.terms(_NO_REQUEST, imp, rates))
+    if terms.deals is not None or terms.streams is not None or terms.private:
+        _settle_terms(facts, terms)
     return facts
 
 
@@ -239,7 +236,6 @@ def _banner(banner: Banner, interstitial: bool) -> Offer:
 
 
 def _stream(media: Media, stream: Video | Audio) -> Offer:
-    """In a pod the sum of durations is limited (poddur), not each."""
     return Offer(
         media=media,
         attr_blocked=_tuple(stream.battr),
@@ -247,7 +243,7 @@ def _stream(media: Media, stream: Video | Audio) -> Offer:
         protocols=_tuple(stream.protocols),
         api=_listed(stream.api),
         mindur=stream.minduration or 0,
-        maxdur=0 if stream.poddur else stream.maxduration or 0,
+        maxdur=stream.maxduration or 0,
         durations=_tuple(stream.rqddurs),
     )
 
@@ -282,7 +278,10 @@ def _listed(values: list[_T] | None) -> tuple[_T, ...] | None:
     return None if values is None else tuple(values)
 
 
+_strip = str.strip
+
+
 def _words(keywords: str | list[str]) -> tuple[str, ...]:
     """Each once, in lower case, without the blanks around; a comma separates words in a string."""
     words = keywords.lower().split(",") if isinstance(keywords, str) else [word.lower() for word in keywords]
-    return tuple(dict.fromkeys([word.strip() for word in words]))
+    return tuple(dict.fromkeys(map(_strip, words)))

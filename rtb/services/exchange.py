@@ -241,6 +241,10 @@ class Exchange:
             auction.terms = [rules.terms(request, imp, self._rates, at=at) for imp in request.imp or ()]
         except KeyError:
             return NoBid.NO_ELIGIBLE_DEMAND
+        for terms in auction.terms:
+            for deal in (terms.deals or {}).values():
+                if deal.at is not None and deal.at >= 500:
+                    self._auction_type(deal.at)
         return None if auction.currency else NoBid.NO_ELIGIBLE_DEMAND
 
     def _auction_type(self, at: int | None) -> int:

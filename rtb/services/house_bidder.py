@@ -46,8 +46,9 @@ class HouseBidder:
         request = auction.request
         context = self.context(auction)
         bids: list[Bid] = []
-        for imp in request.imp or ():
-            bids += self.index.match(context, facts.placement(imp, self._rates), limit=self.advertisers)
+        for imp, terms in zip(request.imp or (), auction.terms, strict=True):
+            placement = facts.placement(imp, self._rates, terms)
+            bids += self.index.match(context, placement, limit=self.advertisers)
         auction.report(self, bids)
 
     def context(self, auction: OpenAuction) -> Context:

@@ -51,4 +51,4 @@ def floor_micros(campaign: Campaign, creative: Creative, placement: Placement, d
 def _lets_in(deal: DealTerms, campaign: Campaign) -> bool:
     if deal.wseat is not None and campaign.advertiser not in deal.wseat:
         return False
-    return deal.wadomain is None or any(name.lower() in deal.wadomain for name in campaign.adomain)
+    return deal.wadomain is None or auction.allows(deal.wadomain, campaign.adomain)

@@ -29,7 +29,7 @@ CAMPAIGNS = st.builds(
     advertiser=st.sampled_from(["acme", "tea"]),
     creatives=st.tuples(st.builds(Creative, id=st.just("c"), w=st.integers(0, 3), attr=NUMBERS)),
     cat=WORDS,
-    adomain=WORDS,
+    adomain=st.lists(st.sampled_from(["tea.example", "x.example"]), max_size=2).map(tuple),  # decoding lowers case
     bid=st.just(1.0),
     pctr=st.sampled_from([1.0, 0.001]),
     daily_budget=st.none() | st.sampled_from([0.0, 1.0, 2.0, 300.0]),

@@ -129,7 +129,7 @@ def test_a_banner_of_thousands_of_sizes_costs_no_more_than_some() -> None:
 
 
 def test_offers_stand_in_a_fixed_order_with_their_limits() -> None:
-    """Banner, video, audio, native; a pod limits the sum of durations, not each."""
+    """Banner, video, audio, native; maxduration holds for each ad of a pod too, poddur for their sum [3.2.8]."""
     found = placement(
         native={"request": "{}", "battr": [4]},
         audio={"mimes": ["audio/mpeg"], "maxduration": 30, "poddur": 60},
@@ -149,7 +149,7 @@ def test_offers_stand_in_a_fixed_order_with_their_limits() -> None:
             mindur=5,
             maxdur=30,
         ),
-        Offer(media=Media.AUDIO, mimes=("audio/mpeg",)),
+        Offer(media=Media.AUDIO, mimes=("audio/mpeg",), maxdur=30),
         Offer(media=Media.NATIVE, attr_blocked=(4,)),
     )
 
