@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any, cast
 
 from rtb.domain.campaign import Campaign, Circle, FrequencyCap
@@ -19,9 +19,9 @@ from rtb.domain.targeting.remembered import Remembered
 
 Key = tuple[int, str]
 """Minus the price in CPM micros, and the id: smaller is better."""
-Entry = tuple[int, str, Campaign, Kind, tuple[Circle, ...], str, FrequencyCap | None, dict[int, Any]]
+Entry = tuple[int, str, Campaign, Kind, tuple[Circle, ...], str, FrequencyCap | None, dict[Hashable, Any]]
 """A key and what it is the key of; then, at hand for every search, circles, advertiser, frequency cap, and the bids
-made before, by creative. Ids are unique, so that keys decide order."""
+made before, by creative and deal. Ids are unique, so that keys decide order."""
 
 SLOTS = 1024
 BITS = tuple(1 << slot for slot in range(SLOTS))

@@ -207,17 +207,19 @@ class Index:
                         continue
                     if cap is not None and name in frequency and frequency[name] >= cap.count:
                         continue
+                    key: Hashable = choice
+                    dealid = None
                     if terms is not None:
                         fits, dealid = _deal(campaign, campaign.creatives[choice], -minus_price, placement)
                         if not fits:
                             continue
-                        found.append(candidate(campaign, campaign.creatives[choice], -minus_price, dealid, impid))
-                    else:
-                        bid = made.get(choice)
-                        if bid is None or bid.impid != impid:
-                            bid = candidate(campaign, campaign.creatives[choice], -minus_price, None, impid)
-                            made[choice] = bid
-                        found.append(bid)
+                        if dealid is not None:
+                            key = choice, dealid
+                    bid = made.get(key)
+                    if bid is None or bid.impid != impid:
+                        bid = candidate(campaign, campaign.creatives[choice], -minus_price, dealid, impid)
+                        made[key] = bid
+                    found.append(bid)
                     room -= 1
                     if not room:
                         return found
