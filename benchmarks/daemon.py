@@ -28,6 +28,7 @@ from rtb.lab.load.run import bodies
 
 RTB = [sys.executable, "-m", "rtb"]
 SLOW = ("lab.bidder=true", "lab.bidder_ms=20", "lab.bidder_cpu_us=100")
+CAP = "auction.max_in_flight=64"
 
 
 @contextmanager
@@ -82,17 +83,20 @@ def _throughput(folder: Path, body: str, seconds: float, *, half: bool) -> None:
 
 
 def _overload(folder: Path, seconds: float) -> None:
-    for what, overrides in (("a bidder of 20 ms and 100 us", SLOW), ("in process alone", ())):
-        with daemon(folder, *overrides) as (url, pid, _):
-            plan = Plan(url=url, pid=pid, duration_s=seconds, warmup_s=8.0, connections=256)
+    """The maximum is what a closed loop gets that never sheds; twice that then meets the daemon as it would be run."""
+    for what, bidder, cap in (("a bidder of 20 ms and 100 us", SLOW, (CAP,)), ("in process alone", (), ())):
+        with daemon(folder, *bidder, "http.shed_after_ms=0") as (url, pid, _):
+            plan = Plan(url=url, pid=pid, duration_s=seconds, warmup_s=8.0, connections=128)
             bench = Bench(bodies(plan))
             full = bench.run(plan)
-            _show(f"saturated, {what}", full)
-            good = (full.won + full.no_bid) / seconds
-            twice = msgspec.structs.replace(plan, rate=2 * good, warmup_s=2.0)
+            _show(f"maximum, {what}", full)
+        good = (full.won + full.no_bid) / seconds
+        with daemon(folder, *bidder, *cap) as (url, pid, _):
+            bench.run(msgspec.structs.replace(plan, url=url, pid=pid, warmup_s=6.0, connections=32, duration_s=1.0))
+            twice = msgspec.structs.replace(plan, url=url, pid=pid, rate=2 * good, warmup_s=2.0, connections=256)
             over = bench.run(twice)
             _show(f"twice that, {what}", over)
-            click.echo(f"  goodput {(over.won + over.no_bid) / seconds / good:.0%} of the maximum")
+        click.echo(f"  goodput {(over.won + over.no_bid) / seconds / good:.0%} of the maximum")
 
 
 def _queue(folder: Path, seconds: float) -> None:

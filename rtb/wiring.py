@@ -105,7 +105,15 @@ def build(settings: Settings, pid: int) -> System:
     admin = Admin(catalogue, exchange, house, clock, rates)
     consumer = BidRequestConsumer(broker, exchange, metrics, clock, rates, prefetch=settings.broker.prefetch)
     pages: dict[bytes, Callable[[], bytes]] = {}
-    responder = AuctionResponder(exchange, metrics, rates, shed_after_ms=settings.http.shed_after_ms, pages=pages)
+    source = FrameSource(metrics, clock, currency=rates.currency)
+    responder = AuctionResponder(
+        exchange,
+        metrics,
+        rates,
+        shed_after_ms=settings.http.shed_after_ms,
+        pages=pages,
+        lag_ns=lambda: source.lag_ns,
+    )
     http = settings.http
     limits = Limits(http.max_body_bytes, http.max_connections, http.idle_timeout_s, http.request_timeout_s)
     system = System(
@@ -114,7 +122,7 @@ def build(settings: Settings, pid: int) -> System:
         clock=clock,
         rates=rates,
         metrics=metrics,
-        source=FrameSource(metrics, clock, currency=rates.currency),
+        source=source,
         repository=repository,
         broker=broker,
         profiles=profiles,

@@ -38,16 +38,19 @@ class AuctionResponder:
         *,
         shed_after_ms: float,
         pages: Mapping[bytes, Callable[[], bytes]],
+        lag_ns: Callable[[], int] = lambda: 0,
     ) -> None:
         """Answer auctions with `exchange` and GET paths with `pages`, whose callables make whole responses.
 
-        A request that waited longer than `shed_after_ms` behind others in one iteration of the loop is answered with
-        nbr 502 before it is decoded, so that what is accepted stays inside its deadline; 0 switches that off.
+        A request that waited longer than `shed_after_ms` behind others in one iteration of the loop, or that comes when
+        the loop was last that late (`lag_ns`), is answered with nbr 502 before it is decoded, so that what is accepted
+        stays inside its deadline; 0 switches that off.
         """
         self._exchange = exchange
         self._metrics = metrics
         self._rates = rates
         self._shed_after_ns = int(shed_after_ms * 1e6)
+        self._lag_ns = lag_ns
         self._pages = pages
         self._iteration_ns = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -71,7 +74,7 @@ class AuctionResponder:
             await asyncio.wait(self._tasks)
 
     def _auction(self, connection: Connection, body: bytes) -> bytes | None:
-        if self._shed_after_ns and self._waited_ns(connection.arrived_ns) > self._shed_after_ns:
+        if self._shed_after_ns and max(self._waited_ns(connection.arrived_ns), self._lag_ns()) > self._shed_after_ns:
             self._metrics.shed += 1
             self._metrics.nbr[NoBid.SHED] += 1
             return _EMPTY[Status.SHED]

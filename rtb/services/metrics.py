@@ -208,6 +208,11 @@ class FrameSource:
         return self._latest
 
     @property
+    def lag_ns(self) -> int:
+        """How late the event loop was when last measured, a few hundredths of a second ago."""
+        return self._probe.last_ns
+
+    @property
     def history(self) -> Sequence[Point]:
         """The last minutes, oldest first."""
         return tuple(self._history)

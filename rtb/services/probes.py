@@ -27,6 +27,8 @@ class LagProbe:
         self._period_ns = period_ms * 1_000_000
         self._due_ns = 0
         self._timer: asyncio.TimerHandle | None = None
+        self.last_ns = 0
+        """How late the newest timer was."""
 
     def start(self) -> None:
         """Begin, on the running loop."""
@@ -42,6 +44,7 @@ class LagProbe:
     def fire(self) -> None:
         """Measure now, and set the next timer when started."""
         late_ns = self._clock.monotonic_ns() - self._due_ns
+        self.last_ns = late_ns
         self._lag.record(late_ns)
         for missed in range(1, min(late_ns // self._period_ns, 1000) + 1):
             self._lag.record(late_ns - missed * self._period_ns)
