@@ -56,10 +56,10 @@ async def serve(settings: Settings, *, on_ready: Ready | None = None) -> None:
             await asyncio.wait({starting})
             return
         urls = await starting
-        settings_line = " ".join(f"{name}={url}" for name, url in urls.items())
-        print(f"ready {settings_line} campaigns={len(system.house.index)} pid={os.getpid()}", flush=True)
         if on_ready is not None:
             stack.push_async_callback(await on_ready(system, urls["http"]))
+        where = " ".join(f"{name}={url}" for name, url in urls.items())
+        print(f"ready {where} campaigns={len(system.house.index)} pid={os.getpid()}", flush=True)
         await stopping
         _log.info("draining", in_flight=system.metrics.in_flight, limit_s=settings.drain.limit_s)
         system.ready = False
