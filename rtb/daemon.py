@@ -7,7 +7,6 @@ import errno
 import gc
 import os
 import signal
-import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -23,9 +22,6 @@ from rtb.services import topology
 from rtb.wiring import System, build, create_app
 
 SWEEP_S = 1.0
-SWITCH_S = 0.0005
-"""How long the loop keeps a database thread waiting for the interpreter: a look-up needs several turns, and at Python's
-5 ms a busy loop would let none come back within the time an auction waits for a profile."""
 
 _log = structlog.get_logger(__name__)
 Ready = Callable[[System, str], Awaitable[Callable[[], Awaitable[None]]]]
@@ -43,7 +39,6 @@ async def serve(settings: Settings, *, on_ready: Ready | None = None) -> None:
     """
     stop = asyncio.Event()
     _handle_signals(stop)
-    sys.setswitchinterval(SWITCH_S)
     if settings.dashboard.enabled:
         require_loopback(settings.dashboard.host)
     system = build(settings, os.getpid())

@@ -30,6 +30,7 @@ from rtb.lab.load.plan import Plan
 from rtb.lab.load.queue_target import run_queue
 from rtb.ports import Bidder, Broker, Clock, Repository
 from rtb.services.admission import Admission
+from rtb.services.auction_log import AuctionLog
 from rtb.services.campaigns import Campaigns
 from rtb.services.exchange import Exchange, Rules
 from rtb.services.house_bidder import HouseBidder
@@ -101,6 +102,8 @@ def build(settings: Settings, pid: int) -> System:
         tie_key=blake2b(auction.tie_key.encode(), digest_size=32).digest() if auction.tie_key else b"",
     )
     exchange = Exchange(bidders, profiles, admission, metrics, clock, rates=rates, rules=rules)
+    if settings.log.auctions:
+        exchange.listen(AuctionLog(settings.log.auctions))
     catalogue = Campaigns(repository, house)
     admin = Admin(catalogue, exchange, house, clock, rates)
     consumer = BidRequestConsumer(broker, exchange, metrics, clock, rates, prefetch=settings.broker.prefetch)

@@ -241,19 +241,21 @@ class Exchange:
             auction.terms = [rules.terms(request, imp, self._rates, at=at) for imp in request.imp or ()]
         except KeyError:
             return NoBid.NO_ELIGIBLE_DEMAND
-        for terms in auction.terms:
+        for i, terms in enumerate(auction.terms):
             for deal in (terms.deals or {}).values():
                 if deal.at is not None and deal.at >= 500:
-                    self._auction_type(deal.at)
+                    self._auction_type(deal.at, f"imp[{i}].pmp: deal {deal.id[:64]!r}: at")
         return None if auction.currency else NoBid.NO_ELIGIBLE_DEMAND
 
-    def _auction_type(self, at: int | None) -> int:
+    def _auction_type(self, at: int | None, field: str = "at") -> int:
         if at is None or at == AuctionType.SECOND_PRICE_PLUS:
             return AuctionType.SECOND_PRICE_PLUS
         if at == AuctionType.FIRST_PRICE or at in self._rules.first_price_types:
             return AuctionType.FIRST_PRICE
         if at >= 500:
-            raise BadRequest(f"at: {at} is not an auction type of this exchange; send 1 (first price) or 2 (second)")
+            raise BadRequest(
+                f"{field}: {at} is not an auction type of this exchange; send 1 (first price) or 2 (second)"
+            )
         return AuctionType.SECOND_PRICE_PLUS
 
     def _fan_out(self, auction: Auction, user: User) -> None:

@@ -203,6 +203,23 @@ class Busy(Prompt):
         super().bid(auction)
 
 
+async def test_while_the_loop_is_late_requests_are_shed_undecoded(serve: Serve) -> None:
+    """20 ms late is still in time; 21 ms is not, and the request is not even parsed."""
+    bench, client = await serve()
+    late_ms = 20
+    bench.server.responder = AuctionResponder(
+        bench.world.exchange,
+        bench.world.metrics,
+        bench.world.rates,
+        shed_after_ms=20.0,
+        pages={},
+        lag_ns=lambda: late_ms * 1_000_000,
+    )
+    assert (await client.ask(b"not json")).status == 400
+    late_ms = 21
+    assert (await client.ask(b"not json")).outcome == "shed"
+
+
 async def test_who_waited_too_long_for_a_turn_is_shed_undecoded(serve: Serve) -> None:
     """Four arrive in one iteration of the loop, each costs 15 ms: the first two are in time (0 and 15 ms), the others
     have waited 30 ms, more than 20; they are not even parsed. The next iteration begins anew."""

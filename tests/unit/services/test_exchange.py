@@ -266,6 +266,8 @@ async def test_an_unknown_exchange_specific_type_is_refused(build: Build) -> Non
     """From 500 on a type must be configured; the message names the field, and nothing stays in flight."""
     dsp = Prompt("dsp", offer("dsp", 1.0))
     world = build(dsp)
+    with pytest.raises(BadRequest, match=r"^imp\[0\]\.pmp: deal 'd': at: 500 "):
+        await world.run(bid_request(imp("1", pmp=Pmp(deals=[Deal(id="d", at=500)]))))
     with pytest.raises(BadRequest, match=r"^at: 500 "):
         await world.run(bid_request(at=500))
     assert (world.metrics.in_flight, dsp.seen) == (0, [])
