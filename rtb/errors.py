@@ -11,6 +11,7 @@
     ├── BrokerError        the broker refused or is away
     │   └── Unroutable     a mandatory message matched no queue
     ├── StoreError         the repository or the state store refused or is away
+    │   └── StaleEpoch     the budgets were rebuilt meanwhile; what was billed before is billed again
     └── AdminError         no daemon answers on the admin socket, or it refused the command
 
 Each message is one line that says what broke and what to do about it. A no-bid is a value, never an error.
@@ -61,6 +62,10 @@ class Unroutable(BrokerError):
 
 class StoreError(RtbError):
     """The repository or the state store refused an operation or cannot be reached."""
+
+
+class StaleEpoch(StoreError):
+    """The budget epoch has changed since; nothing was written."""
 
 
 class AdminError(RtbError):

@@ -1,32 +1,14 @@
-"""What the services ask of the outside. Adapters implement these; tests/contract runs one suite over every adapter."""
+"""The message broker: AMQP 0-9-1 as this system uses it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from msgspec import Struct
-
-if TYPE_CHECKING:
-    from rtb.domain.auction import Bid, Lost, Terms
-    from rtb.domain.campaign import Campaign
-    from rtb.domain.profile import Profile
-    from rtb.openrtb import BidRequest
-
-
-class Clock(Protocol):
-    """Time. The monotonic clock is the event loop's, so that deadlines and timers agree."""
-
-    def monotonic_ns(self) -> int:
-        """Nanoseconds on the monotonic clock."""
-        ...
-
-    def time(self) -> float:
-        """Unix seconds."""
-        ...
 
 
 class ExchangeType(StrEnum):
@@ -231,126 +213,4 @@ class Broker(Protocol):
 
     async def close(self) -> None:
         """Finish and disconnect; unacknowledged deliveries go back to their queues, exclusive queues end."""
-        ...
-
-
-class StateStore(Protocol):
-    """Hot state shared by daemons: cached profiles and frequency counters."""
-
-    async def get_profiles(self, user_ids: Sequence[str]) -> list[bytes | None]:
-        """The cached profile of each user, None where none is cached. Raises StoreError."""
-        ...
-
-    async def put_profiles(self, profiles: Mapping[str, bytes], ttl_s: float) -> None:
-        """Cache profiles for a time. Raises StoreError."""
-        ...
-
-    async def get_frequencies(self, user_ids: Sequence[str]) -> list[Mapping[str, int]]:
-        """The impressions counted a campaign id for each user, windows that ended left out. Raises StoreError."""
-        ...
-
-    async def count_impressions(self, counts: Iterable[tuple[str, str, int]]) -> None:
-        """Count one impression for each (user_id, campaign_id, window seconds); a window starts with its first count.
-        Raises StoreError."""
-        ...
-
-    async def close(self) -> None:
-        """Let go of what it holds."""
-        ...
-
-
-class Repository(Protocol):
-    """The truth: campaigns and user profiles. Every method raises StoreError when the database is away or refuses."""
-
-    async def start(self) -> None:
-        """Open it and make the schema when it is empty."""
-        ...
-
-    def campaigns(self, chunk: int = 10_000) -> AsyncIterator[list[Campaign]]:
-        """Every campaign, ordered by id, in lists of at most `chunk`: the catalogue never stands in memory twice.
-
-        A change made meanwhile may or may not be seen; its version tells.
-        """
-        ...
-
-    async def campaign(self, campaign_id: str) -> Campaign | None:
-        """One campaign, None when unknown."""
-        ...
-
-    async def put_campaigns(self, campaigns: Sequence[Campaign]) -> int:
-        """Insert, or replace where the stored version is older; how many were written, all or none on an error."""
-        ...
-
-    async def profiles(self, user_ids: Sequence[str]) -> list[Profile | None]:
-        """The profile of each user, None when unknown."""
-        ...
-
-    async def put_profiles(self, profiles: Sequence[Profile]) -> None:
-        """Insert or replace."""
-        ...
-
-    async def close(self) -> None:
-        """Finish what is under way and close."""
-        ...
-
-
-class OpenAuction(Protocol):
-    """An auction as a bidder sees it while it is open."""
-
-    @property
-    def id(self) -> str:
-        """The exchange's own auction id, unique everywhere; the request's id is the SSP's."""
-        ...
-
-    @property
-    def request(self) -> BidRequest:
-        """What is for sale."""
-        ...
-
-    @property
-    def terms(self) -> Sequence[Terms]:
-        """The terms of each imp, in the request's order."""
-        ...
-
-    @property
-    def user_id(self) -> str:
-        """Whom profile and frequency caps are for; "" when the request names no one or privacy forbids it."""
-        ...
-
-    @property
-    def profile(self) -> Profile | None:
-        """What is known of the user."""
-        ...
-
-    @property
-    def frequency(self) -> Mapping[str, int]:
-        """The user's impressions a campaign id."""
-        ...
-
-    @property
-    def deadline_ns(self) -> int:
-        """When it closes, on the monotonic clock; a later report is too late."""
-        ...
-
-    def report(
-        self, bidder: Bidder, bids: Sequence[Bid] = (), rejected: Sequence[Lost] = (), failure: str | None = None
-    ) -> None:
-        """A bidder's one report: its valid bids, those refused on intake, or why it failed."""
-        ...
-
-
-class Bidder(Protocol):
-    """Someone who bids: the house, or a DSP."""
-
-    @property
-    def name(self) -> str:
-        """Its name in configuration, metrics and explanations."""
-        ...
-
-    def bid(self, auction: OpenAuction) -> None:
-        """Be handed an auction and report to it exactly once, at once or later. Never raises."""
-        ...
-
-    def claim(self, auction: OpenAuction, bid: Bid, cost_nanos: int) -> bool:
-        """Take the cost of a winning bid, before the response is encoded; False withdraws the bid."""
         ...

@@ -1,0 +1,52 @@
+"""What the services ask of the outside. Adapters implement these; tests/contract runs one suite over every adapter."""
+
+from rtb.ports.bidder import Bidder, OpenAuction
+from rtb.ports.broker import (
+    DEATH_COUNT,
+    DEATH_EXCHANGE,
+    DEATH_QUEUE,
+    DEATH_REASON,
+    ERROR,
+    NO_HEADERS,
+    Binding,
+    Broker,
+    Delivery,
+    ExchangeType,
+    Message,
+    Overflow,
+    QueueDepth,
+    QueueSpec,
+    Subscription,
+    Topology,
+)
+from rtb.ports.clock import Clock
+from rtb.ports.state import StateStore
+from rtb.ports.store import Instance, Ledger, LedgerKind, LedgerRow, Repository
+
+__all__ = [
+    "DEATH_COUNT",
+    "DEATH_EXCHANGE",
+    "DEATH_QUEUE",
+    "DEATH_REASON",
+    "ERROR",
+    "NO_HEADERS",
+    "Bidder",
+    "Binding",
+    "Broker",
+    "Clock",
+    "Delivery",
+    "ExchangeType",
+    "Instance",
+    "Ledger",
+    "LedgerKind",
+    "LedgerRow",
+    "Message",
+    "OpenAuction",
+    "Overflow",
+    "QueueDepth",
+    "QueueSpec",
+    "Repository",
+    "StateStore",
+    "Subscription",
+    "Topology",
+]

@@ -1,0 +1,72 @@
+"""Bidders, and the auction as they see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from rtb.domain.auction import Bid, Lost, Terms
+from rtb.domain.profile import Profile
+from rtb.openrtb import BidRequest
+
+
+class OpenAuction(Protocol):
+    """An auction as a bidder sees it while it is open."""
+
+    @property
+    def id(self) -> str:
+        """The exchange's own auction id, unique everywhere; the request's id is the SSP's."""
+        ...
+
+    @property
+    def request(self) -> BidRequest:
+        """What is for sale."""
+        ...
+
+    @property
+    def terms(self) -> Sequence[Terms]:
+        """The terms of each imp, in the request's order."""
+        ...
+
+    @property
+    def user_id(self) -> str:
+        """Whom profile and frequency caps are for; "" when the request names no one or privacy forbids it."""
+        ...
+
+    @property
+    def profile(self) -> Profile | None:
+        """What is known of the user."""
+        ...
+
+    @property
+    def frequency(self) -> Mapping[str, int]:
+        """The user's impressions a campaign id."""
+        ...
+
+    @property
+    def deadline_ns(self) -> int:
+        """When it closes, on the monotonic clock; a later report is too late."""
+        ...
+
+    def report(
+        self, bidder: Bidder, bids: Sequence[Bid] = (), rejected: Sequence[Lost] = (), failure: str | None = None
+    ) -> None:
+        """A bidder's one report: its valid bids, those refused on intake, or why it failed."""
+        ...
+
+
+class Bidder(Protocol):
+    """Someone who bids: the house, or a DSP."""
+
+    @property
+    def name(self) -> str:
+        """Its name in configuration, metrics and explanations."""
+        ...
+
+    def bid(self, auction: OpenAuction) -> None:
+        """Be handed an auction and report to it exactly once, at once or later. Never raises."""
+        ...
+
+    def claim(self, auction: OpenAuction, bid: Bid, cost_nanos: int) -> bool:
+        """Take the cost of a winning bid, before the response is encoded; False withdraws the bid."""
+        ...

@@ -1,0 +1,132 @@
+"""The truth: campaigns, profiles, and the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from enum import StrEnum
+from typing import Protocol
+
+from msgspec import Struct
+
+from rtb.domain.campaign import Campaign
+from rtb.domain.profile import Profile
+
+
+class Repository(Protocol):
+    """The truth: campaigns and user profiles. Every method raises StoreError when the database is away or refuses."""
+
+    async def start(self) -> None:
+        """Open it and make the schema when it is empty."""
+        ...
+
+    def campaigns(self, chunk: int = 10_000) -> AsyncIterator[list[Campaign]]:
+        """Every campaign, ordered by id, in lists of at most `chunk`: the catalogue never stands in memory twice.
+
+        A change made meanwhile may or may not be seen; its version tells.
+        """
+        ...
+
+    async def campaign(self, campaign_id: str) -> Campaign | None:
+        """One campaign, None when unknown."""
+        ...
+
+    async def put_campaigns(self, campaigns: Sequence[Campaign]) -> int:
+        """Insert, or replace where the stored version is older; how many were written, all or none on an error."""
+        ...
+
+    async def profiles(self, user_ids: Sequence[str]) -> list[Profile | None]:
+        """The profile of each user, None when unknown."""
+        ...
+
+    async def put_profiles(self, profiles: Sequence[Profile]) -> None:
+        """Insert or replace."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what is under way and close."""
+        ...
+
+
+class LedgerKind(StrEnum):
+    """What happened."""
+
+    WIN = "win"
+    IMPRESSION = "impression"
+    CLICK = "click"
+    CONVERSION = "conversion"
+
+
+class LedgerRow(Struct, frozen=True, kw_only=True, gc=False):
+    """One event that concerns money, written once and never changed.
+
+    `key` is unique: auction, imp and kind. `day` is the campaign's budget day (``2026-11-22`` in its time zone).
+    `price_nanos` is what the event costs, `charged_nanos` what of it the budget paid; where that is less, `reason` says
+    why. `expires_at`, until when it could come in time, and `received_at`, when the edge took it, are Unix seconds.
+    """
+
+    key: str
+    kind: LedgerKind
+    campaign_id: str
+    day: str
+    auction_id: str
+    impid: str
+    instance: str
+    price_nanos: int
+    charged_nanos: int
+    expires_at: float
+    received_at: float
+    reason: str = ""
+
+
+class Instance(Struct, frozen=True, gc=False):
+    """A daemon that may hold leases: its id, new at every start, and when it was last known to live (Unix seconds)."""
+
+    id: str
+    seen_at: float
+
+
+class Ledger(Protocol):
+    """The ledger, the budget epoch that fences it, and the instances that may hold leases.
+
+    Every method raises StoreError when the database is away or refuses. See docs/architecture.md, budgets.
+    """
+
+    async def epoch(self) -> int:
+        """The budget epoch, 1 in a new database."""
+        ...
+
+    async def raise_epoch(self) -> int:
+        """Begin a new epoch before a rebuild reads the ledger; the new one. From now commits under an older one fail."""
+        ...
+
+    async def append(self, rows: Sequence[LedgerRow], *, epoch: int) -> int:
+        """Commit the rows in one transaction; those whose key is known are left out. How many were written.
+
+        Raises:
+            StaleEpoch: the epoch has changed since the rows were billed; nothing was written, bill them again.
+        """
+        ...
+
+    async def charged(self, keys: Collection[str]) -> Mapping[str, int]:
+        """What was charged under each key that is known, in nanos."""
+        ...
+
+    async def spent(self) -> Mapping[tuple[str, str], int]:
+        """The sum charged a (campaign id, day)."""
+        ...
+
+    def rows(self, *, since: float = 0.0, chunk: int = 10_000) -> AsyncIterator[list[LedgerRow]]:
+        """Rows received at or after `since` (Unix seconds), in lists of at most `chunk`."""
+        ...
+
+    async def register(self, instance: Instance) -> None:
+        """Insert or refresh an instance: from now on it may hold leases."""
+        ...
+
+    async def deregister(self, instance_id: str) -> None:
+        """It holds no lease any more and never will."""
+        ...
+
+    async def instances(self) -> Sequence[Instance]:
+        """Every instance that is registered."""
+        ...
