@@ -96,7 +96,7 @@ class Ledger(Protocol):
         ...
 
     async def raise_epoch(self) -> int:
-        """Begin a new epoch before a rebuild reads the ledger; the new one. From now commits under an older one fail."""
+        """Begin a new epoch, before a rebuild reads the ledger; commits under an older one fail from now on."""
         ...
 
     async def append(self, rows: Sequence[LedgerRow], *, epoch: int) -> int:
