@@ -5,6 +5,7 @@
     ├── BadRequest         a bid request breaks OpenRTB (answered with HTTP 400); names the field
     │   └── TooLarge       ... by its size (HTTP 413)
     ├── Malformed          a message on a queue cannot be understood; it is dead-lettered with this reason
+    ├── Transient          what one message needs is not there yet; it is tried again, at most three times
     ├── InvalidCampaign    a campaign definition is wrong; names campaign and field
     ├── NotFound           a command names a campaign that does not exist
     ├── BidderError        a bidder could not answer
@@ -38,6 +39,10 @@ class TooLarge(BadRequest):
 
 class Malformed(RtbError):
     """A queue message is not JSON, of an unknown type, or does not fit its schema."""
+
+
+class Transient(RtbError):
+    """What one message alone depends on is missing or refuses; handling it later may succeed."""
 
 
 class InvalidCampaign(RtbError):

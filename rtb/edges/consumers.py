@@ -12,19 +12,18 @@ from msgspec.json import Decoder
 
 from rtb import messages, openrtb
 from rtb.domain.money import Rates
+from rtb.edges.failure import Failures
 from rtb.edges.house_format import to_openrtb
 from rtb.errors import BadRequest, BrokerError, Malformed, Unroutable
 from rtb.messages import HOUSE_REQUEST, Envelope, MessageType
 from rtb.openrtb import BidRequest
-from rtb.ports import ERROR, Broker, Clock, Delivery, Message, Subscription
+from rtb.ports import Broker, Clock, Delivery, Message, Subscription
 from rtb.services import topology
 from rtb.services.answers import bid_response, house_response
 from rtb.services.exchange import Exchange, Outcome
 from rtb.services.metrics import Metrics
 
 MAX_AGE_NS = 120_000_000_000
-MAX_REASON = 500
-"""Characters of the header that says why a message was given up."""
 
 _log = structlog.get_logger(__name__)
 
@@ -49,6 +48,7 @@ class BidRequestConsumer:
     ) -> None:
         """Work on up to `prefetch` requests at once."""
         self._broker = broker
+        self._failures = Failures(broker, metrics)
         self._exchange = exchange
         self._metrics = metrics
         self._clock = clock
@@ -88,18 +88,20 @@ class BidRequestConsumer:
                 outcome = await self._exchange.run(request, received_ns)
                 await self._answer(delivery, envelope, request, outcome, is_house)
             except (Malformed, BadRequest) as reason:
-                await self._bury(delivery, str(reason))
+                await self._failures.bury(delivery, str(reason))
                 self._metrics.invalid += 1
             except BrokerError:
                 raise
             except Exception as error:
                 _log.exception("bid_request_failed", message_id=delivery.message.message_id)
-                await self._bury(delivery, f"{type(error).__name__}: {error}")
+                self._metrics.message_errors += 1
+                await self._failures.bury(delivery, f"{type(error).__name__}: {error}")
         except BrokerError as error:
             _log.warning("bid_request_not_answered", reason=str(error), message_id=delivery.message.message_id)
             delivery.nack(requeue=not delivery.redelivered)  # a second time it is worthless; and no message may circle
         else:
             delivery.ack()
+            self._metrics.message_time.record(self._clock.monotonic_ns() - delivery.arrived_ns)
 
     async def _answer(
         self, delivery: Delivery, envelope: Envelope, request: BidRequest, outcome: Outcome, is_house: bool
@@ -128,23 +130,6 @@ class BidRequestConsumer:
             _log.debug("requester_gone", reply_to=reply_to, request_id=request_id)
         else:
             self._metrics.published += 1
-
-    async def _bury(self, delivery: Delivery, reason: str) -> None:
-        """Put a message that cannot be handled on the dead-letter exchange, with its reason."""
-        message = delivery.message
-        reason = " ".join(reason.split())[:MAX_REASON]
-        headers = {**message.headers, ERROR: reason, "x-rtb-queue": delivery.queue}
-        dead = Message(
-            body=message.body,
-            message_id=message.message_id,
-            correlation_id=message.correlation_id,
-            reply_to=message.reply_to,
-            timestamp=message.timestamp,
-            headers=headers,
-        )
-        await self._broker.publish(topology.DEAD_LETTERS, delivery.queue, dead)
-        self._metrics.dead_lettered += 1
-        _log.info("bid_request_buried", reason=reason, message_id=message.message_id)
 
     def _received_ns(self, envelope: Envelope, delivery: Delivery) -> int:
         """When the deadline starts: when the message was made, if that can be told to the fraction, else arrival.

@@ -65,7 +65,8 @@ class Metrics:
     ``metrics.latency.record(ns)``.
 
     The names are those of `Counts`; `nbr` and `losses` are indexed by reason code. All only grow, except `in_flight`,
-    the number of auctions under way now.
+    the number of auctions under way now. Beside them, of queue messages: `retried`, `message_errors` (mistakes of ours)
+    and `message_time`, from arrival to acknowledgement.
     """
 
     __slots__ = (
@@ -88,12 +89,15 @@ class Metrics:
         "lag",
         "latency",
         "losses",
+        "message_errors",
+        "message_time",
         "nbr",
         "no_bid",
         "profile_hits",
         "profile_misses",
         "profile_timeouts",
         "published",
+        "retried",
         "shed",
         "spend_nanos",
         "timeout",
@@ -109,12 +113,14 @@ class Metrics:
         self.bidder_timeouts = self.bidder_errors = 0
         self.profile_hits = self.profile_misses = self.profile_timeouts = 0
         self.consumed = self.published = self.dead_lettered = 0
+        self.retried = self.message_errors = 0
         self.in_flight = 0
         self.nbr: defaultdict[int, int] = defaultdict(int)
         self.losses: defaultdict[int, int] = defaultdict(int)
         self.latency = Histogram()
         self.lag = Histogram()
         self.gc_pauses = Histogram()
+        self.message_time = Histogram()
         self.gc_pause_max_ns = 0
         self._clock = clock
         self._started_ns = clock.monotonic_ns()
