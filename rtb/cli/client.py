@@ -1,0 +1,71 @@
+"""Admin commands: run by the daemon over its local socket, or on its store when none runs."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from rtb.cli.options import load
+from rtb.config import Settings
+from rtb.errors import AdminError
+
+ANSWER_LIMIT_S = 300.0
+"""How long a command waits for the daemon, which may be writing a million campaigns."""
+
+
+def command(context: click.Context, name: str, **arguments: Any) -> Any:
+    """Run an admin command on the running daemon, or on the store when none runs.
+
+    Only a socket that nobody listens on means that none runs: a daemon that cannot be reached would not see the change.
+    """
+    settings = load(context, None, ())
+    given = {key: value for key, value in arguments.items() if value is not None}
+    path = Path(settings.admin.socket)
+    with socket.socket(socket.AF_UNIX) as connected:
+        try:
+            connected.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            pass  # not running, or killed and its socket left behind
+        except OSError as error:
+            raise AdminError(f"admin.socket {path}: cannot be reached: {error.strerror or error}") from None
+        else:
+            return _ask(connected, path, name, given)
+    import uvloop
+
+    return uvloop.run(_offline(settings, name, given))
+
+
+def _ask(connected: socket.socket, path: Path, name: str, arguments: dict[str, Any]) -> Any:
+    """The same command on the running daemon, which alone may change what it serves."""
+    connected.settimeout(ANSWER_LIMIT_S)
+    connection = http.client.HTTPConnection("rtb")
+    connection.sock = connected
+    try:
+        connection.request("POST", f"/{name}", msgspec.json.encode(arguments))
+        body = msgspec.json.decode(connection.getresponse().read(), type=dict[str, Any])
+    except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
+        raise AdminError(f"admin.socket {path}: the daemon did not answer: {error}") from None
+    if "error" in body:
+        raise AdminError(body["error"])
+    return body["result"]
+
+
+async def _offline(settings: Settings, name: str, arguments: dict[str, Any]) -> Any:
+    """The same command on parts of our own, over the daemon's store."""
+    from rtb import daemon, wiring
+
+    daemon.make_store_folder(settings)
+    system = wiring.build(settings, os.getpid())
+    await system.repository.start()
+    try:
+        await system.catalogue.load()
+        return await system.admin.run(name, arguments)
+    finally:
+        await system.profiles.close()
+        await system.repository.close()
