@@ -9,7 +9,8 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 
-from rtb.ports import Broker, Repository, StateStore
+from rtb.ports import Broker, Ledger, Repository, StateStore
+from tests.contract.ledgers import LEDGERS, OpenLedger
 from tests.contract.support import BROKERS, REPOSITORIES, STATES, Connect, StateUnderTest
 
 
@@ -58,3 +59,16 @@ async def repository(repositories: Callable[[], Repository]) -> Repository:
     repository = repositories()
     await repository.start()
     return repository
+
+
+@pytest_asyncio.fixture(params=LEDGERS)
+async def ledgers(request: pytest.FixtureRequest) -> AsyncIterator[OpenLedger]:
+    """Opens ledgers on one database."""
+    async with LEDGERS[request.param](request) as connect:
+        yield connect
+
+
+@pytest_asyncio.fixture
+async def ledger(ledgers: OpenLedger) -> Ledger:
+    """An open ledger."""
+    return await ledgers()
