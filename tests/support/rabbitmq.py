@@ -1,0 +1,45 @@
+"""RabbitMQ for tests. Import the fixtures into the conftest.py beside the tests that use them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from rtb.lab.servers.rabbitmq import RabbitServer, is_installed
+
+MakeRabbit = Callable[..., RabbitServer]
+
+
+def _skip_without_rabbitmq() -> None:
+    if not is_installed():
+        pytest.skip("no rabbitmq-server on this machine: apt-get install rabbitmq-server")
+
+
+@pytest.fixture(scope="session")
+def rabbit_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
+    """A running node that many tests share: it is never killed or frozen, so names carry a test's prefix, or a test
+    has a virtual host of its own (``rabbit_server.add_vhost``)."""
+    _skip_without_rabbitmq()
+    server = RabbitServer(tmp_path_factory.mktemp("rabbitmq"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def make_rabbit(tmp_path: Path) -> Iterator[MakeRabbit]:
+    """Makes nodes of the test's own, not started, which it may kill: ``make_rabbit(management=True)``."""
+    _skip_without_rabbitmq()
+    servers: list[RabbitServer] = []
+
+    def make(*, management: bool = False) -> RabbitServer:
+        server = RabbitServer(tmp_path, management=management)
+        servers.append(server)
+        return server
+
+    yield make
+    for server in servers:
+        server.kill()
+        server.stop()
