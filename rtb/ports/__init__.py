@@ -20,6 +20,7 @@ from rtb.ports.broker import (
     Topology,
 )
 from rtb.ports.clock import Clock
+from rtb.ports.spool import Spool
 from rtb.ports.state import StateStore
 from rtb.ports.store import Instance, Ledger, LedgerKind, LedgerRow, Repository
 
@@ -46,6 +47,7 @@ __all__ = [
     "QueueDepth",
     "QueueSpec",
     "Repository",
+    "Spool",
     "StateStore",
     "Subscription",
     "Topology",
