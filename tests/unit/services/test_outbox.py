@@ -1,0 +1,224 @@
+"""What is posted is published in order, or waits on disk until it can be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from rtb.adapters.clock import SystemClock
+from rtb.adapters.spool import FileSpool
+from rtb.errors import BrokerError, Unroutable
+from rtb.ports import ExchangeType, Message, Overflow, QueueSpec, Topology
+from rtb.ports.broker import Binding
+from rtb.services import outbox as module
+from rtb.services.metrics import Metrics
+from rtb.services.outbox import Outbox
+from tests.contract.support import Inbox
+from tests.support.brokers import MoodyBroker
+
+EXCHANGE = "out"
+QUEUES = (QueueSpec("a"), QueueSpec("tiny", max_length=1, overflow=Overflow.REJECT_PUBLISH))
+BINDINGS = (Binding(EXCHANGE, "a", "a"), Binding(EXCHANGE, "tiny", "tiny"))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Come back to a broker that was away within milliseconds."""
+    monkeypatch.setattr(module, "FIRST_WAIT_S", 0.005)
+    monkeypatch.setattr(module, "LONGEST_WAIT_S", 0.02)
+
+
+class Bench:
+    """An outbox on a connection that can fail, and what arrives at the other end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clock = SystemClock()
+        self.broker = MoodyBroker(self.clock)
+        self.server = self.broker.peer()
+        self.metrics = Metrics("test", self.clock)
+        self.arrived = Inbox()
+        self.outboxes: list[Outbox] = []
+
+    async def start(self) -> Bench:
+        await self.broker.start()
+        await self.server.start()
+        await self.server.declare(Topology({EXCHANGE: ExchangeType.DIRECT}, QUEUES, BINDINGS))
+        await self.arrived.open(self.server, "a")
+        return self
+
+    async def outbox(self, *, limit: int = 20_000, patience_s: float = 20.0) -> Outbox:
+        made = Outbox(self.broker, FileSpool(self.folder), self.metrics, limit=limit, patience_s=patience_s)
+        self.outboxes.append(made)
+        await made.start()
+        return made
+
+    async def got(self, count: int) -> list[int]:
+        """The numbers of the next messages that arrive."""
+        return [int(body) for body in await self.arrived.bodies(count)]
+
+
+@pytest_asyncio.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    made = await Bench(tmp_path / "spool").start()
+    yield made
+    for outbox in made.outboxes:
+        await outbox.stop(0.1)
+    await made.broker.close()
+    await made.server.close()
+
+
+def numbered(n: int, *, persistent: bool = True, **fields: object) -> Message:
+    return Message(body=b"%d" % n, message_id=str(n), persistent=persistent, **fields)  # type: ignore[arg-type]
+
+
+def post(outbox: Outbox, numbers: range, *, key: str = "a", persistent: bool = True) -> None:
+    for n in numbers:
+        outbox.post(EXCHANGE, key, numbered(n, persistent=persistent))
+
+
+async def test_what_is_posted_is_published_in_order(bench: Bench) -> None:
+    """Many more than fit into one flight; flush returns once all of them are confirmed."""
+    outbox = await bench.outbox()
+    post(outbox, range(1_000))
+    await outbox.flush(20)
+    assert (outbox.confirmed, outbox.waiting, outbox.spooled, bench.metrics.published) == (1_000, 0, 0, 1_000)
+    assert await bench.got(1_000) == list(range(1_000))
+
+
+async def test_a_broker_that_is_away_loses_nothing(bench: Bench) -> None:
+    """Posted before, while and after it is away: everything arrives in order once it is back."""
+    outbox = await bench.outbox()
+    post(outbox, range(100))
+    await outbox.flush(20)
+    await bench.broker.close()
+    post(outbox, range(100, 200))
+    await outbox.flush(20)
+    assert (outbox.confirmed, outbox.spooled, outbox.waiting) == (100, 100, 100)
+    await bench.broker.start()
+    post(outbox, range(200, 300))
+    assert await bench.got(300) == list(range(300))
+    assert (outbox.dropped, outbox.lost) == (0, 0)
+
+
+async def test_what_is_in_the_spool_outlives_the_process(bench: Bench) -> None:
+    """The next one publishes it first, with all its properties."""
+    first = await bench.outbox()
+    await bench.broker.close()
+    whole = numbered(1, correlation_id="c", reply_to="r", timestamp=1.5, headers={"x": 1, "y": "z"})
+    first.post(EXCHANGE, "a", whole)
+    await first.stop()
+    await bench.broker.start()
+    second = await bench.outbox()
+    second.post(EXCHANGE, "a", numbered(2))
+    assert (await bench.arrived.next()).message == whole
+    assert await bench.got(1) == [2]
+
+
+async def test_perishable_messages_are_dropped_and_counted(bench: Bench) -> None:
+    """While the broker is away; they never reach the disk."""
+    outbox = await bench.outbox()
+    await bench.broker.close()
+    post(outbox, range(10), persistent=False)
+    await outbox.flush(20)
+    assert (outbox.dropped, outbox.spooled, outbox.waiting) == (10, 0, 0)
+
+
+async def test_a_frozen_broker_hands_over_to_the_spool(bench: Bench) -> None:
+    """Without a confirm within the patience, what is in flight and what comes later is safe on disk."""
+    bench.broker.frozen = asyncio.Event()
+    outbox = await bench.outbox(patience_s=0.01)
+    post(outbox, range(300))
+    await outbox.flush(20)
+    assert (outbox.spooled, outbox.confirmed) == (300, 0)
+    bench.broker.frozen = None
+    assert await bench.got(300) == list(range(300))
+
+
+async def test_a_full_buffer_hands_over_to_the_spool(bench: Bench) -> None:
+    """However patient it is: memory is bounded."""
+    bench.broker.frozen = asyncio.Event()
+    outbox = await bench.outbox(limit=300, patience_s=3_600)
+    post(outbox, range(256))
+    await bench.broker.entered(256)
+    post(outbox, range(256, 600))
+    await asyncio.wait_for(outbox.flush(1), 20)
+    assert outbox.spooled == 600
+    bench.broker.frozen = None
+    assert await bench.got(600) == list(range(600))
+
+
+async def test_flush_ends_in_its_limit(bench: Bench) -> None:
+    """What a frozen broker does not confirm by then is on disk."""
+    bench.broker.frozen = asyncio.Event()
+    outbox = await bench.outbox(patience_s=3_600)
+    post(outbox, range(1_000))
+    await outbox.flush(0.01)
+    assert (outbox.spooled, outbox.waiting, outbox.lost) == (1_000, 1_000, 0)
+
+
+async def test_an_unroutable_message_is_counted_and_blocks_nobody(bench: Bench) -> None:
+    """Nobody will ever get it, and whoever delivers it hears so."""
+    outbox = await bench.outbox()
+    outbox.post(EXCHANGE, "nowhere", numbered(1))
+    with pytest.raises(Unroutable):
+        await outbox.deliver(EXCHANGE, "nowhere", numbered(2))
+    post(outbox, range(3, 5))
+    assert await bench.got(2) == [3, 4]
+    assert (outbox.unroutable, outbox.spooled, outbox.lost) == (2, 0, 0)
+
+
+async def test_one_full_queue_does_not_block_the_others(bench: Bench) -> None:
+    """Of the replay, what alone is refused goes to the end; when its queue has room it arrives."""
+    outbox = await bench.outbox()
+    await bench.broker.close()
+    post(outbox, range(3), key="tiny")
+    post(outbox, range(10, 20))
+    await outbox.flush(20)
+    await bench.broker.start()
+    assert await bench.got(10) == list(range(10, 20))
+    tiny = await Inbox().open(bench.server, "tiny")
+    assert sorted(await tiny.bodies(3)) == [b"0", b"1", b"2"]
+
+
+async def test_delivered_means_safe(bench: Bench) -> None:
+    """Confirmed, or on disk; a perishable message that is dropped is an error."""
+    outbox = await bench.outbox()
+    await outbox.deliver(EXCHANGE, "a", numbered(1))
+    assert outbox.confirmed == 1
+    await bench.broker.close()
+    await outbox.deliver(EXCHANGE, "a", numbered(2))
+    assert outbox.spooled == 1
+    with pytest.raises(BrokerError, match="not persistent"):
+        await outbox.deliver(EXCHANGE, "a", numbered(3, persistent=False))
+
+
+async def test_a_spool_without_room_keeps_memory_bounded(bench: Bench) -> None:
+    """What cannot be kept anywhere is counted as lost; what could be kept arrives."""
+    await bench.broker.close()
+    spool = FileSpool(bench.folder, max_bytes=1)
+    outbox = Outbox(bench.broker, spool, bench.metrics, limit=10)
+    bench.outboxes.append(outbox)
+    await outbox.start()
+    post(outbox, range(25))
+    post(outbox, range(100, 101), persistent=False)
+    assert (outbox.waiting, outbox.lost, outbox.dropped) == (20, 5, 1)
+    await bench.broker.start()
+    assert await bench.got(20) == list(range(20))
+
+
+async def test_a_record_that_cannot_be_read_is_skipped(bench: Bench) -> None:
+    """Another version of the program may have written it."""
+    spool = FileSpool(bench.folder)
+    await spool.open()
+    await spool.append([b"\xc1 not msgpack"])
+    await spool.close()
+    outbox = await bench.outbox()
+    post(outbox, range(2))
+    assert await bench.got(2) == [0, 1]
+    await outbox.flush(20)
+    assert outbox.waiting == 0
