@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
-from uuid import uuid4
 
 from rtb.lab.servers.process import ServerFailed, ServerProcess, accepts, free_port
 
@@ -27,7 +26,7 @@ class RabbitServer:
         self.port = free_port() if port is None else port
         self.management_port = free_port() if management else None
         self._folder = folder / f"rabbitmq-{self.port}"
-        self._node = f"rtb-{uuid4().hex[:8]}@localhost"
+        self._node = f"rtb-{self.port}@localhost"  # unique here, and the same when the same files are used again
         self._epmd_port = free_port()
         environment = self._environment()
         self._process = ServerProcess("rabbitmq", [str(SCRIPTS / "rabbitmq-server")], folder, environment)
