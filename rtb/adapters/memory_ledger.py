@@ -14,28 +14,30 @@ class MemoryLedger:
     """Implements ports.Ledger; every call is one loop step, so calls of one process need no further fence."""
 
     def __init__(self) -> None:
-        """An empty ledger at epoch 1."""
-        self._epoch = 1
+        """An empty ledger."""
+        self._epochs: Counter[str] = Counter()
         self._rows: dict[str, LedgerRow] = {}
         self._order: list[tuple[float, str]] = []  # (received_at, key), sorted
         self._spent: Counter[tuple[str, str]] = Counter()
         self._instances: dict[str, Instance] = {}
 
-    async def epoch(self) -> int:
-        """The budget epoch."""
-        return self._epoch
+    async def epochs(self, fences: Collection[str]) -> Mapping[str, int]:
+        """The epoch behind each fence, 0 where none has begun."""
+        return {fence: self._epochs[fence] for fence in fences}
 
-    async def raise_epoch(self) -> int:
-        """Begin a new one."""
-        self._epoch += 1
-        return self._epoch
+    async def raise_epochs(self, fences: Collection[str]) -> Mapping[str, int]:
+        """Begin a new one behind each."""
+        for fence in set(fences):
+            self._epochs[fence] += 1
+        return await self.epochs(fences)
 
-    async def append(self, rows: Sequence[LedgerRow], *, epoch: int) -> int:
+    async def append(self, rows: Sequence[LedgerRow], *, epochs: Mapping[str, int]) -> int:
         """Write the rows whose key is new; how many. Raises StaleEpoch."""
         if not rows:
             return 0
-        if epoch != self._epoch:
-            raise StaleEpoch(f"the budget epoch is {self._epoch}, no longer {epoch}; bill the rows again")
+        for fence, epoch in epochs.items():
+            if epoch != self._epochs[fence]:
+                raise StaleEpoch(f"the epoch of {fence!r} is {self._epochs[fence]}, no longer {epoch}; bill again")
         before = len(self._rows)
         for row in rows:
             if row.key not in self._rows:
@@ -48,9 +50,16 @@ class MemoryLedger:
         """What was charged under each known key, in nanos."""
         return {key: self._rows[key].charged_nanos for key in keys if key in self._rows}
 
-    async def spent(self) -> Mapping[tuple[str, str], int]:
+    async def spent(
+        self, campaign_ids: Collection[str] | None = None, *, since_day: str = ""
+    ) -> Mapping[tuple[str, str], int]:
         """The sum charged a (campaign id, day), in nanos."""
-        return dict(self._spent)
+        wanted = None if campaign_ids is None else set(campaign_ids)
+        return {
+            (campaign_id, day): nanos
+            for (campaign_id, day), nanos in self._spent.items()
+            if day >= since_day and (wanted is None or campaign_id in wanted)
+        }
 
     async def rows(self, *, since: float = 0.0, chunk: int = 10_000) -> AsyncIterator[list[LedgerRow]]:
         """Rows received at or after `since`, ordered by that time and key."""

@@ -34,6 +34,20 @@ class Repository(Protocol):
         """Insert, or replace where the stored version is older; how many were written, all or none on an error."""
         ...
 
+    def changes(self, after: int, chunk: int = 10_000) -> AsyncIterator[list[tuple[int, Campaign]]]:
+        """The campaigns that were written by changes above number `after`, each with the number of its last change and
+        ordered by it, in lists of at most `chunk`.
+
+        Numbers grow in the order in which changes become visible, so who has seen number n asks for what is after n
+        and misses nothing; gaps mean nothing. A campaign that is written meanwhile may come again, with its new number.
+        """
+        ...
+
+    async def last_change(self) -> int:
+        """A number that no change seen so far exceeds and every later one does, 0 in a new database: read it before
+        loading `campaigns`, and go on with `changes` after it."""
+        ...
+
     async def profiles(self, user_ids: Sequence[str]) -> list[Profile | None]:
         """The profile of each user, None when unknown."""
         ...
@@ -59,7 +73,8 @@ class LedgerKind(StrEnum):
 class LedgerRow(Struct, frozen=True, kw_only=True, gc=False):
     """One event that concerns money, written once and never changed.
 
-    `key` is unique: auction, imp and kind. `day` is the campaign's budget day (``2026-11-22`` in its time zone).
+    `key` is unique: auction, imp and kind. `day` is the campaign's budget day (``2026-11-22`` in its time zone), "life"
+    when it has a lifetime budget only, "" when no budget paid.
     `price_nanos` is what the event costs, `charged_nanos` what of it the budget paid; where that is less, `reason` says
     why. `expires_at`, until when it could come in time, and `received_at`, when the edge took it, are Unix seconds.
     """
@@ -86,24 +101,28 @@ class Instance(Struct, frozen=True, gc=False):
 
 
 class Ledger(Protocol):
-    """The ledger, the budget epoch that fences it, and the instances that may hold leases.
+    """The ledger, the epochs that fence it, and the instances that may hold leases.
 
     Every method raises StoreError when the database is away or refuses. See docs/architecture.md, budgets.
     """
 
-    async def epoch(self) -> int:
-        """The budget epoch, 1 in a new database."""
+    async def epochs(self, fences: Collection[str]) -> Mapping[str, int]:
+        """The epoch behind each fence, 0 where none has begun. A fence guards what is rebuilt as one: the budget of a
+        campaign, by its id, or all that stands in one process's memory."""
         ...
 
-    async def raise_epoch(self) -> int:
-        """Begin a new epoch, before a rebuild reads the ledger; commits under an older one fail from now on."""
+    async def raise_epochs(self, fences: Collection[str]) -> Mapping[str, int]:
+        """Begin a new epoch behind each fence, before a rebuild reads the ledger; 1 is the first ever. Commits under an
+        older one fail from now on: once this has returned, no row billed under an older epoch appears any more."""
         ...
 
-    async def append(self, rows: Sequence[LedgerRow], *, epoch: int) -> int:
+    async def append(self, rows: Sequence[LedgerRow], *, epochs: Mapping[str, int]) -> int:
         """Commit the rows in one transaction; those whose key is known are left out. How many were written.
 
+        `epochs` are those under which the rows were billed, a fence each; rows that no fence guards may be among them.
+
         Raises:
-            StaleEpoch: the epoch has changed since the rows were billed; nothing was written, bill them again.
+            StaleEpoch: an epoch has changed since the rows were billed; nothing was written, bill them again.
         """
         ...
 
@@ -111,8 +130,10 @@ class Ledger(Protocol):
         """What was charged under each key that is known, in nanos."""
         ...
 
-    async def spent(self) -> Mapping[tuple[str, str], int]:
-        """The sum charged a (campaign id, day)."""
+    async def spent(
+        self, campaign_ids: Collection[str] | None = None, *, since_day: str = ""
+    ) -> Mapping[tuple[str, str], int]:
+        """The sum charged a (campaign id, day), of these campaigns (None: of all), for days at or after `since_day`."""
         ...
 
     def rows(self, *, since: float = 0.0, chunk: int = 10_000) -> AsyncIterator[list[LedgerRow]]:

@@ -43,16 +43,16 @@ async def test_rows_come_back_as_they_were_written(ledger: Ledger) -> None:
         row("c", 0, kind=LedgerKind.CLICK, price_nanos=7, reason="the limit is reached: 'ünïcode' \"☂\", a\\b\tc\nd"),
         row("d", 3, kind=LedgerKind.CONVERSION, campaign_id="rich-Ünïcode-☂", impid="", instance="i-☂"),
     ]
-    assert await ledger.append(rows, epoch=1) == 4
+    assert await ledger.append(rows, epochs={}) == 4
     assert await everything(ledger) == rows
 
 
 async def test_a_known_key_is_left_out(ledger: Ledger) -> None:
     """Of several rows with one key the first stays, in one call or in several, and only new rows are counted."""
-    assert await ledger.append([row("a", 1), row("a", 2), row("b", 3)], epoch=1) == 2
-    assert await ledger.append([row("b", 4), row("c", 5)], epoch=1) == 1
-    assert await ledger.append([row("b", 6)], epoch=1) == 0
-    assert await ledger.append([], epoch=1) == 0
+    assert await ledger.append([row("a", 1), row("a", 2), row("b", 3)], epochs={}) == 2
+    assert await ledger.append([row("b", 4), row("c", 5)], epochs={}) == 1
+    assert await ledger.append([row("b", 6)], epochs={}) == 0
+    assert await ledger.append([], epochs={}) == 0
     assert await ledger.charged(["c", "a", "b", "nobody"]) == {"a": 1, "b": 3, "c": 5}
     assert await ledger.charged([]) == {}
 
@@ -66,9 +66,9 @@ async def test_spent_is_the_sum_of_charges(ledger: Ledger) -> None:
         row("c", 7, campaign_id="c-2"),
         row("d", 4_000_000_000_000_000, day="2026-11-23"),
     ]
-    await ledger.append(rows, epoch=1)
-    await ledger.append([row("a", 100), row("e", 4_000_000_000_000_000, day="2026-11-23")], epoch=1)
-    await ledger.append([row("f", 0, campaign_id="c-3")], epoch=1)
+    await ledger.append(rows, epochs={})
+    await ledger.append([row("a", 100), row("e", 4_000_000_000_000_000, day="2026-11-23")], epochs={})
+    await ledger.append([row("f", 0, campaign_id="c-3")], epochs={})
     assert await ledger.spent() == {
         ("c-1", DAY): 15,
         ("c-2", DAY): 7,
@@ -81,7 +81,7 @@ async def test_spent_is_the_sum_of_charges(ledger: Ledger) -> None:
 async def test_rows_come_in_chunks_from_a_time_on(ledger: Ledger, chunk: int) -> None:
     """Rows received at or after a time come once each, ordered by that time and then by key, never an empty list."""
     times = {"e": 10.0, "a": 30.25, "B": 20.0, "d": 20.0, "c": 20.0, "f": 5.0}
-    await ledger.append([row(key, received_at=at) for key, at in times.items()], epoch=1)
+    await ledger.append([row(key, received_at=at) for key, at in times.items()], epochs={})
     parts = [part async for part in ledger.rows(since=10.0, chunk=chunk)]
     assert all(0 < len(part) <= chunk for part in parts)
     assert [r.key for part in parts for r in part] == ["e", "B", "c", "d", "a"]
@@ -92,27 +92,32 @@ async def test_rows_come_in_chunks_from_a_time_on(ledger: Ledger, chunk: int) ->
 async def test_a_large_call_is_one_call(ledger: Ledger) -> None:
     """More rows than a database takes in one statement are written and looked up in one call."""
     keys = [f"k-{n:05d}" for n in range(20_001)]
-    assert await ledger.append([row(key, n) for n, key in enumerate(keys)], epoch=1) == 20_001
+    assert await ledger.append([row(key, n) for n, key in enumerate(keys)], epochs={}) == 20_001
     assert await ledger.charged(keys) == {key: n for n, key in enumerate(keys)}
     assert len(await everything(ledger, chunk=7_000)) == 20_001
 
 
 async def test_an_older_epoch_commits_nothing(ledger: Ledger) -> None:
-    """After a new epoch has begun, rows billed under another one are refused; billed again, they are written."""
-    assert await ledger.epoch() == 1
-    await ledger.append([row("a")], epoch=1)
-    assert await ledger.raise_epoch() == 2
-    assert await ledger.epoch() == 2
-    for epoch in (1, 3):
+    """After a new epoch has begun behind one of the fences, rows billed under another one are refused, all of the call;
+    billed again, they are written. Other fences do not matter."""
+    assert await ledger.epochs(["c-1", "c-2"]) == {"c-1": 0, "c-2": 0}
+    assert await ledger.raise_epochs(["c-1", "c-2"]) == {"c-1": 1, "c-2": 1}
+    await ledger.append([row("a")], epochs={"c-1": 1})
+    assert await ledger.raise_epochs(["c-1"]) == {"c-1": 2}
+    assert await ledger.epochs(["c-1", "c-2"]) == {"c-1": 2, "c-2": 1}
+    for epoch in (0, 1, 3):
         with pytest.raises(StaleEpoch):
-            await ledger.append([row("b"), row("a")], epoch=epoch)
+            await ledger.append([row("b"), row("a")], epochs={"c-2": 1, "c-1": epoch})
+    with pytest.raises(StaleEpoch):
+        await ledger.append([row("b")], epochs={"unknown": 1})
     assert [r.key for r in await everything(ledger)] == ["a"]
-    assert await ledger.append([row("b")], epoch=2) == 1
+    assert await ledger.append([row("b")], epochs={"c-1": 2, "c-2": 1}) == 1
+    assert await ledger.append([row("c")], epochs={"c-2": 1}) == 1
 
 
 async def test_who_raises_the_epoch_sees_every_older_row(ledgers: OpenLedger) -> None:
-    """Appends race with new epochs: once raise_epoch has returned, no row billed under an older epoch appears any more,
-    and each append either is there in full or was refused in full."""
+    """Appends race with new epochs: once raise_epochs has returned, no row billed under an older epoch appears any
+    more, and each append either is there in full or was refused in full."""
     writers, raiser = [await ledgers() for _ in range(3)], await ledgers()
     stop = asyncio.Event()
     written: set[str] = set()
@@ -121,10 +126,10 @@ async def test_who_raises_the_epoch_sees_every_older_row(ledgers: OpenLedger) ->
     async def write(name: int, ledger: Ledger) -> None:
         number = 0
         while not stop.is_set():
-            epoch, number = await ledger.epoch(), number + 1
+            epochs, number = await ledger.epochs(["c-1", "c-2"]), number + 1
             keys = [f"{name}-{number}-{part}" for part in "abc"]
             try:
-                await ledger.append([row(key, instance=str(epoch)) for key in keys], epoch=epoch)
+                await ledger.append([row(key, instance=str(epochs["c-1"])) for key in keys], epochs=epochs)
                 written.update(keys)
             except StaleEpoch:
                 refused.update(keys)
@@ -133,7 +138,7 @@ async def test_who_raises_the_epoch_sees_every_older_row(ledgers: OpenLedger) ->
     tasks = [asyncio.ensure_future(write(n, ledger)) for n, ledger in enumerate(writers)]
     seen: dict[int, set[str]] = {}
     for _ in range(20):
-        epoch = await raiser.raise_epoch()
+        epoch = (await raiser.raise_epochs(["c-1"]))["c-1"]
         seen[epoch] = {r.key for r in await everything(raiser) if int(r.instance) < epoch}
         await asyncio.sleep(0)
     stop.set()
@@ -151,7 +156,7 @@ async def test_writers_of_the_same_keys_do_not_disturb_each_other(ledgers: OpenL
     daemons = [await ledgers() for _ in range(3)]
     counts = await asyncio.gather(
         *(
-            daemon.append([row(key) for key in (keys if n % 2 else keys[::-1])], epoch=1)
+            daemon.append([row(key) for key in (keys if n % 2 else keys[::-1])], epochs={})
             for n, daemon in enumerate(daemons * 4)
         )
     )
@@ -161,10 +166,24 @@ async def test_writers_of_the_same_keys_do_not_disturb_each_other(ledgers: OpenL
 
 
 async def test_epochs_raised_at_once_differ(ledgers: OpenLedger) -> None:
-    """Every rebuild gets an epoch of its own."""
+    """Every rebuild gets an epoch of its own, also of many fences in any order, and the first of all is 1."""
     first, second = await ledgers(), await ledgers()
-    epochs = await asyncio.gather(*(ledger.raise_epoch() for ledger in [first, second] * 3))
-    assert sorted(epochs) == [2, 3, 4, 5, 6, 7]
+    fences = [f"c-{n:03d}" for n in range(50)]
+    raised = await asyncio.gather(
+        *(ledger.raise_epochs(fences if n % 2 else fences[::-1]) for n, ledger in enumerate([first, second] * 3))
+    )
+    for fence in fences:
+        assert sorted(epochs[fence] for epochs in raised) == [1, 2, 3, 4, 5, 6]
+
+
+async def test_spent_of_some_campaigns_from_a_day_on(ledger: Ledger) -> None:
+    """Only these campaigns, and no older day; days of another form sort as text does."""
+    days = [("c-1", "2026-11-21"), ("c-1", DAY), ("c-1", "life"), ("c-2", DAY), ("c-3", ""), ("c-3", DAY)]
+    await ledger.append([row(f"k{n}", n + 1, campaign_id=c, day=d) for n, (c, d) in enumerate(days)], epochs={})
+    assert await ledger.spent(["c-1", "c-3"], since_day=DAY) == {("c-1", DAY): 2, ("c-1", "life"): 3, ("c-3", DAY): 6}
+    assert await ledger.spent(["c-3"]) == {("c-3", ""): 5, ("c-3", DAY): 6}
+    assert await ledger.spent([]) == {}
+    assert len(await ledger.spent(since_day=DAY)) == 4
 
 
 async def test_instances_register_and_leave(ledger: Ledger) -> None:
