@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rtb.adapters.clock import NS
-from rtb.ports import Clock
+from rtb.ports import CachedUser, Clock
 
 MAX_PROFILES = 100_000
 MAX_USERS = 200_000
 MAX_COUNTERS = 256
+MAX_CLAIMS = 200_000
+BATCH_S = 60
+"""How long a batch of counts is remembered."""
 
 _Windows = dict[str, tuple[int, int]]  # campaign id -> (impressions, end of the window on the monotonic clock)
 
 
 class MemoryState:
-    """Cached profiles and frequency counters of one daemon. Never raises StoreError.
+    """Profiles, counters and claims of one daemon; listeners are called at once. Never raises StoreError.
 
     Forgetting a counter lets a user see a campaign more often than its cap says, so `max_users` should be above the
     number of users seen within the longest window; a user costs some 600 bytes and 150 more a campaign.
@@ -29,19 +32,28 @@ class MemoryState:
         max_profiles: int = MAX_PROFILES,
         max_users: int = MAX_USERS,
         max_counters: int = MAX_COUNTERS,
+        max_claims: int = MAX_CLAIMS,
     ) -> None:
-        """Keep at most `max_profiles` profiles, and `max_counters` campaigns for each of `max_users` users."""
+        """Keep at most `max_profiles` profiles, `max_counters` campaigns for each of `max_users` users, and
+        `max_claims` claims."""
         self._clock = clock
         self._max_profiles = max_profiles
         self._max_users = max_users
         self._max_counters = max_counters
+        self._max_claims = max_claims
         self._profiles: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
         self._users: OrderedDict[str, _Windows] = OrderedDict()
+        self._claims: OrderedDict[str, tuple[str, int]] = OrderedDict()  # by whom, and until when
+        self._batches: OrderedDict[str, int] = OrderedDict()
+        self._listeners: list[Callable[[str, bytes], None]] = []
 
-    async def get_profiles(self, user_ids: Sequence[str]) -> list[bytes | None]:
-        """The cached profile of each user, None where none is cached."""
+    dropped = 0
+    connected = True
+
+    async def get_users(self, user_ids: Sequence[str]) -> list[CachedUser]:
+        """Profile and counters of each user, in the order asked."""
         now_ns = self._clock.monotonic_ns()
-        return [self._profile(user_id, now_ns) for user_id in user_ids]
+        return [CachedUser(self._profile(user_id, now_ns), self._frequency(user_id, now_ns)) for user_id in user_ids]
 
     async def put_profiles(self, profiles: Mapping[str, bytes], ttl_s: float) -> None:
         """Cache profiles for `ttl_s` seconds."""
@@ -52,17 +64,11 @@ class MemoryState:
         while len(self._profiles) > self._max_profiles:
             self._profiles.popitem(last=False)
 
-    async def get_frequencies(self, user_ids: Sequence[str]) -> list[Mapping[str, int]]:
-        """The impressions counted a campaign id for each user, windows that ended left out."""
+    async def count_impressions(self, counts: Sequence[tuple[str, str, int]], batch_id: str = "") -> None:
+        """Count one impression for each (user_id, campaign_id, window seconds), once a `batch_id`."""
         now_ns = self._clock.monotonic_ns()
-        return [
-            {campaign_id: seen for campaign_id, (seen, end_ns) in windows.items() if end_ns > now_ns}
-            for windows in (self._users.get(user_id, {}) for user_id in user_ids)
-        ]
-
-    async def count_impressions(self, counts: Iterable[tuple[str, str, int]]) -> None:
-        """Count one impression for each (user_id, campaign_id, window seconds)."""
-        now_ns = self._clock.monotonic_ns()
+        if batch_id and self._is_repeated(batch_id, now_ns):
+            return
         for user_id, campaign_id, window_s in counts:
             windows = self._users.get(user_id)
             if windows is None:
@@ -77,10 +83,24 @@ class MemoryState:
             if len(windows) > self._max_counters:
                 self._forget_counters(windows, now_ns)
 
+    async def seen(self, claims: Sequence[tuple[str, str]], ttl_s: float) -> list[bool]:
+        """Whether each key was claimed by another in the last `ttl_s` seconds; claim it when not."""
+        now_ns = self._clock.monotonic_ns()
+        return [self._claim(key, by, now_ns, round(ttl_s * NS)) != by for key, by in claims]
+
+    def announce(self, request_id: str, body: bytes) -> None:
+        """Hand an auction's result to who listens in this process; in memory there is nobody else."""
+        for listener in self._listeners:
+            listener(request_id, body)
+
+    def listen(self, listener: Callable[[str, bytes], None]) -> None:
+        """Call it with every announcement; it must not block."""
+        self._listeners.append(listener)
+
     async def close(self) -> None:
         """Forget everything."""
-        self._profiles.clear()
-        self._users.clear()
+        for kept in (self._profiles, self._users, self._claims, self._batches):
+            kept.clear()
 
     def _profile(self, user_id: str, now_ns: int) -> bytes | None:
         cached = self._profiles.get(user_id)
@@ -92,6 +112,31 @@ class MemoryState:
             return None
         self._profiles.move_to_end(user_id)
         return profile
+
+    def _frequency(self, user_id: str, now_ns: int) -> dict[str, int]:
+        windows = self._users.get(user_id)
+        if not windows:
+            return {}
+        return {campaign_id: seen for campaign_id, (seen, end_ns) in windows.items() if end_ns > now_ns}
+
+    def _claim(self, key: str, by: str, now_ns: int, ttl_ns: int) -> str:
+        """Who has it now."""
+        owner, end_ns = self._claims.get(key, (by, 0))
+        if end_ns > now_ns:
+            return owner
+        self._claims[key] = (by, now_ns + ttl_ns)
+        self._claims.move_to_end(key)
+        if len(self._claims) > self._max_claims:
+            self._claims.popitem(last=False)
+        return by
+
+    def _is_repeated(self, batch_id: str, now_ns: int) -> bool:
+        while self._batches and next(iter(self._batches.values())) <= now_ns:
+            self._batches.popitem(last=False)
+        if batch_id in self._batches:
+            return True
+        self._batches[batch_id] = now_ns + BATCH_S * NS
+        return False
 
     def _forget_users(self, now_ns: int) -> None:
         """Make room for one user: over the bound, and for those counted longest ago whose windows all ended.

@@ -21,7 +21,7 @@ from rtb.ports.broker import (
 )
 from rtb.ports.clock import Clock
 from rtb.ports.spool import Spool
-from rtb.ports.state import StateStore
+from rtb.ports.state import CachedUser, StateStore
 from rtb.ports.store import Instance, Ledger, LedgerKind, LedgerRow, Repository
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Bidder",
     "Binding",
     "Broker",
+    "CachedUser",
     "Clock",
     "Delivery",
     "ExchangeType",

@@ -2,30 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+
+class CachedUser(NamedTuple):
+    """What the state store knows of a user: the cached profile, None when none is cached, and the impressions counted
+    a campaign id, windows that ended left out."""
+
+    profile: bytes | None
+    frequency: Mapping[str, int]
 
 
 class StateStore(Protocol):
-    """Hot state shared by daemons: cached profiles and frequency counters."""
+    """Hot state shared by daemons: cached profiles, frequency counters, claims, and announced results.
 
-    async def get_profiles(self, user_ids: Sequence[str]) -> list[bytes | None]:
-        """The cached profile of each user, None where none is cached. Raises StoreError."""
+    Everything here is a cache or can be lost: what must not be lost stands in the repository. A call that raises
+    StoreError may still have taken effect; each method says what repeating it does.
+    """
+
+    async def get_users(self, user_ids: Sequence[str]) -> list[CachedUser]:
+        """Profile and counters of each user, in the order asked, in one round trip. Raises StoreError."""
         ...
 
     async def put_profiles(self, profiles: Mapping[str, bytes], ttl_s: float) -> None:
-        """Cache profiles for a time. Raises StoreError."""
+        """Cache profiles for a time; a repetition writes them again. Raises StoreError."""
         ...
 
-    async def get_frequencies(self, user_ids: Sequence[str]) -> list[Mapping[str, int]]:
-        """The impressions counted a campaign id for each user, windows that ended left out. Raises StoreError."""
-        ...
-
-    async def count_impressions(self, counts: Iterable[tuple[str, str, int]]) -> None:
+    async def count_impressions(self, counts: Sequence[tuple[str, str, int]], batch_id: str = "") -> None:
         """Count one impression for each (user_id, campaign_id, window seconds); a window starts with its first count.
-        Raises StoreError."""
+
+        With a `batch_id` that is unique everywhere, the same call repeated within a minute counts once; without one,
+        a repetition counts again. Raises StoreError.
+        """
+        ...
+
+    async def seen(self, claims: Sequence[tuple[str, str]], ttl_s: float) -> list[bool]:
+        """Whether each key was claimed by another in the last `ttl_s` seconds; claim it when not.
+
+        A claim is (key, by whom), as in ("click:u1:ad1", event id): whoever has claimed a key and asks again, after a
+        lost reply or a redelivery, has not been seen. The first claim's time counts; it is not prolonged. Within one
+        call the first of a key wins. Raises StoreError.
+        """
+        ...
+
+    def announce(self, request_id: str, body: bytes) -> None:
+        """Publish an auction's result for who listens now, soon and at most once, without waiting and without errors.
+
+        What cannot be published is dropped and counted.
+        """
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Announcements that were not published since the start."""
+        ...
+
+    @property
+    def connected(self) -> bool:
+        """Whether the last call succeeded (readiness)."""
         ...
 
     async def close(self) -> None:
-        """Let go of what it holds."""
+        """Publish what is announced, and let go of what it holds."""
         ...

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Sequence
 
-import structlog
 from msgspec import Struct
 
 from rtb.domain import profile as profiles
 from rtb.domain.profile import Profile
 from rtb.errors import Malformed, StoreError
 from rtb.ports import Clock, Repository, StateStore
+from rtb.services.impressions import Impressions
+from rtb.services.lookups import Lookups
 from rtb.services.metrics import Metrics
 
-_log = structlog.get_logger(__name__)
+ABSENT = b""
+"""Cached for a user whom the repository does not know, so that not every daemon asks it."""
 
 
 class User(Struct, gc=False):
@@ -34,6 +37,9 @@ class Profiles:
 
     A user is believed for `fresh_s`, absent ones too, so a new profile or another daemon's impressions show within
     that time. What is asked during a lookup travels together in the next, and one user asked for twice is one lookup.
+
+    A store that does not answer costs an auction its profile and little time: the first ones wait for `wait_s`, those
+    after them do not wait, and while a store is late its answers are for the next time the user comes.
     """
 
     def __init__(
@@ -55,39 +61,44 @@ class Profiles:
         self._clock = clock
         self._metrics = metrics
         self._wait_s = wait_s
-        self._gather_s = gather_s
         self._cached = cached
+        self._fresh_s = fresh_s
         self._fresh_ns = int(fresh_s * 1e9)
         self._ttl_s = ttl_s
         self._users: OrderedDict[str, User] = OrderedDict()
-        self._wanted: dict[str, asyncio.Future[User]] = {}
-        self._batch: list[str] = []
-        self._counts: list[tuple[str, str, int]] = []
-        self._working: asyncio.Task[None] | None = None
+        self._wanted: dict[str, list[asyncio.Future[User]]] = {}
+        self._waiting: deque[tuple[float, asyncio.Future[User]]] = deque()  # by the end of their wait, loop time
+        self._timer: asyncio.TimerHandle | None = None
+        self._frequencies: dict[str, dict[str, int]] = {}  # of those who are looked up in the repository
+        self._counters = asyncio.Lock()  # what is counted during a read of the counters is sent after it
+        self._impressions = Impressions(state, self._counters, gather_s=gather_s)
+        self._cache = Lookups(self._look_into_cache, self._fail, clock, patience_s=wait_s, gather_s=gather_s)
+        self._truth = Lookups(self._look_into_repository, self._fail, clock, patience_s=wait_s, gather_s=0.0)
 
     def peek(self, user_id: str, now_ns: int) -> User | None:
-        """The user when known here and fresh, without waiting."""
+        """The user when there is no reason to wait: known here and fresh, or UNKNOWN as the store is late or away."""
         user = self._users.get(user_id)
-        if user is None or user.stale_ns < now_ns:
+        if user is not None and user.stale_ns >= now_ns:
+            self._users.move_to_end(user_id)
+            self._metrics.profile_hits += 1
+            return user
+        cache = self._cache
+        if not cache.late and not (self._truth.late and user_id in self._frequencies):
             return None
-        self._metrics.profile_hits += 1
-        return user
+        if now_ns >= cache.away_until_ns and user_id not in self._wanted and not cache.full:
+            self._metrics.profile_misses += 1
+            self._wanted[user_id] = []
+            cache.ask([user_id])
+        self._metrics.profile_timeouts += 1
+        return UNKNOWN
 
     async def get(self, user_id: str, within_s: float = math.inf) -> User:
         """The user, after a bounded wait (`within_s` at most); UNKNOWN when it is over or a store failed. No errors."""
-        future = self._wanted.get(user_id)
-        if future is None:
-            self._metrics.profile_misses += 1
-            loop = asyncio.get_running_loop()
-            future = self._wanted[user_id] = loop.create_future()
-            loop.call_later(self._wait_s, self._give_up, future)
-            self._batch.append(user_id)
-            self._begin()
-        waiting = asyncio.shield(future)  # one waiter that is cancelled must not take the others along
+        future = self._want(user_id)
         if within_s >= self._wait_s:
-            return await waiting
+            return await future
         try:
-            return await asyncio.wait_for(waiting, within_s)
+            return await asyncio.wait_for(future, within_s)
         except TimeoutError:
             self._metrics.profile_timeouts += 1
             return UNKNOWN
@@ -95,86 +106,113 @@ class Profiles:
     def count(self, user_id: str, campaign_id: str, window_s: int) -> None:
         """Count an impression of a capped campaign, here at once and in the state store soon."""
         user = self._users.get(user_id)
-        if user is not None:
-            user.frequency[campaign_id] = user.frequency.get(campaign_id, 0) + 1
-        self._counts.append((user_id, campaign_id, window_s))
-        self._begin()
+        frequency = self._frequencies.get(user_id) if user is None else user.frequency
+        if frequency is not None:
+            frequency[campaign_id] = frequency.get(campaign_id, 0) + 1
+        self._impressions.count(user_id, campaign_id, window_s)
 
     async def close(self) -> None:
         """Wait for what is under way."""
-        if self._working is not None:
-            await self._working
+        await self._impressions.close()
+        await self._cache.close()
+        await self._truth.close()
 
-    def _begin(self) -> None:
-        """One round trip at a time, after a moment to gather: a lookup of many costs little more than one of one."""
-        if self._working is None:
-            self._working = asyncio.get_running_loop().create_task(self._work())
+    def _want(self, user_id: str) -> asyncio.Future[User]:
+        """A future of the caller's own, so that a cancelled caller does not take the others along."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[User] = loop.create_future()
+        futures = self._wanted.get(user_id)
+        if futures is None:
+            self._metrics.profile_misses += 1
+            self._wanted[user_id] = [future]
+            self._cache.ask([user_id])
+        else:
+            futures.append(future)
+        self._waiting.append((loop.time() + self._wait_s, future))
+        if self._timer is None:
+            self._timer = loop.call_later(self._wait_s, self._end_waits)
+        return future
 
-    async def _work(self) -> None:
-        try:
-            while self._batch or self._counts:
-                await asyncio.sleep(self._gather_s)
-                batch, self._batch = self._batch, []
-                counts, self._counts = self._counts, []
-                await self._round_trip(batch, counts)
-        finally:
-            self._working = None
+    def _end_waits(self) -> None:
+        """One timer for all: everybody waits equally long, so they end in the order they came."""
+        loop = asyncio.get_running_loop()
+        now_s, waiting = loop.time(), self._waiting
+        while waiting and (waiting[0][1].done() or waiting[0][0] <= now_s):
+            future = waiting.popleft()[1]
+            if not future.done():
+                self._give_up(future)
+                self._cache.blame()
+                self._truth.blame()
+        self._timer = loop.call_at(waiting[0][0], self._end_waits) if waiting else None
 
     def _give_up(self, future: asyncio.Future[User]) -> None:
         if not future.done():
             self._metrics.profile_timeouts += 1
             future.set_result(UNKNOWN)
 
-    async def _round_trip(self, batch: list[str], counts: list[tuple[str, str, int]]) -> None:
-        found: list[User]
-        try:
-            if counts:
-                await self._state.count_impressions(counts)
-            found = await self._lookup(batch) if batch else []
-        except Exception as error:  # whatever it is, the auctions go on without profiles
-            if not isinstance(error, StoreError):
-                _log.exception("profile_lookup_failed")
-            found = [UNKNOWN] * len(batch)
-        for user_id, user in zip(batch, found, strict=True):
-            future = self._wanted.pop(user_id)
-            if user is UNKNOWN:
+    def _fail(self, user_ids: Sequence[str]) -> None:
+        for user_id in user_ids:
+            self._frequencies.pop(user_id, None)
+            for future in self._wanted.pop(user_id):
                 self._give_up(future)
-                continue
-            self._keep(user_id, user)
-            if not future.done():
-                future.set_result(user)
-        fresh = dict(zip(batch, found, strict=True)) if self._counts else {}
-        for user_id, campaign_id, _ in self._counts:  # counted since the read, so not in what was read
-            user = fresh.get(user_id, UNKNOWN)
-            if user is not UNKNOWN:
-                user.frequency[campaign_id] = user.frequency.get(campaign_id, 0) + 1
 
-    async def _lookup(self, batch: list[str]) -> list[User]:
-        cached = await self._state.get_profiles(batch)
-        frequencies = await self._state.get_frequencies(batch)
+    async def _look_into_cache(self, user_ids: Sequence[str]) -> None:
+        async with self._counters:
+            found = await self._state.get_users(user_ids)
         stale_ns = self._clock.monotonic_ns() + self._fresh_ns
-        users = [
-            User(None if data is None else _decode(data), dict(frequency), stale_ns)
-            for data, frequency in zip(cached, frequencies, strict=True)
-        ]
-        absent = [i for i, user in enumerate(users) if user.profile is None]
+        absent: list[str] = []
+        for user_id, (data, counted) in zip(user_ids, found, strict=True):
+            frequency = dict(counted)
+            if self._impressions:
+                self._impressions.add(user_id, frequency)
+            profile = _decode(data) if data else None
+            if profile is None and data != ABSENT:
+                self._frequencies[user_id] = frequency
+                absent.append(user_id)
+            else:
+                self._know(user_id, User(profile, frequency, stale_ns))
         if absent:
-            stored = await self._repository.profiles([batch[i] for i in absent])
-            write_back = {}
-            for i, profile in zip(absent, stored, strict=True):
-                users[i].profile = profile
-                if profile is not None:
-                    write_back[batch[i]] = profiles.encode(profile)
-            if write_back:
-                await self._state.put_profiles(write_back, self._ttl_s)
-        return users
+            self._look_further(absent)
 
-    def _keep(self, user_id: str, user: User) -> None:
+    def _look_further(self, user_ids: list[str]) -> None:
+        truth = self._truth
+        if truth.full or self._clock.monotonic_ns() < truth.away_until_ns:
+            self._fail(user_ids)
+            return
+        if truth.late:
+            for user_id in user_ids:
+                for future in self._wanted[user_id]:
+                    self._give_up(future)
+        truth.ask(user_ids)
+
+    async def _look_into_repository(self, user_ids: Sequence[str]) -> None:
+        found = await self._repository.profiles(user_ids)
+        stale_ns = self._clock.monotonic_ns() + self._fresh_ns
+        known: dict[str, bytes] = {}
+        absent: dict[str, bytes] = {}
+        for user_id, profile in zip(user_ids, found, strict=True):
+            self._know(user_id, User(profile, self._frequencies.pop(user_id), stale_ns))
+            if profile is None:
+                absent[user_id] = ABSENT
+            else:
+                known[user_id] = profiles.encode(profile)
+        try:
+            if known:
+                await self._state.put_profiles(known, self._ttl_s)
+            if absent:
+                await self._state.put_profiles(absent, self._fresh_s)
+        except StoreError:
+            pass  # whoever asks next finds them in the repository again
+
+    def _know(self, user_id: str, user: User) -> None:
         users = self._users
         users[user_id] = user
         users.move_to_end(user_id)
         if len(users) > self._cached:
             users.popitem(last=False)
+        for future in self._wanted.pop(user_id):
+            if not future.done():
+                future.set_result(user)
 
 
 def _decode(data: bytes) -> Profile | None:

@@ -12,6 +12,9 @@ import pytest_asyncio
 from rtb.ports import Broker, Ledger, Repository, StateStore
 from tests.contract.ledgers import LEDGERS, OpenLedger
 from tests.contract.support import BROKERS, REPOSITORIES, STATES, Connect, StateUnderTest
+from tests.support.redis import redis_server
+
+__all__ = ["redis_server"]
 
 
 @pytest.fixture
@@ -36,7 +39,7 @@ async def broker(connect: Connect) -> Broker:
 @pytest_asyncio.fixture(params=STATES)
 async def state_under_test(request: pytest.FixtureRequest) -> AsyncIterator[StateUnderTest]:
     """A state store and its time."""
-    async with STATES[request.param]() as state:
+    async with STATES[request.param](request) as state:
         yield state
 
 

@@ -6,18 +6,23 @@ from rtb.adapters.clock import ManualClock
 from rtb.adapters.memory_state import MemoryState
 
 
+async def cached(state: MemoryState, user_ids: list[str]) -> list[bytes | None]:
+    """The profile of each user."""
+    return [user.profile for user in await state.get_users(user_ids)]
+
+
 async def seen(state: MemoryState, *user_ids: str) -> list[dict[str, int]]:
     """The counts of each user."""
-    return [dict(counts) for counts in await state.get_frequencies(user_ids)]
+    return [dict(user.frequency) for user in await state.get_users(user_ids)]
 
 
 async def test_the_profile_used_longest_ago_is_forgotten_first() -> None:
     """Reading counts as use; the bound is exact."""
     state = MemoryState(ManualClock(), max_profiles=2)
     await state.put_profiles({"a": b"1", "b": b"2"}, 60)
-    await state.get_profiles(["a"])
+    await cached(state, ["a"])
     await state.put_profiles({"c": b"3"}, 60)
-    assert await state.get_profiles(["a", "b", "c"]) == [b"1", None, b"3"]
+    assert await cached(state, ["a", "b", "c"]) == [b"1", None, b"3"]
 
 
 async def test_a_profile_lives_exactly_its_time() -> None:
@@ -26,10 +31,10 @@ async def test_a_profile_lives_exactly_its_time() -> None:
     state = MemoryState(clock)
     await state.put_profiles({"a": b"1"}, 2.5)
     clock.advance(2.499)
-    assert await state.get_profiles(["a"]) == [b"1"]
+    assert await cached(state, ["a"]) == [b"1"]
     await state.put_profiles({"b": b"2"}, 2.5)
     clock.advance(0.001)
-    assert await state.get_profiles(["a", "b"]) == [None, b"2"]
+    assert await cached(state, ["a", "b"]) == [None, b"2"]
 
 
 async def test_a_window_starts_with_its_first_count() -> None:
@@ -98,5 +103,24 @@ async def test_closing_lets_go() -> None:
     await state.put_profiles({"a": b"1"}, 60)
     await state.count_impressions([("u", "c", 60)])
     await state.close()
-    assert await state.get_profiles(["a"]) == [None]
+    assert await cached(state, ["a"]) == [None]
     assert await seen(state, "u") == [{}]
+
+
+async def test_claims_are_bounded() -> None:
+    """The oldest claim makes room, and can be claimed again."""
+    state = MemoryState(ManualClock(), max_claims=2)
+    assert await state.seen([("a", "x"), ("b", "x"), ("c", "x")], 60) == [False, False, False]
+    assert await state.seen([("c", "y"), ("b", "y"), ("a", "y")], 60) == [True, True, False]
+
+
+async def test_a_batch_is_remembered_for_a_minute() -> None:
+    """The same counts under the same id count once within it, and again after it."""
+    clock = ManualClock()
+    state = MemoryState(clock)
+    for _ in range(2):
+        await state.count_impressions([("u", "c", 600)], "batch")
+    assert await seen(state, "u") == [{"c": 1}]
+    clock.advance(60)
+    await state.count_impressions([("u", "c", 600)], "batch")
+    assert await seen(state, "u") == [{"c": 2}]

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from rtb.adapters.memory_state import MemoryState
 from rtb.domain.auction import Lost
-from rtb.errors import BadRequest
+from rtb.errors import BadRequest, StoreError
 from rtb.openrtb import BidRequest, Deal, Device, Loss, NoBid, Pmp, Qty, Regs, User
+from rtb.ports import CachedUser, Clock
 from rtb.services.exchange import MAX_USER_ID, Auction, Outcome, Rules, Status
 from tests.unit.parts import (
     MS,
@@ -31,12 +32,16 @@ HOUR_MS = 3_600_000
 
 
 class HangingState(MemoryState):
-    """A state store that is away: it never answers."""
+    """A state store that does not answer until it is given up."""
 
-    async def get_profiles(self, user_ids: object) -> list[bytes | None]:
-        """Wait for ever."""
-        await asyncio.get_running_loop().create_future()
-        raise AssertionError
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.given_up = asyncio.Event()
+
+    async def get_users(self, user_ids: object) -> list[CachedUser]:
+        """Wait."""
+        await self.given_up.wait()
+        raise StoreError("gone")
 
 
 def prices(outcome: Outcome) -> dict[str, tuple[str, int] | None]:
@@ -194,10 +199,9 @@ class ManualTime:
 
 async def abandon(world: World) -> None:
     """Give up a lookup that will never end, so that closing does not wait for it."""
-    working = world.profiles._working
-    if working is not None:
-        working.cancel()
-        await asyncio.wait([working])
+    if isinstance(world.state, HangingState):
+        world.state.given_up.set()
+    await world.profiles.close()
 
 
 async def test_the_deadline_bounds_the_wait_for_the_profile(build: Build) -> None:

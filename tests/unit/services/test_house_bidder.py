@@ -138,7 +138,7 @@ async def test_protected_users_have_no_profile_and_are_not_counted(build: Build,
     await world.repository.put_profiles([Profile("u", ("sports",))])
     assert [winners(await world.run(bid_request(user="u", **private))) for _ in range(2)] == [["a"], ["a"]]
     assert winners(await world.run(bid_request(user="u"))) == ["sports"]
-    assert await world.state.get_frequencies(["u"]) == [{}]
+    assert [user.frequency for user in await world.state.get_users(["u"])] == [{}]
 
 
 async def test_a_put_shows_in_the_next_auction(build: Build) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from rtb.adapters.sql import SqlRepository
 from rtb.domain import profile as profiles_
 from rtb.domain.profile import Profile
 from rtb.errors import StoreError
+from rtb.ports import CachedUser
 from rtb.services.metrics import Metrics
 from rtb.services.profiles import UNKNOWN, Profiles, User
 
@@ -31,22 +32,39 @@ class Gate(MemoryState):
         self.asked: list[list[str]] = []
         self.reached = asyncio.Event()
         self.error: Exception | None = None
+        self.full = False
 
-    async def get_profiles(self, user_ids: Sequence[str]) -> list[bytes | None]:
-        """As the store, once it may."""
+    async def get_users(self, user_ids: Sequence[str]) -> list[CachedUser]:
+        """What is there when it is asked, told once it may."""
         self.asked.append(list(user_ids))
+        found = await super().get_users(user_ids)
         self.reached.set()
         await self.open.wait()
         if self.error is not None:
             raise self.error
-        return await super().get_profiles(user_ids)
-
-    async def get_frequencies(self, user_ids: Sequence[str]) -> list[Mapping[str, int]]:
-        """What was counted until now, told a moment later, as over a network."""
-        found = await super().get_frequencies(user_ids)
-        await asyncio.sleep(0)
-        await self.open.wait()
         return found
+
+    async def count_impressions(self, counts: Sequence[tuple[str, str, int]], batch_id: str = "") -> None:
+        """As the store, unless it cannot write."""
+        if self.full:
+            raise StoreError("out of memory")
+        await super().count_impressions(counts, batch_id)
+
+    async def put_profiles(self, profiles: Mapping[str, bytes], ttl_s: float) -> None:
+        """As the store, unless it cannot write."""
+        if self.full:
+            raise StoreError("out of memory")
+        await super().put_profiles(profiles, ttl_s)
+
+    async def cached(self, user_id: str) -> bytes | None:
+        """The profile as it is cached."""
+        (user,) = await super().get_users([user_id])
+        return user.profile
+
+    async def counted(self, user_id: str) -> dict[str, int]:
+        """The impressions as they are counted."""
+        (user,) = await super().get_users([user_id])
+        return dict(user.frequency)
 
 
 class World:
@@ -111,9 +129,9 @@ async def test_a_found_profile_is_written_back_to_the_state_store(world: World) 
     await world.store("u")
     world.service(ttl_s=10.0)
     await world.profiles.get("u")
-    assert await world.state.get_profiles(["u"]) == [profiles_.encode(Profile("u", ("u-likes",)))]
+    assert await world.state.cached("u") == profiles_.encode(Profile("u", ("u-likes",)))
     world.clock.advance(10)
-    assert await world.state.get_profiles(["u"]) == [None]
+    assert await world.state.cached("u") is None
 
 
 async def test_the_state_store_comes_before_the_database(world: World) -> None:
@@ -128,7 +146,7 @@ async def test_a_cached_profile_that_cannot_be_read_is_looked_up_anew(world: Wor
     await world.store("u")
     await world.state.put_profiles({"u": b"\xff garbage"}, 60)
     assert likes(await world.profiles.get("u")) == ("u-likes",)
-    assert await world.state.get_profiles(["u"]) == [profiles_.encode(Profile("u", ("u-likes",)))]
+    assert await world.state.cached("u") == profiles_.encode(Profile("u", ("u-likes",)))
 
 
 async def test_an_absent_user_is_remembered_as_absent(world: World) -> None:
@@ -170,18 +188,17 @@ async def test_what_is_asked_during_a_lookup_travels_together(world: World) -> N
 
 
 async def test_the_wait_is_bounded_and_the_late_answer_kept(world: World) -> None:
-    """The auction goes on with UNKNOWN; whoever asks next during the lookup does not wait again; then it is known."""
-    await world.store("u")
+    """The auction goes on with UNKNOWN; others do not wait during the lookup, but are looked up next."""
+    await world.store("u", "v")
     profiles = world.service(wait_s=0.001)
     world.state.open.clear()
     assert await profiles.get("u") is UNKNOWN
-    assert await profiles.get("u") is UNKNOWN
-    assert (world.metrics.profile_timeouts, world.state.asked, world.peek("u")) == (1, [["u"]], None)
+    assert [world.peek(user_id) for user_id in "uvwv"] == [UNKNOWN] * 4
+    assert (world.metrics.profile_timeouts, world.metrics.profile_misses, world.state.asked) == (5, 3, [["u"]])
     world.state.open.set()
     await profiles.close()
-    known = world.peek("u")
-    assert known is not None
-    assert likes(known) == ("u-likes",)
+    assert world.state.asked == [["u"], ["v", "w"]]
+    assert [likes(user) for user_id in "uvw" if (user := world.peek(user_id))] == [("u-likes",), ("v-likes",), None]
 
 
 async def test_a_shorter_wait_can_be_asked_for(world: World) -> None:
@@ -216,8 +233,74 @@ async def test_a_failing_store_is_an_unknown_user(world: World, error: Exception
     await world.store("u", "v")
     world.state.error = error
     assert await asyncio.gather(world.profiles.get("u"), world.profiles.get("v")) == [UNKNOWN, UNKNOWN]
-    assert (world.metrics.profile_timeouts, world.peek("u")) == (2, None)
+    assert world.metrics.profile_timeouts == 2
     world.state.error = None
+    assert likes(await world.profiles.get("u")) == ("u-likes",)
+
+
+async def test_a_store_that_failed_is_left_alone_for_a_while(world: World) -> None:
+    """100 ms at first, twice as long each time, up to 1 s: nobody waits and nothing is asked. Then one lookup shows
+    how it does, while the auctions go on; once it answers they wait for it again."""
+    await world.store("u")
+    world.state.error = StoreError("away")
+    await world.profiles.get("u")
+    for away_s in (0.1, 0.2, 0.4, 0.8, 1.0, 1.0):
+        asked = len(world.state.asked)
+        world.clock.advance(away_s - 0.001)
+        assert [world.peek("u"), world.peek("v")] == [UNKNOWN, UNKNOWN]
+        await world.profiles.close()
+        assert len(world.state.asked) == asked
+        world.clock.advance(0.001)
+        assert [world.peek("u"), world.peek("u")] == [UNKNOWN, UNKNOWN]
+        await world.profiles.close()
+        assert len(world.state.asked) == asked + 1
+    assert world.metrics.profile_timeouts == 1 + 6 * 4
+    world.clock.advance(1.0)
+    world.state.error = None
+    assert world.peek("u") is UNKNOWN
+    await world.profiles.close()
+    known = world.peek("u")
+    assert known is not None
+    assert likes(known) == ("u-likes",)
+    assert world.peek("v") is None
+
+
+async def test_a_slow_database_does_not_hold_up_who_is_cached(world: World) -> None:
+    """The lookup of an absent user hangs in the database; users of the state store are found meanwhile, and those who
+    are not found there are not waited for."""
+
+    class Slow(SqlRepository):
+        opened, reached = asyncio.Event(), asyncio.Event()
+
+        async def profiles(self, user_ids: Sequence[str]) -> list[Profile | None]:
+            """As the database, once it may."""
+            self.reached.set()
+            await self.opened.wait()
+            return await super().profiles(user_ids)
+
+    await world.store("u", "v")
+    await world.state.put_profiles({"c": profiles_.encode(Profile("c", ("c-likes",)))}, 60)
+    await world.repository.close()
+    slow = world.repository = Slow(str(world.path))
+    await slow.start()
+    profiles = world.service(wait_s=0.01)
+    assert await profiles.get("u") is UNKNOWN
+    assert await profiles.get("v") is UNKNOWN
+    assert likes(await profiles.get("c")) == ("c-likes",)
+    assert world.peek("u") is UNKNOWN
+    slow.opened.set()
+    await profiles.close()
+    assert [likes(user) for user_id in "uv" if (user := world.peek(user_id))] == [("u-likes",), ("v-likes",)]
+
+
+async def test_other_daemons_learn_that_a_user_is_absent(world: World) -> None:
+    """The state store remembers it as long as the process does, so the database is asked once."""
+    await world.profiles.get("u")
+    await world.profiles.close()
+    await world.store("u")
+    world.service()
+    assert (await world.profiles.get("u")).profile is None
+    world.clock.advance(60.001)
     assert likes(await world.profiles.get("u")) == ("u-likes",)
 
 
@@ -256,7 +339,7 @@ async def test_a_count_shows_at_once_and_reaches_the_state_store(world: World) -
     assert known is not None
     assert dict(known.frequency) == {"c": 2}
     await world.profiles.close()
-    assert await world.state.get_frequencies(["u"]) == [{"c": 2}]
+    assert await world.state.counted("u") == {"c": 2}
 
 
 async def test_a_count_of_a_user_who_is_not_kept_is_not_lost(world: World) -> None:
@@ -267,41 +350,27 @@ async def test_a_count_of_a_user_who_is_not_kept_is_not_lost(world: World) -> No
 
 async def test_a_count_during_the_user_s_own_lookup_is_not_lost(world: World) -> None:
     """The frequencies that the lookup brings were read before: what was counted since is added."""
-    profiles = world.service(wait_s=0.001)
     world.state.open.clear()
-    assert await profiles.get("u") is UNKNOWN
+    looked_up = asyncio.ensure_future(world.profiles.get("u"))
+    await world.state.reached.wait()
+    world.profiles.count("u", "c", DAY_S)
     world.state.open.set()
-    await asyncio.sleep(0)
-    world.state.open.clear()  # the frequencies are read now and under way
-    await asyncio.sleep(0)
-    profiles.count("u", "c", DAY_S)
-    world.state.open.set()
-    await profiles.close()
-    known = world.peek("u")
-    assert known is not None
-    assert dict(known.frequency) == {"c": 1}
-    assert await world.state.get_frequencies(["u"]) == [{"c": 1}]
+    assert (await looked_up).frequency == {"c": 1}
+    await world.profiles.close()
+    assert await world.state.counted("u") == {"c": 1}
 
 
-async def test_a_store_that_loses_counts_does_not_stop_the_lookups(world: World) -> None:
-    """Counting fails, the users asked with it are unknown once, and everything goes on after it."""
-
-    class Full(Gate):
-        full = True
-
-        async def count_impressions(self, counts: Iterable[tuple[str, str, int]]) -> None:
-            """Refuse."""
-            if self.full:
-                raise StoreError("out of memory")
-            await super().count_impressions(counts)
-
-    world.state = state = Full(world.clock)
-    profiles = world.service()
-    profiles.count("u", "c", DAY_S)
-    assert await profiles.get("u") is UNKNOWN
-    state.full = False
-    profiles.count("u", "c", DAY_S)
-    assert dict((await profiles.get("u")).frequency) == {"c": 1}
+async def test_a_store_that_cannot_write_is_read_all_the_same(world: World) -> None:
+    """A full store: the profile is found, an impression shows here, and is in the store when that can write again."""
+    await world.store("u")
+    world.state.full = True
+    world.profiles.count("u", "c", DAY_S)
+    user = await world.profiles.get("u")
+    assert (likes(user), user.frequency) == (("u-likes",), {"c": 1})
+    world.state.full = False
+    await world.profiles.close()
+    assert await world.state.counted("u") == {"c": 1}
+    assert user.frequency == {"c": 1}
 
 
 async def test_closing_waits_for_what_is_under_way(world: World) -> None:
@@ -309,4 +378,4 @@ async def test_closing_waits_for_what_is_under_way(world: World) -> None:
     await world.profiles.close()
     world.profiles.count("u", "c", DAY_S)
     await world.profiles.close()
-    assert await world.state.get_frequencies(["u"]) == [{"c": 1}]
+    assert await world.state.counted("u") == {"c": 1}
