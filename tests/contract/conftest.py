@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
 import pytest_asyncio
 
 from rtb.ports import Broker, Ledger, Repository, StateStore
+from tests.contract.brokers import BROKERS, Connect
 from tests.contract.ledgers import LEDGERS, OpenLedger
-from tests.contract.support import BROKERS, REPOSITORIES, STATES, Connect, StateUnderTest
+from tests.contract.support import REPOSITORIES, STATES, StateUnderTest
+from tests.support.postgres import postgres_databases, postgres_server
+from tests.support.rabbitmq import rabbit_server
 from tests.support.redis import redis_server
 
-__all__ = ["redis_server"]
+__all__ = ["postgres_databases", "postgres_server", "redis_server"]
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def prefix() -> str:
 @pytest_asyncio.fixture(params=BROKERS)
 async def connect(request: pytest.FixtureRequest) -> AsyncIterator[Connect]:
     """Opens connections to one broker."""
-    async with BROKERS[request.param]() as connect:
+    async with BROKERS[request.param](request) as connect:
         yield connect
 
 
@@ -50,9 +52,9 @@ def state(state_under_test: StateUnderTest) -> StateStore:
 
 
 @pytest_asyncio.fixture(params=REPOSITORIES)
-async def repositories(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Callable[[], Repository]]:
+async def repositories(request: pytest.FixtureRequest) -> AsyncIterator[Callable[[], Repository]]:
     """Makes repositories on one database, not started."""
-    async with REPOSITORIES[request.param](tmp_path) as make:
+    async with REPOSITORIES[request.param](request) as make:
         yield make
 
 

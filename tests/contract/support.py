@@ -1,4 +1,4 @@
-"""The adapters under contract, and a consumer that keeps what it gets."""
+"""The stores under contract."""
 
 from __future__ import annotations
 
@@ -6,41 +6,19 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
-from rtb.adapters.clock import ManualClock, SystemClock
-from rtb.adapters.memory_broker import MemoryBroker
+from rtb.adapters.clock import ManualClock
 from rtb.adapters.memory_state import MemoryState
 from rtb.adapters.redis_state import RedisState
 from rtb.adapters.sql import SqlRepository
 from rtb.lab.servers.redis import RedisServer
-from rtb.ports import Broker, Delivery, Repository, StateStore, Subscription
+from rtb.ports import Repository, StateStore
 
 PATIENCE_S = 20.0
 """How long to wait for what must happen; only a failing test ever waits so long."""
-
-Connect = Callable[[], Awaitable[Broker]]
-
-
-@asynccontextmanager
-async def memory_brokers() -> AsyncIterator[Connect]:
-    """Connections to one in-process server."""
-    first = MemoryBroker(SystemClock(), on_error=lambda delivery, error: None)
-    opened: list[MemoryBroker] = []
-
-    async def connect() -> Broker:
-        broker = first.peer() if opened else first
-        opened.append(broker)
-        await broker.start()
-        return broker
-
-    yield connect
-    for broker in opened:
-        await broker.close()
-
 
 Heard = asyncio.Queue[tuple[str, bytes]]
 
@@ -101,12 +79,26 @@ async def redis_states(request: pytest.FixtureRequest) -> AsyncIterator[StateUnd
 
 
 @asynccontextmanager
-async def sqlite_repositories(folder: Path) -> AsyncIterator[Callable[[], Repository]]:
+async def sqlite_repositories(request: pytest.FixtureRequest) -> AsyncIterator[Callable[[], Repository]]:
     """Repositories on one SQLite file."""
+    async with _repositories(str(request.getfixturevalue("tmp_path") / "rtb.db")) as make:
+        yield make
+
+
+@asynccontextmanager
+async def postgresql_repositories(request: pytest.FixtureRequest) -> AsyncIterator[Callable[[], Repository]]:
+    """Repositories on one database of a PostgreSQL server."""
+    url = await request.getfixturevalue("postgres_databases").migrated()
+    async with _repositories(url) as make:
+        yield make
+
+
+@asynccontextmanager
+async def _repositories(database: str) -> AsyncIterator[Callable[[], Repository]]:
     opened: list[SqlRepository] = []
 
     def make() -> Repository:
-        repository = SqlRepository(str(folder / "rtb.db"))
+        repository = SqlRepository(database)
         opened.append(repository)
         return repository
 
@@ -115,40 +107,11 @@ async def sqlite_repositories(folder: Path) -> AsyncIterator[Callable[[], Reposi
         await repository.close()
 
 
-BROKERS: dict[str, Callable[[], AbstractAsyncContextManager[Connect]]] = {"memory": memory_brokers}
 STATES: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[StateUnderTest]]] = {
     "memory": memory_states,
     "redis": redis_states,
 }
-REPOSITORIES: dict[str, Callable[[Path], AbstractAsyncContextManager[Callable[[], Repository]]]] = {
-    "sqlite": sqlite_repositories
+REPOSITORIES: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Callable[[], Repository]]]] = {
+    "sqlite": sqlite_repositories,
+    "postgresql": postgresql_repositories,
 }
-
-
-class Inbox:
-    """A consumer that keeps its deliveries; with `ack` it acknowledges each at once."""
-
-    def __init__(self, *, ack: bool = True) -> None:
-        self.ack = ack
-        self.taken: list[Delivery] = []
-        self.subscription: Subscription
-        self._waiting: asyncio.Queue[Delivery] = asyncio.Queue()
-
-    async def open(self, broker: Broker, queue: str, prefetch: int = 100) -> Inbox:
-        """Consume the queue."""
-        self.subscription = await broker.consume(queue, self._take, prefetch=prefetch)
-        return self
-
-    async def next(self) -> Delivery:
-        """The next delivery, in the order of arrival."""
-        return await asyncio.wait_for(self._waiting.get(), PATIENCE_S)
-
-    async def bodies(self, count: int) -> list[bytes]:
-        """The bodies of the next deliveries."""
-        return [(await self.next()).message.body for _ in range(count)]
-
-    def _take(self, delivery: Delivery) -> None:
-        self.taken.append(delivery)
-        self._waiting.put_nowait(delivery)
-        if self.ack:
-            delivery.ack()

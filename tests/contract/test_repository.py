@@ -140,6 +140,80 @@ async def test_writers_do_not_disturb_each_other(repositories: Callable[[], Repo
     assert len(stored) == 13
 
 
+async def changed(repository: Repository, after: int, chunk: int = 10_000) -> list[tuple[int, str, int]]:
+    """The changes after a number: number, campaign id and version."""
+    return [(n, c.id, c.version) async for part in repository.changes(after, chunk) for n, c in part]
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 100])
+async def test_changes_tell_what_was_written_since(repository: Repository, chunk: int) -> None:
+    """Each campaign comes once, with its newest version, in the order of the last changes; what was not written, being
+    of an old version, is no change."""
+    assert await repository.last_change() == 0
+    await repository.put_campaigns([campaign("b"), campaign("a"), campaign("c")])
+    start = await repository.last_change()
+    first = await changed(repository, 0, chunk)
+    assert [id_ for _, id_, _ in first] == ["b", "a", "c"]
+    assert 0 < first[0][0] < first[1][0] < first[2][0] <= start
+    assert await changed(repository, first[0][0], chunk) == first[1:]
+    assert await changed(repository, start, chunk) == []
+    await repository.put_campaigns([campaign("c", 2), campaign("d", 5), campaign("a", 1)])
+    await repository.put_campaigns([campaign("b", 1)])
+    await repository.put_campaigns([campaign("b", 4)])
+    later = await changed(repository, start, chunk)
+    assert [(id_, version) for _, id_, version in later] == [("c", 2), ("d", 5), ("b", 4)]
+    assert start < later[0][0] < later[1][0] < later[2][0] <= await repository.last_change()
+    assert [id_ for _, id_, _ in await changed(repository, 0, chunk)] == ["a", "c", "d", "b"]
+    parts = [part async for part in repository.changes(0, chunk)]
+    assert all(0 < len(part) <= chunk for part in parts)
+
+
+async def test_a_change_is_a_whole_campaign(repository: Repository) -> None:
+    """What comes with the number is the campaign as it was written."""
+    await repository.put_campaigns([RICH])
+    assert [c async for part in repository.changes(0) for _, c in part] == [RICH]
+
+
+async def test_a_failed_call_is_no_change(repository: Repository) -> None:
+    """Changes that were undone are never seen, and those after them are."""
+    broken = msgspec.structs.replace(campaign("z"), version=2**70)
+    with pytest.raises(StoreError):
+        await repository.put_campaigns([campaign("a"), broken])
+    before = await repository.last_change()
+    assert await changed(repository, 0) == []
+    await repository.put_campaigns([campaign("a")])
+    assert [id_ for _, id_, _ in await changed(repository, before)] == ["a"]
+
+
+async def test_who_follows_the_changes_misses_nothing(repositories: Callable[[], Repository]) -> None:
+    """While several daemons write at once, a reader that always goes on after the last number it saw ends with what the
+    database holds: no change becomes visible behind a number that was seen."""
+    writers, reader = [repositories() for _ in range(3)], repositories()
+    for daemon in (*writers, reader):
+        await daemon.start()
+    seen: dict[str, int] = {}
+    at = 0
+
+    async def write(number: int, daemon: Repository) -> None:
+        for version in range(1, 16):
+            own = [campaign(f"own-{number}-{version}-{n}") for n in range(1 + 40 * (number == 0))]
+            await daemon.put_campaigns([*own, campaign("shared", version)])
+
+    async def follow() -> None:
+        nonlocal at
+        async for part in reader.changes(at, 7):
+            for number, got in part:
+                at, seen[got.id] = number, got.version
+
+    writing = asyncio.gather(*(write(number, daemon) for number, daemon in enumerate(writers)))
+    while not writing.done():
+        await follow()
+    await writing
+    await follow()
+    assert seen == {c.id: c.version for c in await everything(reader)}
+    assert len(seen) == 15 * 43 + 1
+
+
 async def test_profiles_come_in_the_order_asked(repository: Repository) -> None:
     """An unknown user is None, a user asked twice comes twice, and the last of two written counts."""
     tea, old = Profile("u1", interests=("tea",), segments=("s",)), Profile("u2", interests=("old",))
@@ -154,6 +228,19 @@ async def test_profiles_come_in_the_order_asked(repository: Repository) -> None:
         Profile("u3", segments=("x",)),
     ]
     assert await repository.profiles([]) == []
+
+
+async def test_a_name_with_a_nul_is_nobody(repository: Repository) -> None:
+    """An id that no database can hold hides no other user's profile."""
+    await repository.put_profiles([Profile("u")])
+    assert await repository.profiles(["a\0b", "u"]) == [None, Profile("u")]
+
+
+async def test_ids_are_ordered_by_their_characters(repository: Repository) -> None:
+    """The order of ids is that of their code points, not of a language."""
+    ids = ["B", "a", "_", "é", "Z9", "z", "-", "☂"]
+    await repository.put_campaigns([campaign(id_) for id_ in ids])
+    assert [c.id for c in await everything(repository, chunk=3)] == sorted(ids)
 
 
 async def test_what_is_written_outlives_the_connection(repositories: Callable[[], Repository]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -12,9 +12,8 @@ from uuid import uuid4
 import asyncpg  # type: ignore[import-untyped]
 import pytest
 
+from rtb.adapters.sql_schema import migrate
 from rtb.lab.servers.postgres import PostgresServer
-
-MakeDatabase = Callable[..., Awaitable[str]]
 
 
 @contextmanager
@@ -46,16 +45,35 @@ def own_postgres() -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.fixture
-def make_database(postgres_server: PostgresServer) -> MakeDatabase:
-    """Makes empty databases on the shared server: ``url = await make_database()``."""
+class PostgresDatabases:
+    """Makes databases on a shared server, each under a new name; they go with the server."""
 
-    async def make(options: str = "TEMPLATE template0") -> str:
+    def __init__(self, server: PostgresServer) -> None:
+        """None yet."""
+        self._server = server
+        self._template = ""
+
+    async def empty(self, options: str = "") -> str:
+        """The URL of a database without tables; `options` are those of CREATE DATABASE."""
         name = f"test_{uuid4().hex}"
-        await execute(postgres_server.url, f"CREATE DATABASE {name} {options}")
-        return postgres_server.url_of(name)
+        await execute(self._server.url, f"CREATE DATABASE {name} TEMPLATE template0 {options}")
+        return self._server.url_of(name)
 
-    return make
+    async def migrated(self) -> str:
+        """The URL of a database with the newest schema: a copy of one that was migrated once."""
+        if not self._template:
+            url = await self.empty()
+            await migrate(url)
+            self._template = url.rpartition("/")[2]
+        name = f"test_{uuid4().hex}"
+        await execute(self._server.url, f"CREATE DATABASE {name} TEMPLATE {self._template}")
+        return self._server.url_of(name)
+
+
+@pytest.fixture(scope="session")
+def postgres_databases(postgres_server: PostgresServer) -> PostgresDatabases:
+    """Databases on the shared server."""
+    return PostgresDatabases(postgres_server)
 
 
 async def execute(url: str, *statements: str) -> None:

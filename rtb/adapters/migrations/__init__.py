@@ -1,0 +1,1 @@
+"""Schema migrations, run by alembic inside one transaction; rtb.adapters.sql_schema drives them."""

@@ -1,0 +1,175 @@
+"""A SQL database through SQLAlchemy: SQLite as the embedded default, PostgreSQL by its URL."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg  # type: ignore[import-untyped]
+from sqlalchemy import Table, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+
+from rtb.adapters.sql_errors import reason
+from rtb.errors import StoreError
+
+BUSY_TIMEOUT_MS = 5_000
+ANSWER_LIMIT_S = 15.0
+CONNECTIONS = 5
+DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
+PLACE_OPTIONS = {"host", "port", "ssl"}  # what of a PostgreSQL URL's query the driver takes; sslmode is its ssl
+
+
+class SqlDatabase:
+    """Connections and transactions; a repository and a ledger may share one.
+
+    On PostgreSQL a connection that broke is replaced when it is next used, so a restarted server needs no attention.
+    """
+
+    def __init__(
+        self, database: str, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS, answer_limit_s: float = ANSWER_LIMIT_S
+    ) -> None:
+        """Use `database`: the path of a SQLite file, ``:memory:``, or a URL such as ``postgresql://host/rtb``.
+
+        SQLite waits `busy_timeout_ms` for another writer before it gives up; PostgreSQL has `answer_limit_s` for a
+        connection and for every statement.
+
+        Raises:
+            StoreError: a URL that is not one, or of an unknown kind of database.
+        """
+        self._url = _url(database)
+        self.name = f"database {self._url.render_as_string(hide_password=True) if '://' in database else database}"
+        self._busy_timeout_ms = busy_timeout_ms
+        self._answer_limit_s = answer_limit_s
+        self._engine: AsyncEngine | None = None
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is SQLite, not PostgreSQL."""
+        return self._url.get_backend_name() == "sqlite"
+
+    async def start(self) -> None:
+        """Open it; doing so again changes nothing. Raises StoreError."""
+        if self._engine is None:
+            with self.translated():
+                if self.is_sqlite:
+                    self._engine = _sqlite_engine(self._url, self._busy_timeout_ms)
+                else:
+                    self._engine = _postgres_engine(self._url, self._answer_limit_s)
+
+    async def close(self) -> None:
+        """Finish what is under way and close; doing so again changes nothing."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await engine.dispose()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A connection to read with; on SQLite every statement sees the database as it is then."""
+        with self.translated():
+            async with self._open.connect() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction, committed in the end and undone on an error. SQLite has one writer at a time, from the start
+        of its transaction: what it reads there stays true until it commits."""
+        with self.translated():
+            async with self._open.connect() as connection:
+                await connection.execution_options(rtb_writes=True)
+                async with connection.begin():
+                    yield connection
+
+    def insert(self, table: Table) -> Any:
+        """An insert that knows ON CONFLICT, the one statement without a portable spelling."""
+        return (sqlite if self.is_sqlite else postgresql).insert(table)
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Turns what drivers raise into StoreErrors."""
+        try:
+            yield
+        except (SQLAlchemyError, sqlite3.Error, OSError, ImportError, OverflowError) as error:
+            raise StoreError(f"{self.name} {reason(error)}") from error
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, UnicodeError) as error:
+            raise StoreError(f"{self.name} {reason(error)}") from error
+
+    @property
+    def _open(self) -> AsyncEngine:
+        if self._engine is None:
+            raise StoreError(f"{self.name} is not open; call start() first")
+        return self._engine
+
+
+def _url(database: str) -> URL:
+    if "://" not in database:
+        return URL.create(DRIVERS["sqlite"], database=database)
+    try:
+        url = make_url(database)
+    except ArgumentError:
+        raise StoreError("the database is not a URL like postgresql://user@host/name, nor a file path") from None
+    backend = url.get_backend_name()
+    if backend not in DRIVERS:
+        raise StoreError(f"database of kind {backend!r} is not supported; use sqlite or postgresql")
+    url = url.set(drivername=DRIVERS[backend])
+    if backend == "sqlite":
+        return url
+    query = {"ssl" if name == "sslmode" else name: value for name, value in url.query.items()}
+    if unknown := query.keys() - PLACE_OPTIONS:
+        raise StoreError(f"the database URL has an unknown option {min(unknown)!r}; known are host, port and sslmode")
+    return url.set(query=query)
+
+
+def _postgres_engine(url: URL, answer_limit_s: float) -> AsyncEngine:
+    return create_async_engine(
+        url,
+        pool_pre_ping=True,
+        pool_size=CONNECTIONS,
+        max_overflow=CONNECTIONS,
+        pool_timeout=answer_limit_s,
+        connect_args={
+            "timeout": answer_limit_s,
+            "command_timeout": answer_limit_s,
+            "server_settings": {"application_name": "rtb"},
+        },
+    )
+
+
+def _sqlite_engine(url: URL, busy_timeout_ms: int) -> AsyncEngine:
+    if url.database in (None, "", ":memory:"):  # a second connection would be a second, empty database
+        engine = create_async_engine(url, poolclass=AsyncAdaptedQueuePool, pool_size=1, max_overflow=0)
+    else:
+        path = str(url.database)
+        folder = Path(path.removeprefix("file:")).parent
+        if not folder.is_dir():
+            raise OSError(f"cannot be opened: directory {folder} does not exist; create it")
+        if not path.startswith("file:"):
+            sqlite3.connect(path).close()  # fails here and now; in aiosqlite it would leave a thread behind
+        engine = create_async_engine(url)
+
+    def set_up(connection: Any, _record: Any) -> None:
+        """Readers beside a writer, a wait in place of "locked", and a commit that survives a power cut."""
+        try:
+            connection.isolation_level = None  # the driver would begin transactions at places of its own choice
+            cursor = connection.cursor()
+            cursor.execute(f"PRAGMA busy_timeout = {busy_timeout_ms}")
+            cursor.execute("PRAGMA journal_mode = WAL")
+            cursor.execute("PRAGMA synchronous = FULL")
+            cursor.close()
+        except Exception:
+            connection.close()  # the pool does not: its thread would stay
+            raise
+
+    def begin(connection: Any) -> None:
+        if connection.get_execution_options().get("rtb_writes"):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    event.listen(engine.sync_engine, "connect", set_up)
+    event.listen(engine.sync_engine, "begin", begin)
+    return engine

@@ -1,0 +1,73 @@
+"""The tables of the truth, as the newest migration leaves them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Float, Index, MetaData, SmallInteger, String, Table, Text
+
+METADATA = MetaData()
+
+
+def _key(length: int | None = None) -> Any:
+    """Text that is compared byte by byte everywhere: other collations order differently, change with the system's
+    libraries, and make slower indexes."""
+    plain = String(length) if length else Text()
+    exact = String(length, collation="C") if length else Text(collation="C")
+    return plain.with_variant(exact, "postgresql")
+
+
+CAMPAIGNS = Table(
+    "campaigns",
+    METADATA,
+    Column("id", _key(200), primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("advertiser", String(200), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("changed", BigInteger, nullable=False, server_default="0"),
+    Index("campaigns_by_advertiser", "advertiser"),
+    Index("campaigns_by_change", "changed"),
+)
+PROFILES = Table(
+    "profiles",
+    METADATA,
+    Column("user_id", _key(), primary_key=True),
+    Column("body", Text, nullable=False),
+)
+CAMPAIGN_CHANGES = Table(
+    "campaign_changes",  # one row: the number of the last change
+    METADATA,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("last", BigInteger, nullable=False),
+)
+LEDGER = Table(
+    "ledger",  # one row an event that concerns money: ports.LedgerRow; times are Unix seconds, amounts nanos
+    METADATA,
+    Column("key", _key(), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("campaign_id", _key(200), nullable=False),
+    Column("day", _key(10), nullable=False),
+    Column("auction_id", Text, nullable=False),
+    Column("impid", Text, nullable=False),
+    Column("instance", Text, nullable=False),
+    Column("price_nanos", BigInteger, nullable=False),
+    Column("charged_nanos", BigInteger, nullable=False),
+    Column("expires_at", Float(53), nullable=False),
+    Column("received_at", Float(53), nullable=False),
+    Column("reason", Text, nullable=False),
+    Index("ledger_by_receipt", "received_at", "key"),
+    Index("ledger_by_account", "day", "campaign_id", "charged_nanos"),
+)
+BUDGET_EPOCH = Table(
+    "budget_epoch",  # one row
+    METADATA,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("epoch", BigInteger, nullable=False),
+)
+INSTANCES = Table(
+    "instances",  # daemons that may hold leases
+    METADATA,
+    Column("id", _key(), primary_key=True),
+    Column("seen_at", Float(53), nullable=False),
+)
