@@ -22,6 +22,7 @@ from rtb.ports import (
     DEATH_EXCHANGE,
     DEATH_QUEUE,
     DEATH_REASON,
+    DIRECT_REPLY_TO,
     ERROR,
     Binding,
     Delivery,
@@ -49,6 +50,7 @@ class MemoryServer:
         self._exchanges: dict[str, Bindings[Queue]] = {}
         self._due: list[Queue] = []
         self._ticking = False
+        self._requesters = 0
         self._on_error = on_error
 
     def route(self, exchange: str, routing_key: str) -> Sequence[Queue] | None:
@@ -61,23 +63,51 @@ class MemoryServer:
 
     def declare_exchange(self, name: str, kind: ExchangeType) -> None:
         """Make it, or raise BrokerError when it exists with another type."""
-        known = self._exchanges.setdefault(name, Bindings(kind)).kind
-        if known is not kind:
-            raise BrokerError(f"exchange {name} exists with type {known}, not {kind}; delete it or use another name")
+        self._exchanges.setdefault(name, Bindings(kind))
+        if difference := self.exchange_difference(name, kind):
+            raise BrokerError(difference)
+
+    def exchange_difference(self, name: str, kind: ExchangeType) -> str:
+        """How it differs from what is wanted, in one line; empty when it does not."""
+        bindings = self._exchanges.get(name)
+        if bindings is None:
+            return f"exchange {name} is missing"
+        if bindings.kind is not kind:
+            return f"exchange {name} exists with type {bindings.kind}, not {kind}; delete it or use another name"
+        return ""
 
     def declare_queue(self, spec: QueueSpec, owner: object) -> None:
         """Make it, or raise BrokerError when it exists with other properties."""
+        if spec.name not in self.queues:
+            self.queues[spec.name] = Queue(spec, self, owner if spec.exclusive else None)
+        self.queue(spec.name, owner)
+        if difference := self.queue_difference(spec):
+            raise BrokerError(difference)
+
+    def queue_difference(self, spec: QueueSpec) -> str:
+        """How it differs from what is wanted, in one line; empty when it does not."""
         queue = self.queues.get(spec.name)
         if queue is None:
-            self.queues[spec.name] = Queue(spec, self, owner if spec.exclusive else None)
-            return
-        self.queue(spec.name, owner)
+            return f"queue {spec.name} is missing"
         for name in (field.name for field in fields(spec)):
             was, wanted = getattr(queue.spec, name), getattr(spec, name)
             if was != wanted:
-                raise BrokerError(
-                    f"queue {spec.name} exists with {name} {was}, not {wanted}; delete it or use another name"
-                )
+                return f"queue {spec.name} exists with {name} {was}, not {wanted}; delete it or use another name"
+        return ""
+
+    def open_replies(self, owner: object) -> Queue:
+        """A queue of direct replies to one connection."""
+        self._requesters += 1
+        queue = Queue(QueueSpec(f"{DIRECT_REPLY_TO}.{self._requesters}", exclusive=True), self, owner)
+        self.queues[queue.name] = queue
+        return queue
+
+    def delete(self, queue: Queue) -> None:
+        """Remove it with its bindings and messages."""
+        if self.queues.pop(queue.name, None) is not None:
+            for bindings in self._exchanges.values():
+                bindings.remove(queue)
+            queue.end()
 
     def bind(self, binding: Binding, owner: object) -> None:
         """Bind, or raise BrokerError when the exchange or the queue does not exist."""
@@ -98,10 +128,7 @@ class MemoryServer:
     def disconnect(self, owner: object) -> None:
         """A connection ends: its exclusive queues go, what it left unacknowledged comes back."""
         for queue in [queue for queue in self.queues.values() if queue.owner is owner]:
-            del self.queues[queue.name]
-            for bindings in self._exchanges.values():
-                bindings.remove(queue)
-            queue.end()
+            self.delete(queue)
         for queue in list(self.queues.values()):
             queue.disconnect(owner)
 
@@ -172,6 +199,7 @@ class MemoryBroker:
         """A connection to a new server; `on_error` hears of every consumer that raised, and must not block."""
         self._server = MemoryServer(clock, on_error=on_error)
         self._connected = False
+        self._replies: _Replies | None = None
         self._burst = 0
 
     def peer(self) -> MemoryBroker:
@@ -205,11 +233,15 @@ class MemoryBroker:
             BrokerError: not connected, no such exchange, or a full queue refused it.
         """
         self._check()
+        if message.reply_to == DIRECT_REPLY_TO:
+            if self._replies is None:
+                raise BrokerError(f"reply_to {DIRECT_REPLY_TO}, and nobody here consumes it")
+            message = structs.replace(message, reply_to=self._replies.queue.name)
         queues = self._server.route(exchange, routing_key)
         if not queues:
             if queues is None:
                 raise BrokerError(f"no exchange {exchange!r}; declare it first")
-            if mandatory:
+            if mandatory and not routing_key.startswith(DIRECT_REPLY_TO):
                 raise Unroutable(f"no queue is bound to exchange {exchange!r} for {routing_key!r}")
             return
         for queue in queues:
@@ -227,10 +259,27 @@ class MemoryBroker:
         self._check()
         if prefetch < 1:
             raise ValueError(f"prefetch is {prefetch}, not at least 1")
+        if queue == DIRECT_REPLY_TO:
+            if self._replies is not None:
+                raise BrokerError(f"{DIRECT_REPLY_TO} is consumed already")
+            self._replies = _Replies(self._server, self, handler, prefetch)
+            return self._replies
         source = self._server.queue(queue, self)
         consumer = Consumer(source, handler, prefetch, self)
         source.subscribe(consumer)
         return consumer
+
+    async def get(self, queue: str) -> Delivery | None:
+        """The message at the head, None when there is none; raises BrokerError for an unknown queue."""
+        self._check()
+        return self._server.queue(queue, self).get(self)
+
+    async def differences(self, topology: Topology) -> Sequence[str]:
+        """One line for each exchange or queue that is missing or exists with other properties."""
+        self._check()
+        exchanges = (self._server.exchange_difference(name, kind) for name, kind in topology.exchanges.items())
+        queues = (self._server.queue_difference(spec) for spec in topology.queues)
+        return [difference for difference in (*exchanges, *queues) if difference]
 
     async def depth(self, queue: str) -> QueueDepth:
         """What stands in the queue now; raises BrokerError for an unknown one."""
@@ -251,11 +300,38 @@ class MemoryBroker:
         """Disconnect; unacknowledged deliveries go back, exclusive queues end, the server keeps the rest."""
         if self._connected:
             self._connected = False
+            self._replies = None
             self._server.disconnect(self)
+
+    def end_replies(self) -> None:
+        """No direct replies any more."""
+        self._replies = None
 
     def _check(self) -> None:
         if not self._connected:
             raise BrokerError("the in-process broker is not connected; call start() first")
+
+
+class _Replies:
+    """The consumer of direct replies: each is acknowledged before it is handed on."""
+
+    def __init__(
+        self, server: MemoryServer, owner: MemoryBroker, handler: Callable[[Delivery], None], prefetch: int
+    ) -> None:
+        self.queue = server.open_replies(owner)
+        self._server = server
+        self._owner = owner
+        self._handler = handler
+        self.queue.subscribe(Consumer(self.queue, self._take, prefetch, owner))
+
+    def _take(self, delivery: Delivery) -> None:
+        delivery.ack()
+        self._handler(delivery)
+
+    async def cancel(self) -> None:
+        """Stop taking; later replies are lost."""
+        self._server.delete(self.queue)
+        self._owner.end_replies()
 
 
 def _circles(target: str, deaths: Deaths) -> bool:

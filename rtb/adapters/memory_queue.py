@@ -259,6 +259,22 @@ class Queue:
         self.ready.clear()
         return dropped
 
+    def get(self, owner: object) -> Entry | None:
+        """Take the head without a subscription; None when there is none."""
+        self.expire()
+        if not self.ready:
+            return None
+        entry = self.ready.popleft()
+        holder = Consumer(self, _no_handler, 1, owner)
+        holder.taking, holder.cancelled = False, True
+        holder.unacked.add(entry)
+        self.consumers.add(holder)
+        entry.holder = holder
+        entry.arrived_ns = self.server.clock.monotonic_ns()
+        self._delivered += 1
+        self._watch_head()
+        return entry
+
     def depth(self) -> QueueDepth:
         """What stands in it now."""
         self.expire()
@@ -345,6 +361,10 @@ class Queue:
     def _wake(self) -> None:
         self._timer, self._timer_ns = None, FOREVER
         self.expire()
+
+
+def _no_handler(delivery: Delivery) -> None:
+    raise AssertionError("a message was delivered to what is no subscription")
 
 
 def _one_line(error: BaseException) -> str:

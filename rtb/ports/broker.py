@@ -72,12 +72,16 @@ DEATH_EXCHANGE = "x-first-death-exchange"
 DEATH_COUNT = "x-death-count"  # how often it died in all, the sum of RabbitMQ's x-death counts
 ERROR = "x-rtb-reason"  # one line: why its consumer gave it up
 
+DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
+"""Consume it and publish requests with it as `reply_to`: answers come back without a queue of one's own, and are lost,
+silently, when the requester has gone."""
+
 NO_HEADERS: Mapping[str, str | int | float] = MappingProxyType({})
 
 
 class Message(Struct, frozen=True, kw_only=True, gc=False):
     """A message to publish. `expiration_ms` is its own time to live (the shorter of it and the queue's counts);
-    `timestamp` is Unix seconds; `headers` hold plain strings and numbers."""
+    `timestamp` is Unix seconds, of which whole ones arrive; `headers` hold plain strings and numbers."""
 
     body: bytes
     message_id: str = ""
@@ -114,7 +118,8 @@ class Delivery(Protocol):
 
     @property
     def delivery_count(self) -> int:
-        """How often it was delivered before this time and came back."""
+        """How often it was delivered before this time and came back. A queue without a `delivery_limit` tells at least
+        whether it was, as 1."""
         ...
 
     @property
@@ -173,7 +178,7 @@ class Broker(Protocol):
         ...
 
     async def declare(self, topology: Topology) -> None:
-        """Make what is missing.
+        """Make what is missing, now and whenever the connection had to be made anew.
 
         Raises:
             BrokerError: something exists with other properties; the message names it.
@@ -183,6 +188,9 @@ class Broker(Protocol):
     async def publish(self, exchange: str, routing_key: str, message: Message, *, mandatory: bool = True) -> None:
         """Publish and wait until the broker has confirmed it. Exchange "" is the default: the key names the queue.
 
+        After a BrokerError the message may still have arrived, unless the error is Unroutable: publish it again with
+        the same message_id, and let the consumer tell that it is the same.
+
         Raises:
             Unroutable: mandatory, and no queue is bound for the key.
             BrokerError: no such exchange, a full queue refused it (Overflow.REJECT_PUBLISH), or it was not confirmed.
@@ -190,11 +198,25 @@ class Broker(Protocol):
         ...
 
     async def consume(self, queue: str, handler: Callable[[Delivery], None], *, prefetch: int) -> Subscription:
-        """Hand every message of the queue to the handler, several consumers taking turns.
+        """Hand every message of the queue to the handler, several consumers taking turns; also after the connection had
+        to be made anew.
+
+        Deliveries of DIRECT_REPLY_TO need no acknowledgement.
 
         Raises:
             BrokerError: no such queue, or it is exclusive to another connection.
             ValueError: a prefetch below 1.
+        """
+        ...
+
+    async def get(self, queue: str) -> Delivery | None:
+        """Take the message at the head, None when there is none ready; raises BrokerError for an unknown queue."""
+        ...
+
+    async def differences(self, topology: Topology) -> Sequence[str]:
+        """One line for each exchange or queue that is missing or exists with other properties; nothing is changed.
+
+        Bindings are not looked at: AMQP has no way to ask for one.
         """
         ...
 

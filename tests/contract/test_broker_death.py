@@ -16,7 +16,7 @@ from rtb.ports import (
     QueueSpec,
     Topology,
 )
-from tests.contract.support import Inbox
+from tests.contract.brokers import Inbox
 
 
 class Yard:

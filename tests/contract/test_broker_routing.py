@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from rtb.errors import BrokerError, Unroutable
-from rtb.ports import Binding, Broker, ExchangeType, Message, Overflow, QueueSpec, Topology
-from tests.contract.support import Connect, Inbox
+from rtb.ports import DIRECT_REPLY_TO, Binding, Broker, ExchangeType, Message, Overflow, QueueSpec, Topology
+from tests.contract.brokers import Connect, Inbox
 
 
 def topology(
@@ -123,6 +123,39 @@ async def test_a_reply_goes_through_the_default_exchange(connect: Connect, prefi
     assert (answer.body, answer.correlation_id) == (b"answer", "c-7")
 
 
+async def test_a_direct_reply_needs_no_queue(connect: Connect, prefix: str) -> None:
+    """Who consumes DIRECT_REPLY_TO gets the answers to its own requests, and nothing has to be acknowledged."""
+    server, client, other = await connect(), await connect(), await connect()
+    await server.declare(Topology({}, [QueueSpec(prefix)], []))
+    work = await Inbox().open(server, prefix)
+    answers = await Inbox(ack=False).open(client, DIRECT_REPLY_TO, prefetch=1)
+    others = await Inbox(ack=False).open(other, DIRECT_REPLY_TO, prefetch=1)
+    for n, requester in enumerate((client, other, client)):
+        request = Message(body=b"ask", reply_to=DIRECT_REPLY_TO, correlation_id=f"c-{n}")
+        await requester.publish("", prefix, request)
+    for _ in range(3):
+        asked = (await work.next()).message
+        await server.publish("", asked.reply_to, Message(body=b"answer", correlation_id=asked.correlation_id))
+    assert [(await answers.next()).message.correlation_id for _ in range(2)] == ["c-0", "c-2"]
+    assert (await others.next()).message.correlation_id == "c-1"
+
+
+async def test_a_direct_reply_to_nobody_is_lost(connect: Connect, prefix: str) -> None:
+    """When the requester has gone there is no error; one who never consumed cannot ask."""
+    server, client = await connect(), await connect()
+    await server.declare(Topology({}, [QueueSpec(prefix)], []))
+    request = Message(body=b"ask", reply_to=DIRECT_REPLY_TO)
+    with pytest.raises(BrokerError, match="nobody here consumes it"):
+        await client.publish("", prefix, request)
+    answers = await Inbox().open(client, DIRECT_REPLY_TO)
+    await client.publish("", prefix, request)
+    asked = (await (await Inbox().open(server, prefix)).next()).message
+    await answers.subscription.cancel()
+    await server.publish("", asked.reply_to, Message(body=b"answer"))
+    with pytest.raises(BrokerError, match="nobody here consumes it"):
+        await client.publish("", prefix, request)
+
+
 async def test_a_mandatory_message_without_a_queue_is_unroutable(broker: Broker, prefix: str) -> None:
     """Publishing into the void is an error that names exchange and key, unless the message is not mandatory."""
     await broker.declare(Topology({prefix: ExchangeType.DIRECT}, [], []))
@@ -193,6 +226,25 @@ async def test_an_exchange_declared_otherwise_is_named(broker: Broker, prefix: s
         await broker.declare(Topology({prefix: ExchangeType.FANOUT}, [], []))
 
 
+async def test_differences_are_told_and_not_mended(broker: Broker, prefix: str) -> None:
+    """A missing or different exchange or queue has one line that names it; nothing is declared by asking."""
+    ex, same, other, none = (f"{prefix}.{name}" for name in ("ex", "same", "other", "none"))
+    money = QueueSpec(same, max_length=5, overflow=Overflow.REJECT_PUBLISH, delivery_limit=3, dead_letter_exchange="")
+    await broker.declare(Topology({ex: ExchangeType.TOPIC, same: ExchangeType.FANOUT}, [money, QueueSpec(other)], []))
+    wanted = Topology(
+        {ex: ExchangeType.DIRECT, same: ExchangeType.FANOUT, none: ExchangeType.TOPIC},
+        [money, QueueSpec(other, max_length=1), QueueSpec(none)],
+        [],
+    )
+    for _ in range(2):
+        found = await broker.differences(wanted)
+        assert len(found) == 4
+        assert found[0].startswith(f"exchange {ex} exists")
+        assert found[1] == f"exchange {none} is missing"
+        assert found[2].startswith(f"queue {other} exists")
+        assert found[3] == f"queue {none} is missing"
+
+
 async def test_binding_what_does_not_exist_fails(broker: Broker, prefix: str) -> None:
     """A binding needs its exchange and its queue."""
     await broker.declare(Topology({f"{prefix}.ex": ExchangeType.DIRECT}, [QueueSpec(f"{prefix}.q")], []))
@@ -222,6 +274,7 @@ async def test_an_unknown_queue_is_named(broker: Broker, prefix: str) -> None:
         broker.consume(prefix, lambda delivery: None, prefetch=1),
         broker.depth(prefix),
         broker.purge(prefix),
+        broker.get(prefix),
     ):
         with pytest.raises(BrokerError, match=prefix):
             await call
