@@ -120,7 +120,7 @@ class SqlRepository:
         # PostgreSQL knows no text with a NUL, and one user's id must not fail the others' lookup.
         known = [user_id for user_id in dict.fromkeys(user_ids) if "\0" not in user_id]
         for batch in _chunks(known, READ_CHUNK):
-            query = select(PROFILES.c.user_id, PROFILES.c.body).where(PROFILES.c.user_id.in_(batch))
+            query = select(PROFILES.c.user_id, PROFILES.c.body).where(self.database.among(PROFILES.c.user_id, batch))
             for user_id, body in await self._read(query):
                 found[user_id] = self._decoded(profiles_.decode, body, f"user {user_id!r}")
         return [found.get(user_id) for user_id in user_ids]

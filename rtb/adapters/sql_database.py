@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
-from sqlalchemy import Table, event
+from sqlalchemy import ARRAY, ColumnElement, Table, Text, any_, event, func, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -90,6 +91,12 @@ class SqlDatabase:
         """An insert that knows ON CONFLICT, the one statement without a portable spelling."""
         return (sqlite if self.is_sqlite else postgresql).insert(table)
 
+    def among(self, column: ColumnElement[str], values: Collection[str]) -> ColumnElement[bool]:
+        """Whether a text column is one of many values: one parameter, so the statement is prepared once."""
+        if self.is_sqlite:
+            return column.in_(select(func.json_each(json.dumps([*values])).table_valued("value").c.value))
+        return column == any_(literal([*values], ARRAY(Text)))
+
     @contextmanager
     def translated(self) -> Iterator[None]:
         """Turns what drivers raise into StoreErrors."""
@@ -132,11 +139,15 @@ def _postgres_engine(url: URL, answer_limit_s: float) -> AsyncEngine:
         pool_pre_ping=True,
         pool_size=CONNECTIONS,
         max_overflow=CONNECTIONS,
-        pool_timeout=answer_limit_s,
+        pool_timeout=min(answer_limit_s, ANSWER_LIMIT_S),
         connect_args={
-            "timeout": answer_limit_s,
+            "timeout": min(answer_limit_s, ANSWER_LIMIT_S),
             "command_timeout": answer_limit_s,
-            "server_settings": {"application_name": "rtb"},
+            # A daemon that is frozen within a transaction holds its locks no longer than this.
+            "server_settings": {
+                "application_name": "rtb",
+                "idle_in_transaction_session_timeout": f"{answer_limit_s * 1_000:.0f}",
+            },
         },
     )
 

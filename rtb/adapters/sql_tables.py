@@ -57,12 +57,13 @@ LEDGER = Table(
     Column("received_at", Float(53), nullable=False),
     Column("reason", Text, nullable=False),
     Index("ledger_by_receipt", "received_at", "key"),
-    Index("ledger_by_account", "day", "campaign_id", "charged_nanos"),
+    Index("ledger_by_campaign", "campaign_id", "day", "charged_nanos"),
+    Index("ledger_by_day", "day", "campaign_id", "charged_nanos"),
 )
-BUDGET_EPOCH = Table(
-    "budget_epoch",  # one row
+BUDGET_EPOCHS = Table(
+    "budget_epochs",
     METADATA,
-    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("fence", _key(), primary_key=True),
     Column("epoch", BigInteger, nullable=False),
 )
 INSTANCES = Table(

@@ -1,4 +1,4 @@
-"""Numbers of campaign changes; the ledger, the budget epoch and the instances that may hold leases.
+"""Numbers of campaign changes; the ledger, its epochs and the instances that may hold leases.
 
 On PostgreSQL keys are compared byte by byte from now on (collation "C").
 """
@@ -25,23 +25,23 @@ def upgrade() -> None:
         " WHERE numbered.id = campaigns.id"
     )
     op.create_index("campaigns_by_change", "campaigns", ["changed"])
-    _make_single_row("campaign_changes", "last", "coalesce(max(changed), 0) FROM campaigns")
-    _make_single_row("budget_epoch", "epoch", "1")
+    op.create_table(
+        "campaign_changes",
+        sa.Column("id", sa.SmallInteger, primary_key=True, autoincrement=False),
+        sa.Column("last", sa.BigInteger, nullable=False),
+    )
+    op.execute("INSERT INTO campaign_changes (id, last) SELECT 1, coalesce(max(changed), 0) FROM campaigns")
     _make_ledger(collation)
+    op.create_table(
+        "budget_epochs",
+        sa.Column("fence", sa.Text(collation=collation), primary_key=True),
+        sa.Column("epoch", sa.BigInteger, nullable=False),
+    )
     op.create_table(
         "instances",
         sa.Column("id", sa.Text(collation=collation), primary_key=True),
         sa.Column("seen_at", sa.Float(53), nullable=False),
     )
-
-
-def _make_single_row(table: str, column: str, value: str) -> None:
-    op.create_table(
-        table,
-        sa.Column("id", sa.SmallInteger, primary_key=True, autoincrement=False),
-        sa.Column(column, sa.BigInteger, nullable=False),
-    )
-    op.execute(f"INSERT INTO {table} (id, {column}) SELECT 1, {value}")
 
 
 def _make_ledger(collation: str | None) -> None:
@@ -61,4 +61,5 @@ def _make_ledger(collation: str | None) -> None:
         sa.Column("reason", sa.Text, nullable=False),
     )
     op.create_index("ledger_by_receipt", "ledger", ["received_at", "key"])
-    op.create_index("ledger_by_account", "ledger", ["day", "campaign_id", "charged_nanos"])
+    op.create_index("ledger_by_campaign", "ledger", ["campaign_id", "day", "charged_nanos"])
+    op.create_index("ledger_by_day", "ledger", ["day", "campaign_id", "charged_nanos"])
