@@ -7,13 +7,16 @@ Every routing key has a bound queue, so that a mandatory publish that comes back
   refused, not a message lost, when the queue is full;
 * informational (losses, all alerts): the newest INFO_LENGTH, because nobody has to consume them.
 
-A retry queue holds a message for its delay and hands it back to the queue named by its routing key.
+A retry queue holds a message for its delay and hands it back to the queue named by its routing key; it is as safe as
+the queues of money that it serves.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rtb.messages import MessageType
-from rtb.ports import Binding, ExchangeType, Overflow, QueueSpec, Topology
+from rtb.ports import Binding, Broker, ExchangeType, Overflow, QueueSpec, Topology
 
 BIDDING = "ad.bidding"
 EVENTS = "ad.events"
@@ -84,7 +87,7 @@ def topology() -> Topology:
             QueueSpec(LOSSES, max_length=INFO_LENGTH),
             QueueSpec(ALL_ALERTS, max_length=INFO_LENGTH),
             QueueSpec(DEAD, max_length=BID_LENGTH),
-            *(QueueSpec(name, ttl_ms=delay_ms, dead_letter_exchange="") for name, delay_ms in retries),
+            *(_retry(name, delay_ms) for name, delay_ms in retries),
         ),
         bindings=(
             Binding(BIDDING, BID_REQUESTS, "bid.request"),
@@ -112,6 +115,43 @@ def instance_topology(instance_id: str) -> Topology:
 def instance_queue(instance_id: str) -> str:
     """The name of a daemon's own queue of updates."""
     return f"campaign.updates.{instance_id}"
+
+
+async def check(broker: Broker) -> Sequence[str]:
+    """One line for each exchange or queue that the broker does not have, or has otherwise; raises BrokerError."""
+    return await broker.differences(topology())
+
+
+def describe(wanted: Topology) -> str:
+    """The topology as text, one object a line."""
+    lines = [f"exchange  {name}  {kind}" for name, kind in wanted.exchanges.items()]
+    lines += [f"queue     {queue.name}  {_properties(queue)}" for queue in wanted.queues]
+    lines += [f"binding   {b.exchange} -> {b.queue}  {b.routing_key}".rstrip() for b in wanted.bindings]
+    return "\n".join(lines)
+
+
+def _properties(queue: QueueSpec) -> str:
+    full = "publishers refused" if queue.overflow is Overflow.REJECT_PUBLISH else "oldest dropped"
+    limit = queue.delivery_limit
+    target = f"{queue.dead_letter_exchange or 'default exchange'}/{queue.dead_letter_routing_key or 'same key'}"
+    said = [
+        "exclusive" if queue.exclusive else "classic" if limit is None else f"quorum, delivery limit {limit}",
+        f"ttl {queue.ttl_ms} ms" if queue.ttl_ms is not None else "",
+        f"at most {queue.max_length} messages, then {full}" if queue.max_length is not None else "",
+        f"dead letters to {target}" if queue.dead_letter_exchange is not None else "",
+    ]
+    return "; ".join(text for text in said if text)
+
+
+def _retry(name: str, delay_ms: int) -> QueueSpec:
+    return QueueSpec(
+        name,
+        ttl_ms=delay_ms,
+        max_length=MONEY_LENGTH,
+        overflow=Overflow.REJECT_PUBLISH,
+        delivery_limit=DELIVERY_LIMIT,
+        dead_letter_exchange="",
+    )
 
 
 def _money(name: str) -> QueueSpec:

@@ -82,11 +82,32 @@ def test_money_is_never_dropped_and_bids_expire() -> None:
     for name in ("bid.requests", "bid.responses"):
         spec = queues[name]
         assert (spec.ttl_ms, spec.overflow, spec.dead_letter_exchange) == (120_000, Overflow.DROP_HEAD, None)
-    assert [name for name, spec in queues.items() if spec.max_length is None] == [
-        "ad.retry.1",
-        "ad.retry.2",
-        "ad.retry.3",
-    ]
+    for name in ("ad.retry.1", "ad.retry.2", "ad.retry.3"):
+        spec = queues[name]
+        assert (spec.overflow, spec.delivery_limit, spec.dead_letter_exchange) == (Overflow.REJECT_PUBLISH, 20, "")
+    assert [name for name, spec in queues.items() if spec.max_length is None] == []
+
+
+async def test_what_is_missing_is_named() -> None:
+    """On an empty broker everything is missing, one line each; where it is declared, nothing."""
+    broker = MemoryBroker(ManualClock())
+    await broker.start()
+    made = table.topology()
+    assert len(await table.check(broker)) == len(made.exchanges) + len(made.queues)
+    await broker.declare(made)
+    assert await table.check(broker) == []
+    await broker.close()
+
+
+def test_the_topology_can_be_printed() -> None:
+    """One object a line, with what matters about it."""
+    lines = table.describe(table.topology()).split("\n")
+    assert "exchange  ad.events  topic" in lines
+    assert "queue     bid.requests  classic; ttl 120000 ms; at most 100000 messages, then oldest dropped" in lines
+    clicks = "quorum, delivery limit 20; at most 500000 messages, then publishers refused"
+    assert f"queue     ad.clicks  {clicks}; dead letters to ad.dlx/ad.clicks" in lines
+    assert "binding   ad.events -> ad.clicks  event.click" in lines
+    assert "binding   ad.campaigns -> campaign.updates" in lines
 
 
 async def test_a_dead_letter_is_found_under_its_queue() -> None:
