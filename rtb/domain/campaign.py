@@ -131,6 +131,7 @@ class Campaign(Value, frozen=True):
     pctr: Chance = 0.001
     pcvr: Chance = 0.01
     daily_budget: Amount | None = None
+    lifetime_budget: Amount | None = None
     start: datetime | None = None
     end: datetime | None = None
     timezone: str = "UTC"
@@ -151,6 +152,11 @@ class Campaign(Value, frozen=True):
     def daily_budget_nanos(self) -> int | None:
         """The budget of one day in the campaign's time zone, in nanos; None is without limit."""
         return None if self.daily_budget is None else money.unit_nanos(self.daily_budget)
+
+    @property
+    def lifetime_budget_nanos(self) -> int | None:
+        """The budget of its whole life, in nanos; None is without limit."""
+        return None if self.lifetime_budget is None else money.unit_nanos(self.lifetime_budget)
 
     @property
     def zone(self) -> ZoneInfo:
@@ -202,6 +208,8 @@ def validated(campaign: Campaign) -> Campaign:
             raise ValueError("the auction price is 0; raise bid (or pctr, pcvr)")
         field = "daily_budget"
         _ = campaign.daily_budget_nanos
+        field = "lifetime_budget"
+        _ = campaign.lifetime_budget_nanos
         field = "timezone"
         _ = campaign.zone
         field = "start, end"

@@ -1,5 +1,6 @@
 """What the services ask of the outside. Adapters implement these; tests/contract runs one suite over every adapter."""
 
+from rtb.ports.accounts import Accounts, AccountView, BookView, NearAccounts
 from rtb.ports.bidder import Bidder, OpenAuction
 from rtb.ports.broker import (
     DEATH_COUNT,
@@ -33,8 +34,11 @@ __all__ = [
     "DIRECT_REPLY_TO",
     "ERROR",
     "NO_HEADERS",
+    "AccountView",
+    "Accounts",
     "Bidder",
     "Binding",
+    "BookView",
     "Broker",
     "CachedUser",
     "Clock",
@@ -45,6 +49,7 @@ __all__ = [
     "LedgerKind",
     "LedgerRow",
     "Message",
+    "NearAccounts",
     "OpenAuction",
     "Overflow",
     "QueueDepth",

@@ -1,88 +1,310 @@
-"""Budgets of the house campaigns: a local, synchronous debit at the win, and a signal when a campaign runs dry."""
+"""Budgets of the house campaigns: a local, synchronous hold at the win, and a signal when a campaign runs dry.
+
+A campaign is leased money when it first wins. With accounts in this process that takes no time. With shared accounts
+its first claim fails, the bid is withdrawn, and a lease is asked for at once: some milliseconds later it bids again. So
+a catalogue of any size costs nothing; only campaigns that win are synced.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from itertools import count
 
-from rtb.domain.budget import Account, day_end
+from msgspec import Struct
+
+from rtb.domain.balance import Balance
+from rtb.domain.book import Books
+from rtb.domain.budget import Opening, Sync, Synced, SyncStatus, Timing, bucket
 from rtb.domain.campaign import Campaign
-from rtb.ports import Clock
+from rtb.ports import Clock, NearAccounts
+from rtb.services.purse import NS, Purse
+
+LONGEST_BACKOFF_S = 64.0
+UNBILLED = Timing(window_ms=10**14)
+"""Where nothing is billed a hold is as good as spent: it never lapses."""
+
+
+class Hold(Struct, frozen=True, gc=False):
+    """What was set aside for a win: the budget day it is billed on ("" when nothing limits the campaign), and until
+    when the billing event is in time (Unix seconds by the accounts' clock, to the millisecond)."""
+
+    day: str
+    expires_at: float
+
+
+class Standing(Struct, frozen=True, gc=False):
+    """A budget as it stands: what was spent or is held, in nanos."""
+
+    limit_nanos: int
+    spent_nanos: int
 
 
 class Budgets:
-    """One account a campaign with a daily budget, for the life of the process.
+    """A purse a campaign with a budget.
 
     `on_change(campaign_id, funded)` is called when a campaign can no longer, or again, pay one impression at its bid.
     """
 
-    def __init__(self, clock: Clock, on_change: Callable[[str, bool], None]) -> None:
-        """Start without accounts."""
+    def __init__(
+        self,
+        clock: Clock,
+        on_change: Callable[[str, bool], None] = lambda campaign_id, funded: None,
+        *,
+        instance: str = "local",
+        timing: Timing | None = None,
+        share: float = 1.0,
+        floor_nanos: int = NS,
+        near: NearAccounts | None = None,
+        opening: Callable[[Purse], Opening] | None = None,
+        shared: bool = False,
+    ) -> None:
+        """Start without purses.
+
+        Args:
+            clock: time.
+            on_change: may be set later.
+            instance: new at every start of a process.
+            timing: of the protocol, the same in every daemon.
+            share: of a limit, the most that one daemon leases, but at least `floor_nanos` of it.
+            near: accounts in this process; by default some of its own, which nobody bills: what is held stays spent.
+            opening: how `near` opens the book of a campaign; by default as a new one.
+            shared: the accounts are elsewhere: Leases syncs what `near` would have.
+        """
+        self.on_change = on_change
+        self.instance = instance
+        self.timing = timing or (Timing() if shared or near is not None else UNBILLED)
+        self.wake = asyncio.Event()
+        self.urgent: dict[str, Purse] = {}
+        self.active: dict[str, Purse] = {}
         self._clock = clock
-        self._on_change = on_change
-        self._accounts: dict[str, tuple[Account, Campaign, int]] = {}  # with the cost of one impression at its bid
-        self._dry: set[str] = set()
+        self._share = share
+        self._floor_nanos = floor_nanos
+        self._purses: dict[str, Purse] = {}
+        self._dry: dict[str, Purse] = {}
+        self._seqs = count(1)
+        self._offset_ms = int(clock.time() * 1_000) - clock.monotonic_ns() // 1_000_000
+        self._near: NearAccounts | None = None
+        if not shared:
+            self._near = near or Books(self.timing, lambda: self._offset_ms + clock.monotonic_ns() // 1_000_000)
+        self._opening = opening or new_opening
 
     def watch(self, campaign: Campaign) -> bool:
-        """Open the account of a campaign, or give it its new limit, keeping what was spent today.
+        """Open the purse of a campaign, or give it its new limits, keeping what was spent.
 
         Returns:
-            Whether it can pay one impression.
+            Whether it can pay one impression; one that is not leased yet can, as far as is known.
         """
-        limit = campaign.daily_budget_nanos
-        self._dry.discard(campaign.id)
-        if limit is None:
-            self._accounts.pop(campaign.id, None)
+        if campaign.daily_budget is None and campaign.lifetime_budget is None:
+            self.drop(campaign.id)
             return True
-        known = self._accounts.get(campaign.id)
         now = self._clock.time()
-        spent_nanos = known[0].spent_nanos if known is not None and now < known[0].day_ends else 0
-        account = Account(limit, day_end(now, campaign.zone), spent_nanos)
-        bid_nanos = campaign.bid_micros
-        self._accounts[campaign.id] = (account, campaign, bid_nanos)
-        funded = account.spendable(bid_nanos)
-        if not funded:
-            self._dry.add(campaign.id)
-        return funded
+        purse = self._purses.get(campaign.id)
+        if purse is None:
+            purse = self._purses[campaign.id] = Purse(campaign)
+            purse.begin(campaign, now, *self._terms)
+        else:
+            is_today = now < purse.day_ends and campaign.timezone == purse.campaign.timezone
+            purse.begin(campaign, purse.day_ends - 1 if is_today else now, *self._terms)  # a day never comes back
+        self._dry.pop(campaign.id, None)
+        purse.dry = False
+        if not purse.can_ever_pay:
+            self._set_dry(purse, silent=True)
+        elif purse.balance is not None:
+            if self._near is not None:
+                self._sync_near(purse)
+                if purse.free(self._clock.monotonic_ns()) < purse.bid_nanos:
+                    self._set_dry(purse, silent=True)
+            else:
+                self._hurry(purse)
+        return not purse.dry
 
     def drop(self, campaign_id: str) -> None:
-        """Forget a campaign."""
-        self._accounts.pop(campaign_id, None)
-        self._dry.discard(campaign_id)
+        """Forget a campaign; what it holds is still billed."""
+        for known in (self._purses, self._dry, self.urgent, self.active):
+            known.pop(campaign_id, None)
 
-    def account(self, campaign_id: str) -> Account | None:
-        """The account of today, None for a campaign without a limit."""
-        known = self._accounts.get(campaign_id)
-        if known is None:
+    def account(self, campaign_id: str) -> Standing | None:
+        """The budget of today, else of its life; None for a campaign without one. Shared accounts: as last heard."""
+        purse = self._purses.get(campaign_id)
+        if purse is None:
             return None
-        account, campaign, _ = known
-        account.roll(self._clock.time(), campaign.zone)
-        return account
+        self.roll(purse, self._clock.time())
+        spent = 0
+        if self._near is not None and purse.balance is not None:
+            self._sync_near(purse, lease=False)
+        if purse.balance is not None:
+            spent = purse.balance.holding(purse.day).committed
+        elif self._near is not None:
+            known = self._near.spent_now(campaign_id)
+            spent = (known if known is not None else self._opening(purse).spent).get(purse.day, 0)
+        return Standing(purse.limits[purse.day].nanos, spent)
 
     def funded(self, campaign_id: str) -> bool:
         """Whether it can pay one impression at its bid."""
         return campaign_id not in self._dry
 
-    def debit(self, campaign_id: str, cost_nanos: int) -> bool:
-        """Spend, or refuse: never a nano above the limit."""
-        known = self._accounts.get(campaign_id)
-        if known is None:
-            return True
-        account, campaign, bid_nanos = known
+    def hold(self, campaign_id: str, nanos: int, window_ms: int | None = None) -> Hold | None:
+        """Set the cost of a win aside until its billing event, or refuse: never a nano above the lease.
+
+        Args:
+            campaign_id: of the winner.
+            nanos: its cost.
+            window_ms: how long its billing event may take; at most the longest window, which is the default.
+        """
+        now_ns = self._clock.monotonic_ns()
+        window = self.timing.window_ms if window_ms is None else min(window_ms, self.timing.window_ms)
+        expires_ms = now_ns // 1_000_000 + self._offset_ms + window
+        purse = self._purses.get(campaign_id)
+        if purse is None:
+            return Hold("", expires_ms / 1_000)
         now = self._clock.time()
-        if now >= account.day_ends:
-            account.roll(now, campaign.zone)
-        spent = account.debit(cost_nanos)
-        if not account.spendable(bid_nanos) and campaign_id not in self._dry:
-            self._dry.add(campaign_id)
-            self._on_change(campaign_id, False)
-        return spent
+        if now >= purse.day_ends:
+            self.roll(purse, now)
+        purse.used_ns = now_ns
+        end = bucket(expires_ms)
+        if not _set_aside(purse, nanos, end, now_ns):
+            self._lease(purse)
+            if self._near is None or not _set_aside(purse, nanos, end, now_ns):
+                self._check(purse, now_ns)
+                return None
+        purse.used_nanos += nanos
+        if purse.free(now_ns) < purse.low_nanos:
+            self._lease(purse)
+            self._check(purse, now_ns)
+        return Hold(purse.day, expires_ms / 1_000)
+
+    def debit(self, campaign_id: str, nanos: int) -> bool:
+        """Whether the cost could be held."""
+        return self.hold(campaign_id, nanos) is not None
 
     def refresh(self) -> None:
-        """Fund the campaigns that ran dry and whose new day has come; called every second."""
-        now = self._clock.time()
-        for campaign_id in list(self._dry):
-            account, campaign, bid_nanos = self._accounts[campaign_id]
-            account.roll(now, campaign.zone)  # perhaps a debit or a look at the account already did
-            if account.spendable(bid_nanos):
-                self._dry.discard(campaign_id)
-                self._on_change(campaign_id, True)
+        """Once a second: begin new days, and see whether campaigns that ran dry can pay again."""
+        now, now_ns = self._clock.time(), self._clock.monotonic_ns()
+        for purse in list(self._dry.values()):
+            self.roll(purse, now)
+            if now_ns >= purse.check_ns and purse.can_ever_pay:
+                self._look_again(purse, now_ns)
+
+    def _look_again(self, purse: Purse, now_ns: int) -> None:
+        if purse.balance is not None and purse.is_exhausted and purse.check_ns:
+            return
+        purse.check_ns = now_ns + int(purse.backoff_s * NS)
+        purse.backoff_s = min(purse.backoff_s * 2, LONGEST_BACKOFF_S)
+        self._lease(purse)
+        if self._near is not None:
+            self._check(purse, now_ns)
+
+    def request(self, purse: Purse, now_ns: int, *, lease: bool = True) -> Sync:
+        """The next sync of a purse, to be sent now."""
+        balance = purse.balance
+        assert balance is not None
+        moves = purse.moves(now_ns)
+        if not lease:
+            moves = {day: min(nanos, 0) for day, nanos in moves.items()}
+        return balance.sync(next(self._seqs), purse.campaign.version, purse.limits, moves)
+
+    def apply(self, purse: Purse, sync: Sync, reply: Synced, sent_ns: int) -> None:
+        """Take a reply, and say so when the campaign can pay again, or no longer."""
+        balance = purse.balance
+        if balance is None:
+            return
+        now_ns = self._clock.monotonic_ns()
+        if balance.apply(sync, reply, sent_ns):
+            self._offset_ms = reply.time_ms - now_ns // 1_000_000
+            purse.forget_old_days()
+        if self._purses.get(purse.campaign.id) is purse:
+            self._check(purse, now_ns)
+
+    def forget_idle(self, purse: Purse) -> None:
+        """Drop the balance of a campaign that has nothing leased or held."""
+        if purse.is_empty and not purse.flying and not purse.dry:
+            purse.balance = None
+            self.active.pop(purse.campaign.id, None)
+
+    @property
+    def held(self) -> bool:
+        """Whether any hold is open."""
+        return any(h.held for p in self.active.values() if p.balance for h in p.balance.holdings.values())
+
+    @property
+    def _terms(self) -> tuple[float, int]:
+        return self._share, self._floor_nanos
+
+    def roll(self, purse: Purse, now: float) -> None:
+        """Begin a new budget day when the old one is over."""
+        if now >= purse.day_ends:
+            purse.begin(purse.campaign, now, *self._terms)
+
+    def _lease(self, purse: Purse) -> None:
+        """Get money: at once from near accounts, else soon."""
+        if purse.balance is None:
+            purse.balance = Balance(purse.campaign.id, self.instance, self.timing)
+            self.active[purse.campaign.id] = purse
+        if self._near is None:
+            self._hurry(purse)
+        else:
+            self._sync_near(purse)
+
+    def _hurry(self, purse: Purse) -> None:
+        purse.asks = True
+        self.urgent[purse.campaign.id] = purse
+        self.wake.set()
+
+    def _sync_near(self, purse: Purse, *, lease: bool = True) -> None:
+        """Lease all there is, in process."""
+        near, balance = self._near, purse.balance
+        assert near is not None
+        assert balance is not None
+        for _ in range(3):  # a missing book is opened, then announced to
+            sent_ns = self._clock.monotonic_ns()
+            for day in purse.days:
+                balance.holding(day)
+            moves = {
+                day: (limit.cap_nanos if lease and (limit := purse.limits.get(day)) else 0) for day in balance.holdings
+            }
+            sync = balance.sync(next(self._seqs), purse.campaign.version, purse.limits, moves)
+            reply = near.sync_now(sync)
+            if balance.apply(sync, reply, sent_ns):
+                self._offset_ms = reply.time_ms - sent_ns // 1_000_000
+                purse.forget_old_days()
+                if not sync.announce:
+                    return
+            elif reply.status is SyncStatus.MISSING:
+                near.install_now(self._opening(purse))
+            elif reply.status is not SyncStatus.EPOCH:
+                return
+
+    def _check(self, purse: Purse, now_ns: int) -> None:
+        """Say so when it can pay again, or no longer."""
+        funded = purse.free(now_ns) >= purse.bid_nanos
+        if funded and purse.dry:
+            purse.dry = False
+            purse.backoff_s, purse.check_ns = 1.0, 0
+            del self._dry[purse.campaign.id]
+            self.on_change(purse.campaign.id, True)
+        elif not funded and not purse.dry:
+            self._set_dry(purse)
+
+    def _set_dry(self, purse: Purse, *, silent: bool = False) -> None:
+        purse.dry = True
+        self._dry[purse.campaign.id] = purse
+        if not silent:
+            self.on_change(purse.campaign.id, False)
+
+
+def _set_aside(purse: Purse, nanos: int, end: int, now_ns: int) -> bool:
+    return purse.balance is not None and purse.balance.hold(purse.days, nanos, end, now_ns)
+
+
+def new_opening(purse: Purse) -> Opening:
+    """The book of a campaign that never had one."""
+    return Opening(
+        campaign_id=purse.campaign.id,
+        epoch=1,
+        version=purse.campaign.version,
+        floor="",
+        limits=purse.limits,
+        spent={},
+        is_new=True,
+    )

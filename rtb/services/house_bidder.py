@@ -20,10 +20,19 @@ class HouseBidder:
 
     name = HOUSE
 
-    def __init__(self, profiles: Profiles, clock: Clock, rates: Rates, *, advertisers: int = 10) -> None:
-        """Start with an empty catalogue; `load` fills it."""
+    def __init__(
+        self,
+        profiles: Profiles,
+        clock: Clock,
+        rates: Rates,
+        *,
+        advertisers: int = 10,
+        budgets: Budgets | None = None,
+    ) -> None:
+        """Start with an empty catalogue; `load` fills it. Without `budgets` they are those of this process."""
         self.index = Index()
-        self.budgets = Budgets(clock, self._fund)
+        self.budgets = budgets or Budgets(clock)
+        self.budgets.on_change = self._fund
         self._profiles = profiles
         self._clock = clock
         self._rates = rates

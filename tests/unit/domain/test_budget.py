@@ -1,4 +1,4 @@
-"""A budget of a day: never above its limit, and new at midnight where the campaign lives."""
+"""Limits, buckets, and budget days where the campaign lives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtb.domain.budget import Account, day_end
+from rtb.domain.budget import LIFE, Limit, bucket, budget_day, day_before, day_end, limit
 
 NEW_YORK = ZoneInfo("America/New_York")
 SEOUL = ZoneInfo("Asia/Seoul")
@@ -20,55 +20,36 @@ def utc(text: str) -> float:
     return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
 
 
-def test_spending_to_the_limit() -> None:
-    """The last nano can be spent, one more cannot, and a refused debit spends nothing."""
-    account = Account(limit_nanos=100, day_ends=0)
-    assert account.debit(60)
-    assert not account.debit(41)
-    assert account.spent_nanos == 60
-    assert account.debit(40)
-    assert not account.spendable(1)
-    assert account.debit(0)
-    assert account.spent_nanos == 100
+def test_the_cap_of_a_limit() -> None:
+    """A share of it, but a small limit may be leased whole."""
+    assert limit(1_000, share=0.25) == Limit(1_000, 250)
+    assert limit(1_000, share=0.25, floor_nanos=400) == Limit(1_000, 400)
+    assert limit(300, share=0.25, floor_nanos=400) == Limit(300, 300)
+    assert limit(0) == Limit(0, 0)
 
 
-def test_no_limit() -> None:
-    """A limit of None is none; what was spent is still counted."""
-    account = Account(limit_nanos=None, day_ends=0)
-    assert account.debit(10**18)
-    assert account.spent_nanos == 10**18
+@pytest.mark.parametrize("nanos", [-1, 9 * 10**15 + 1])
+def test_a_limit_that_no_store_holds_exactly(nanos: int) -> None:
+    """It is refused, with the amount."""
+    with pytest.raises(ValueError, match=str(nanos)):
+        limit(nanos)
 
 
-def test_a_limit_lowered_below_what_is_spent() -> None:
-    """Nothing more is spent, and nothing is taken back."""
-    account = Account(limit_nanos=50, day_ends=0, spent_nanos=60)
-    assert not account.spendable(1)
-    assert not account.debit(1)
-    assert account.spent_nanos == 60
+def test_holds_of_the_same_ten_seconds_share_a_bucket() -> None:
+    """Named by its end in seconds; a hold never lapses before its own expiry."""
+    assert [bucket(ms) for ms in (10_000, 10_001, 19_999, 20_000, 20_001)] == [10, 20, 20, 20, 30]
 
 
-def test_a_negative_cost_is_an_error() -> None:
-    """Spending cannot fill a budget."""
-    account = Account(limit_nanos=100, day_ends=0, spent_nanos=50)
-    with pytest.raises(ValueError, match="negative"):
-        account.debit(-1)
-    assert account.spent_nanos == 50
-
-
-@given(st.integers(0, 1000), st.lists(st.integers(0, 400)))
-def test_never_above_the_limit(limit: int, costs: list[int]) -> None:
-    """Whatever is debited in whatever order: spent is the sum of what was accepted, and at most the limit.
-
-    What is refused would not have fitted.
-    """
-    account = Account(limit_nanos=limit, day_ends=0)
-    accepted = 0
-    for cost in costs:
-        if account.debit(cost):
-            accepted += cost
-        else:
-            assert accepted + cost > limit
-        assert account.spent_nanos == accepted <= limit
+def test_budget_days_are_dates_of_the_zone() -> None:
+    """15:00 UTC is midnight in Seoul; a day of 23 hours is one day."""
+    assert budget_day(utc("2026-11-22 14:59:59"), SEOUL) == "2026-11-22"
+    assert budget_day(utc("2026-11-22 15:00:00"), SEOUL) == "2026-11-23"
+    assert budget_day(utc("2026-03-08 05:00:00"), NEW_YORK) == "2026-03-08"
+    assert budget_day(utc("2026-03-09 03:59:59"), NEW_YORK) == "2026-03-08"
+    assert budget_day(utc("2026-03-09 04:00:00"), NEW_YORK) == "2026-03-09"
+    assert day_before("2026-03-01") == "2026-02-28"
+    assert day_before("2026-01-02", 3) == "2025-12-30"
+    assert day_before("2026-01-01") < LIFE
 
 
 @pytest.mark.parametrize(
@@ -113,14 +94,3 @@ def test_a_day_ends_soon_and_at_midnight(now: float, zone: str) -> None:
     today = datetime.fromtimestamp(now, there).date()
     assert (datetime.fromtimestamp(end, there).date() - today).days == 1
     assert datetime.fromtimestamp(end - 1, there).date() == today
-
-
-def test_a_new_day_is_a_new_budget() -> None:
-    """At its end and not before, spent starts again at nothing; a day that was slept through as well."""
-    account = Account(limit_nanos=100, day_ends=day_end(utc("2026-03-08 12:00:00"), NEW_YORK), spent_nanos=100)
-    assert not account.roll(utc("2026-03-09 03:59:59"), NEW_YORK)
-    assert account.spent_nanos == 100
-    assert account.roll(utc("2026-03-09 04:00:00"), NEW_YORK)
-    assert (account.spent_nanos, account.day_ends) == (0, utc("2026-03-10 04:00:00"))
-    assert account.roll(utc("2026-03-20 12:00:00"), NEW_YORK)
-    assert account.day_ends == utc("2026-03-21 04:00:00")

@@ -156,11 +156,11 @@ def test_a_new_limit_keeps_what_was_spent_today() -> None:
     world = World()
     world.budgets.watch(limited(0.01))
     world.budgets.debit("c", 10_000_000)
-    assert world.budgets.watch(limited(0.02))
+    assert world.budgets.watch(limited(0.02, version=2))
     assert world.spent("c") == 10_000_000
     assert world.budgets.debit("c", 10_000_000)
     assert not world.budgets.debit("c", 1)
-    assert not world.budgets.watch(limited(0.005))
+    assert not world.budgets.watch(limited(0.005, version=3))
     assert (world.spent("c"), world.budgets.debit("c", 1)) == (20_000_000, False)
 
 

@@ -166,7 +166,7 @@ async def test_a_raised_budget_brings_a_dry_campaign_back(build: Build) -> None:
     world = build(campaigns=[mine])
     await world.run(bid_request(at=1))
     assert (await world.run(bid_request(at=1))).status is Ended.NO_BID
-    world.house.put(replace(mine, daily_budget=0.004))
+    world.house.put(replace(mine, daily_budget=0.004, version=2))
     assert (await world.run(bid_request(at=1))).status is Ended.WON
     assert (await world.run(bid_request(at=1))).status is Ended.NO_BID
 
