@@ -1,13 +1,10 @@
 """The state store in Redis 7: one server, or a cluster.
 
-    user:profile:{user_id}        JSON, with a time to live
-    user:frequency:{user_id}      JSON, campaign id -> [impressions, end of the window in ms]; ends with its last window
-    user:counted:...              a batch of counts that was taken, for a minute
-    seen:{key}                    who claimed it
-    auction:results:{request_id}  Pub/Sub channel
-
-Nothing is retried here: a call takes `timeout_s` at most and then raises StoreError, whatever happened. Connections
-that failed are closed and made anew by the next call, so an outage ends by itself.
+user:profile:{user_id}        JSON, with a time to live
+user:frequency:{user_id}      JSON, campaign id -> [impressions, end of the window in ms]; ends with its last window
+user:counted:...              a batch of counts that was taken, for a minute
+seen:{key}                    who claimed it
+auction:results:{request_id}  Pub/Sub channel
 """
 
 from __future__ import annotations
@@ -15,16 +12,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.cluster import RedisCluster
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 
-from rtb.adapters.redis_scripts import COUNT, Script
+from rtb.adapters.redis_link import ClusterLink, Command, ServerLink
+from rtb.adapters.redis_scripts import COUNT
 from rtb.errors import StoreError
 from rtb.ports import CachedUser
 
@@ -41,7 +34,6 @@ ANNOUNCEMENTS_A_BATCH = 500
 AWAY_S = 0.5
 """How long announcements are dropped at once after a failure."""
 
-Command: TypeAlias = tuple[Any, ...]
 _windows = msgspec.json.Decoder(dict[str, tuple[int, int]])
 _NOTHING: Mapping[str, int] = {}
 
@@ -69,23 +61,28 @@ class RedisState:
             gather_s: how long an announcement waits for others to travel with it.
             max_announcements: those that may wait; more are dropped.
         """
-        self._client = _cluster(url, connections, timeout_s) if cluster else _single(url, connections, timeout_s)
-        self._client.set_response_callback("SET", lambda reply, **_: reply)  # GET's reply as it is
+        self._link: ServerLink | ClusterLink = (ClusterLink if cluster else ServerLink)(url, connections, timeout_s)
         self._cluster = cluster
-        self._address = url.rsplit("@", 1)[-1].split("://")[-1].split("/")[0]
-        self._timeout_s = timeout_s
         self._gather_s = gather_s
         self._max_announcements = max_announcements
         self._announced: list[Command] = []
         self._announcing: asyncio.Task[None] | None = None
         self._away_until_s = 0.0
         self.dropped = 0
-        self.connected = True
-        self.round_trips = 0
+
+    @property
+    def connected(self) -> bool:
+        """Whether the last call succeeded (readiness)."""
+        return self._link.connected
+
+    @property
+    def round_trips(self) -> int:
+        """Since the start."""
+        return self._link.round_trips
 
     async def ping(self) -> None:
         """Raise StoreError unless it answers."""
-        await self._one("PING")
+        await self._link.all([("PING",)])
 
     async def get_users(self, user_ids: Sequence[str]) -> list[CachedUser]:
         """Profile and counters of each user, in the order asked, in one round trip."""
@@ -94,9 +91,9 @@ class RedisState:
         keys = [PROFILE + user_id for user_id in user_ids]
         keys += [FREQUENCY + user_id for user_id in user_ids]
         reads: list[Command] = [("GET", key) for key in keys] if self._cluster else [("MGET", *keys)]
-        *replies, now = await self._all([*reads, ("TIME",)])
+        *replies, now = await self._link.all([*reads, ("TIME",)])
         values = replies if self._cluster else replies[0]
-        now_ms = now[0] * 1_000 + now[1] // 1_000
+        now_ms = int(now[0]) * 1_000 + int(now[1]) // 1_000
         count = len(user_ids)
         return [
             CachedUser(values[i], _NOTHING if (stored := values[count + i]) is None else _frequency(stored, now_ms))
@@ -106,7 +103,9 @@ class RedisState:
     async def put_profiles(self, profiles: Mapping[str, bytes], ttl_s: float) -> None:
         """Cache profiles for a time."""
         ttl_ms = _ms(ttl_s)
-        await self._all([("SET", PROFILE + user_id, profile, "PX", ttl_ms) for user_id, profile in profiles.items()])
+        await self._link.all(
+            [("SET", PROFILE + user_id, profile, "PX", ttl_ms) for user_id, profile in profiles.items()]
+        )
 
     async def count_impressions(self, counts: Sequence[tuple[str, str, int]], batch_id: str = "") -> None:
         """Count one impression for each (user_id, campaign_id, window seconds), once a `batch_id` within a minute.
@@ -118,12 +117,12 @@ class RedisState:
         for user_id, campaign_id, window_s in counts:
             users.setdefault(user_id, []).append((campaign_id, window_s * 1_000))
         groups = [[user_id] for user_id in users] if self._cluster else [list(users)]
-        await self._scripts(COUNT, [_count_arguments(group, users, batch_id) for group in groups if group])
+        await self._link.run(COUNT, [_count_arguments(group, users, batch_id) for group in groups if group])
 
     async def seen(self, claims: Sequence[tuple[str, str]], ttl_s: float) -> list[bool]:
         """Whether each key was claimed by another in the last `ttl_s` seconds; claim it when not."""
         ttl_ms = _ms(ttl_s)
-        owners = await self._all([("SET", SEEN + key, by, "NX", "GET", "PX", ttl_ms) for key, by in claims])
+        owners = await self._link.all([("SET", SEEN + key, by, "NX", "GET", "PX", ttl_ms) for key, by in claims])
         return [owner is not None and owner != by.encode() for owner, (_, by) in zip(owners, claims, strict=True)]
 
     def announce(self, request_id: str, body: bytes) -> None:
@@ -140,7 +139,7 @@ class RedisState:
         """Publish what is announced and disconnect."""
         if self._announcing is not None:
             await self._announcing
-        await self._client.aclose()
+        await self._link.close()
 
     async def _announce(self) -> None:
         try:
@@ -149,78 +148,13 @@ class RedisState:
                 batch = self._announced[:ANNOUNCEMENTS_A_BATCH]
                 del self._announced[:ANNOUNCEMENTS_A_BATCH]
                 try:
-                    await self._all(batch)
+                    await self._link.all(batch)
                 except StoreError:  # what waits is old when it comes back
                     self._away_until_s = asyncio.get_running_loop().time() + AWAY_S
                     self.dropped += len(batch) + len(self._announced)
                     self._announced.clear()
         finally:
             self._announcing = None
-
-    async def _scripts(self, script: Script, calls: Sequence[tuple[list[str], list[Any]]]) -> None:
-        """Run a script once for each (keys, arguments), by its hash; send its text where the server has forgotten it.
-
-        A script that the server does not know has not run, so sending it again counts nothing twice.
-        """
-        commands = [("EVALSHA", script.sha, len(keys), *keys, *arguments) for keys, arguments in calls]
-        replies = await self._all(commands, allow=NoScriptError)
-        unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        await self._all([("EVAL", script.text, *commands[i][2:]) for i in unknown])
-
-    async def _one(self, *command: Any) -> Any:
-        return (await self._all([command]))[0]
-
-    async def _all(self, commands: Sequence[Command], allow: type[Exception] | None = None) -> list[Any]:
-        """The replies of commands that travel together. Raises StoreError for the first that is an error other than
-        `allow`; the others may have taken effect."""
-        if not commands:
-            return []
-        self.round_trips += 1
-        pipeline = self._client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                replies: list[Any] = await pipeline.execute(raise_on_error=False)
-        except (RedisError, OSError, RuntimeError) as error:  # uvloop: RuntimeError from a transport that was closed
-            self.connected = False
-            raise StoreError(f"Redis at {self._address}: {_line(error)}") from None
-        for reply in replies:
-            if isinstance(reply, Exception) and not (allow and isinstance(reply, allow)):
-                await self._refused(reply)
-        self.connected = True
-        return replies
-
-    async def _refused(self, error: Exception) -> None:
-        """A server that answers with an error: full, loading, or a replica since a failover."""
-        self.connected = False
-        if isinstance(error, ReadOnlyError) and not self._cluster:
-            await self._client.connection_pool.disconnect(inuse_connections=False)  # the name may lead elsewhere now
-        raise StoreError(f"Redis at {self._address}: {_line(error)}")
-
-
-def _single(url: str, connections: int, timeout_s: float) -> Any:
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=connections,
-        timeout=timeout_s,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,
-    )
-    return Redis.from_pool(pool)
-
-
-def _cluster(url: str, connections: int, timeout_s: float) -> Any:
-    return RedisCluster.from_url(
-        url,
-        max_connections=connections,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        retry=Retry(NoBackoff(), 1),  # once: after MOVED, at the node that has the slot now
-        protocol=2,
-    )
 
 
 def _count_arguments(
@@ -247,9 +181,3 @@ def _frequency(stored: bytes, now_ms: int) -> Mapping[str, int]:
 
 def _ms(seconds: float) -> int:
     return max(round(seconds * 1_000), 1)
-
-
-def _line(error: BaseException) -> str:
-    """One line that says what broke."""
-    text = " ".join(str(error).split())
-    return f"{text or type(error).__name__}"[:300]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+from msgspec import Struct
 
 
-class CachedUser(NamedTuple):
+class CachedUser(Struct, frozen=True, gc=False):
     """What the state store knows of a user: the cached profile, None when none is cached, and the impressions counted
     a campaign id, windows that ended left out."""
 

@@ -161,12 +161,12 @@ class Profiles:
             found = await self._state.get_users(user_ids)
         stale_ns = self._clock.monotonic_ns() + self._fresh_ns
         absent: list[str] = []
-        for user_id, (data, counted) in zip(user_ids, found, strict=True):
-            frequency = dict(counted)
+        for user_id, cached in zip(user_ids, found, strict=True):
+            frequency = {**cached.frequency}
             if self._impressions:
                 self._impressions.add(user_id, frequency)
-            profile = _decode(data) if data else None
-            if profile is None and data != ABSENT:
+            profile = _decode(cached.profile) if cached.profile else None
+            if profile is None and cached.profile != ABSENT:
                 self._frequencies[user_id] = frequency
                 absent.append(user_id)
             else:
