@@ -115,6 +115,54 @@ class HouseResponse(Struct, frozen=True, gc=False):
     landing_page: str | None = None
 
 
+class CampaignUpdate(Struct, frozen=True, gc=False, omit_defaults=True):
+    """A change of the catalogue, for every daemon; rtb.domain.campaign_change reads what else stands in it.
+
+    From outside: a whole campaign, bare or as `campaign`, or ``{"campaign_id": "c", "status": "paused"}`` with the
+    fields that change. From a daemon, `persisted`: the repository has it already, it only needs to be applied, except
+    by its `origin`, the instance that wrote it; without a `campaign` there are too many to name, and the repository
+    tells them.
+    """
+
+    campaign: Raw = Raw()
+    campaign_id: str = ""
+    persisted: bool = False
+    origin: str = ""
+
+
+class AlertKind(StrEnum):
+    """What a budget alert tells: most of the budget is spent, or all of it and the campaign pauses."""
+
+    ALERT = "alert"
+    PAUSE = "pause"
+
+
+class BudgetAlert(Struct, frozen=True, gc=False):
+    """A campaign's spending came to `share` (0 to 1) of its daily budget, on `day` in its time zone.
+
+    `spent` and `limit` are units of `currency`.
+    """
+
+    campaign_id: Id
+    kind: AlertKind
+    day: str
+    share: Annotated[float, Meta(ge=0)]
+    spent: Annotated[float, Meta(ge=0)]
+    limit: Annotated[float, Meta(ge=0)]
+    currency: str
+    instance: str = ""
+
+
+class PerformanceUpdate(Struct, frozen=True, gc=False):
+    """What a campaign's ads did since the last update; `spend` is in currency units."""
+
+    campaign_id: Id
+    impressions: Annotated[int, Meta(ge=0)] = 0
+    clicks: Annotated[int, Meta(ge=0)] = 0
+    conversions: Annotated[int, Meta(ge=0)] = 0
+    spend: Annotated[float, Meta(ge=0)] = 0.0
+
+
 class Payload(Generic[_T]):
     """A decoder of one kind of `data`: make it once, use it for every message."""
 
@@ -138,6 +186,9 @@ class Payload(Generic[_T]):
 
 HOUSE_REQUEST = Payload(HouseRequest)
 HOUSE_RESPONSE = Payload(HouseResponse)
+CAMPAIGN_UPDATE = Payload(CampaignUpdate)
+BUDGET_ALERT = Payload(BudgetAlert)
+PERFORMANCE_UPDATE = Payload(PerformanceUpdate)
 
 _MISSING = re.compile(r"Object missing required field `(.+)`")
 _decoder = msgspec.json.Decoder(Envelope)

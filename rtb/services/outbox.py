@@ -30,7 +30,7 @@ LONGEST_WAIT_S = 2.0
 _log = structlog.get_logger(__name__)
 
 
-class _Posting(Struct, eq=False):
+class _Posting(Struct, eq=False, gc=False):
     exchange: str
     routing_key: str
     message: Message
@@ -154,7 +154,7 @@ class Outbox:
                 if not self._buffer:
                     self._settled.set()
                     await self._sleep()
-                if self._spool.waiting and not self._is_away():
+                if self._spool.waiting and not self._spilling and not self._is_away():
                     await self._replay()
                 if self._buffer:
                     await self._work_off()
@@ -170,7 +170,7 @@ class Outbox:
         self._wake.clear()
         if not self._spool.waiting:
             await self._wake.wait()
-        elif self._is_away():
+        elif self._is_away() or self._spilling:
             left_s = self._retry_at - asyncio.get_running_loop().time()
             await _within(self._wake.wait(), max(left_s, FIRST_WAIT_S))
 

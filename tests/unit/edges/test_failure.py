@@ -16,7 +16,7 @@ from rtb.errors import BrokerError, InvalidCampaign, Malformed, NotFound, StoreE
 from rtb.ports import ERROR, Message
 from rtb.services import topology
 from rtb.services.metrics import Metrics
-from tests.contract.support import Inbox
+from tests.contract.brokers import Inbox
 
 QUEUE_NAME = topology.CAMPAIGN_UPDATES
 

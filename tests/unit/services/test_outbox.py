@@ -17,7 +17,7 @@ from rtb.ports.broker import Binding
 from rtb.services import outbox as module
 from rtb.services.metrics import Metrics
 from rtb.services.outbox import Outbox
-from tests.contract.support import Inbox
+from tests.contract.brokers import Inbox
 from tests.support.brokers import MoodyBroker
 
 EXCHANGE = "out"
