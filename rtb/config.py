@@ -1,5 +1,7 @@
 """Settings: TOML file, then environment (RTB_HTTP__PORT=8080), then ``--set http.port=0``; frozen, every key known.
 
+A string given as ``file:PATH`` is read from that file: a password need not stand in a configuration.
+
 config/default.toml documents each key; its values and the defaults here are the same (a test holds them together).
 """
 
@@ -23,6 +25,8 @@ Port = Annotated[int, Meta(ge=0, le=65_535)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 PREFIX = "RTB_"
+MEMORY = "memory://"
+FILE = "file:"
 SECRETS = frozenset({"tie_key"})
 _CODE = re.compile("[A-Z]{3}")
 _PASSWORD = re.compile(r"(://[^/@:]*:)[^/]*@")
@@ -37,6 +41,7 @@ class Http(Section, frozen=True):
 
     host: str = "127.0.0.1"
     port: Port = 8080
+    reuse_port: bool = False
     max_connections: Positive = 4096
     max_body_bytes: Positive = 262_144
     idle_timeout_s: Seconds = 75.0
@@ -79,22 +84,38 @@ class Profiles(Section, frozen=True):
 
 
 class Broker(Section, frozen=True):
-    """The message broker."""
+    """The message broker: in process, or RabbitMQ."""
 
-    url: Annotated[str, Meta(pattern="^memory://$")] = "memory://"
+    url: Annotated[str, Meta(pattern="^(memory://$|amqps?://.)")] = MEMORY
+    management_url: Annotated[str, Meta(pattern="^(https?://.+)?$")] = ""
     prefetch: Positive = 256
+    heartbeat_s: Positive = 5
+    spool: str = "var/spool"
 
 
 class State(Section, frozen=True):
-    """Hot, shared state."""
+    """Hot, shared state: in process, or Redis."""
 
-    url: Annotated[str, Meta(pattern="^memory://$")] = "memory://"
+    url: Annotated[str, Meta(pattern="^(memory://$|rediss?://.|unix://.)")] = MEMORY
+    cluster: bool = False
+    announce_results: bool = False
 
 
 class Store(Section, frozen=True):
-    """The database of campaigns and profiles."""
+    """The database of campaigns, profiles and the ledger: SQLite or PostgreSQL."""
 
-    url: Annotated[str, Meta(pattern="^sqlite://")] = "sqlite:///var/rtb.db"
+    url: Annotated[str, Meta(pattern="^(sqlite|postgres(ql)?)://")] = "sqlite:///var/rtb.db"
+
+
+class Budgets(Section, frozen=True):
+    """How campaigns' money is leased to daemons and billed; see docs/architecture.md."""
+
+    sync_ms: Positive = 1000
+    lease_ttl_s: Seconds = 15.0
+    lease_share: Annotated[float, Meta(gt=0, le=1)] = 0.1
+    window_s: Seconds = 60.0
+    settle_s: Seconds = 300.0
+    alert_at: Annotated[float, Meta(gt=0, le=1)] = 0.9
 
 
 class Admin(Section, frozen=True):
@@ -143,6 +164,7 @@ class Settings(Section, frozen=True):
     broker: Broker = Broker()
     state: State = State()
     store: Store = Store()
+    budgets: Budgets = Budgets()
     admin: Admin = Admin()
     currency: Currency = Currency()
     log: Log = Log()
@@ -181,6 +203,11 @@ def load(path: Path | None, environ: Mapping[str, str], overrides: Iterable[str]
             raise ConfigError(f"--set {dotted}: write it as section.key=value, for example http.port=0")
         dotted = dotted.strip()
         _put(tree, origin, dotted, _value(dotted, text.strip()), f"--set {dotted}")
+    for section, keys in tree.items():
+        for key, value in keys.items():
+            if isinstance(value, str) and value.startswith(FILE):
+                dotted = f"{section}.{key}"
+                keys[key] = _file_text(dotted, Path(value.removeprefix(FILE)), origin[dotted])
     _check_rates(tree, origin)
     try:
         settings = msgspec.convert(tree, Settings)
@@ -198,9 +225,14 @@ def flatten(settings: Settings) -> dict[str, Any]:
         for key in values.__struct_fields__:
             value = msgspec.to_builtins(getattr(values, key))
             if isinstance(value, str):
-                value = "****" if key in SECRETS and value else _PASSWORD.sub(r"\1****@", value)
+                value = "****" if key in SECRETS and value else masked(value)
             rows[f"{section}.{key}"] = value
     return rows
+
+
+def masked(url: str) -> str:
+    """A URL without its password."""
+    return _PASSWORD.sub(r"\1****@", url)
 
 
 def _check_rates(tree: Mapping[str, Any], origin: Mapping[str, str]) -> None:
@@ -252,6 +284,14 @@ def _put(tree: dict[str, Any], origin: dict[str, str], dotted: str, value: Any, 
         raise ConfigError(f"{where}: {dotted}: unknown key{_hint(dotted)}")
     tree.setdefault(section, {})[key] = value
     origin[dotted] = where
+
+
+def _file_text(dotted: str, path: Path, where: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{where}: {dotted}: cannot read {path}: {reason}") from None
 
 
 def _defaults() -> dict[str, Any]:

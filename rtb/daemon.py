@@ -15,7 +15,7 @@ import structlog
 from aiohttp import web
 
 from dashboard.guard import require_loopback
-from rtb.config import Settings
+from rtb.config import Settings, masked
 from rtb.edges import admin as admin_edge
 from rtb.errors import ConfigError
 from rtb.services import topology
@@ -43,7 +43,7 @@ async def serve(settings: Settings, *, on_ready: Ready | None = None) -> None:
         require_loopback(settings.dashboard.host)
     system = build(settings, os.getpid())
     async with AsyncExitStack() as stack:
-        starting = asyncio.create_task(_start(system, stack))
+        starting = asyncio.create_task(_start(system, stack, stop))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
@@ -67,6 +67,8 @@ def make_store_folder(settings: Settings) -> None:
     Raises:
         ConfigError: it cannot be made.
     """
+    if not settings.store.url.startswith("sqlite:"):
+        return
     folder = Path(settings.store.url.removeprefix("sqlite:///").removeprefix("file:").partition("?")[0]).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +77,7 @@ def make_store_folder(settings: Settings) -> None:
         raise ConfigError(f"store.url: cannot make directory {folder}: {reason}; set another store.url") from None
 
 
-async def _start(system: System, stack: AsyncExitStack) -> dict[str, str]:
+async def _start(system: System, stack: AsyncExitStack, stop: asyncio.Event) -> dict[str, str]:
     """Start the parts in order, each with its way to stop on the stack; the stack unwinds in reverse."""
     settings = system.settings
     socket_path = Path(settings.admin.socket)
@@ -102,17 +104,19 @@ async def _start(system: System, stack: AsyncExitStack) -> dict[str, str]:
     if dashboard_url:
         urls["dashboard"] = dashboard_url
     urls["admin"] = settings.admin.socket
-    sweeper = asyncio.create_task(_sweep(system))
+    sweeper = asyncio.create_task(_sweep(system, stop))
     stack.callback(sweeper.cancel)
     system.ready = True
-    _log.info("started", campaigns=count, store=settings.store.url)
+    _log.info("started", campaigns=count, store=masked(settings.store.url))
     return urls
 
 
 async def _listen(system: System, stack: AsyncExitStack) -> str:
     http = system.settings.http
     try:
-        server = await asyncio.get_running_loop().create_server(system.server, http.host, http.port, backlog=4096)
+        server = await asyncio.get_running_loop().create_server(
+            system.server, http.host, http.port, backlog=4096, reuse_port=http.reuse_port or None
+        )
     except OSError as error:
         raise _cannot_listen("http", http.host, http.port, error) from None
     stack.push_async_callback(_drain_http, system, server)
@@ -142,12 +146,15 @@ async def _dashboard(system: System, stack: AsyncExitStack) -> str:
     return _url(settings.host, runner.addresses[0][1])
 
 
-async def _sweep(system: System) -> None:
-    """What is due every second: idle connections, new budget days."""
-    while True:
+async def _sweep(system: System, stop: asyncio.Event) -> None:
+    """What is due every second: idle connections, new budget days; and no worker outlives its supervisor."""
+    supervisor = int(os.environ.get("RTB_SUPERVISOR", "0"))
+    while not supervisor or os.getppid() == supervisor:
         await asyncio.sleep(SWEEP_S)
         system.server.sweep()
         system.house.refresh()
+    _log.error("supervisor_died", pid=supervisor)
+    stop.set()
 
 
 async def _refuse_second_daemon(path: Path) -> None:

@@ -12,12 +12,15 @@ from typing import Any
 import msgspec
 
 from dashboard.server import create_app
-from rtb.adapters.clock import SystemClock
+from rtb.adapters.amqp import RabbitBroker
+from rtb.adapters.clock import SystemClock, TimerClock
 from rtb.adapters.coroutine_bidder import CoroutineBidder
 from rtb.adapters.memory_broker import MemoryBroker
 from rtb.adapters.memory_state import MemoryState
+from rtb.adapters.redis_state import RedisState
 from rtb.adapters.sql import SqlRepository
-from rtb.config import Settings
+from rtb.adapters.sql_database import SqlDatabase
+from rtb.config import MEMORY, Settings
 from rtb.domain import money
 from rtb.domain.money import Rates
 from rtb.edges import http1, prometheus
@@ -28,7 +31,7 @@ from rtb.edges.openrtb_http import AuctionResponder
 from rtb.lab.bidders import SlowBidder
 from rtb.lab.load.plan import Plan
 from rtb.lab.load.queue_target import run_queue
-from rtb.ports import Bidder, Broker, Clock, Repository
+from rtb.ports import Bidder, Broker, Clock, Repository, StateStore
 from rtb.services.admission import Admission
 from rtb.services.auction_log import AuctionLog
 from rtb.services.campaigns import Campaigns
@@ -69,10 +72,10 @@ def build(settings: Settings, pid: int) -> System:
     instance = f"{pid}-{secrets.token_hex(4)}"
     rates = Rates(settings.currency.code, settings.currency.rates)
     metrics = Metrics(instance, clock)
-    repository = SqlRepository(settings.store.url)
-    broker = MemoryBroker(clock)
+    broker, state, database = outside(settings, clock, instance)
+    repository = SqlRepository(database)
     profiles = Profiles(
-        MemoryState(clock),
+        state,
         repository,
         clock,
         metrics,
@@ -140,6 +143,18 @@ def build(settings: Settings, pid: int) -> System:
     pages |= _pages(system, pid)
     admin.commands["load.queue"] = _queue_load(broker, pid)
     return system
+
+
+def outside(settings: Settings, clock: TimerClock, name: str) -> tuple[Broker, StateStore, SqlDatabase]:
+    """The adapters of broker, state and store that the URLs name. Raises StoreError for a store's URL that is none."""
+    broker: Broker = MemoryBroker(clock)
+    if settings.broker.url != MEMORY:
+        heartbeat_s = settings.broker.heartbeat_s
+        broker = RabbitBroker(settings.broker.url, clock, deferred=True, name=f"rtb {name}", heartbeat_s=heartbeat_s)
+    state: StateStore = MemoryState(clock)
+    if settings.state.url != MEMORY:
+        state = RedisState(settings.state.url, cluster=settings.state.cluster)
+    return broker, state, SqlDatabase(settings.store.url)
 
 
 def _queue_load(broker: Broker, pid: int) -> Command:

@@ -16,6 +16,7 @@ import click
 from rtb.cli.auctions import auction, explain
 from rtb.cli.campaigns import campaigns
 from rtb.cli.lab import lab
+from rtb.cli.operations import migrate
 from rtb.cli.running import check_config, demo, serve
 from rtb.errors import RtbError
 
@@ -65,5 +66,5 @@ def cli(context: click.Context, config_path: Path | None, overrides: Sequence[st
     context.obj = (config_path, tuple(overrides))
 
 
-for _command in (serve, demo, check_config, campaigns, auction, explain, lab):
+for _command in (serve, demo, check_config, campaigns, auction, explain, migrate, lab):
     cli.add_command(_command)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from rtb import config
 from rtb.cli.options import load, settings_options
 
 
@@ -44,4 +45,4 @@ def fill(context: click.Context, count: int, seed: int, config_path: Path | None
         finally:
             await repository.close()
 
-    click.echo(f"{uvloop.run(write()):,} campaigns written to {settings.store.url}")
+    click.echo(f"{uvloop.run(write()):,} campaigns written to {config.masked(settings.store.url)}")

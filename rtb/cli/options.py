@@ -23,3 +23,11 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def load(context: click.Context, config_path: Path | None, overrides: Sequence[str]) -> Settings:
     path, before = context.obj
     return config.load(config_path or path, os.environ, (*before, *overrides))
+
+
+def given(context: click.Context, config_path: Path | None, overrides: Sequence[str]) -> list[str]:
+    """The same options again, as arguments for another process."""
+    path, before = context.obj
+    chosen = config_path or path
+    arguments = ["--config", str(chosen)] if chosen is not None else []
+    return arguments + [part for setting in (*before, *overrides) for part in ("--set", setting)]

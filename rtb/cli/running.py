@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rtb import config
-from rtb.cli.options import load, settings_options
+from rtb.cli.options import given, load, settings_options
 from rtb.cli.output import log_to_stderr
 from rtb.config import Settings
 
@@ -21,13 +21,21 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@click.option("--workers", type=click.IntRange(min=1), help="Processes that share the port; one a processor core.")
 @settings_options
 @click.pass_context
-def serve(context: click.Context, config_path: Path | None, overrides: Sequence[str]) -> None:
+def serve(context: click.Context, workers: int | None, config_path: Path | None, overrides: Sequence[str]) -> None:
     """Run the daemon: exchange, bidder, queue consumer and dashboard."""
     settings = load(context, config_path, overrides)
     log_to_stderr(settings)
-    _run_daemon(settings, None)
+    if workers is None:
+        _run_daemon(settings, None)
+        return
+    import asyncio
+
+    from rtb import supervisor
+
+    asyncio.run(supervisor.supervise(settings, workers, given(context, config_path, overrides)))
 
 
 @click.command()

@@ -237,3 +237,23 @@ def test_settings_are_frozen() -> None:
     """A change is a new value, never in place."""
     with pytest.raises(AttributeError):
         config.Settings().http.port = 1  # type: ignore[misc]
+
+
+def test_a_value_can_be_read_from_a_file(tmp_path: Path) -> None:
+    """``file:PATH`` stands for what is in the file, without the newline at its end."""
+    secret = tmp_path / "broker.url"
+    secret.write_text("amqp://user:pass@host/\n")
+    settings = load(None, {"RTB_BROKER__URL": f"file:{secret}"})
+    assert settings.broker.url == "amqp://user:pass@host/"
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """One line: the source, the key, the file and why."""
+    with pytest.raises(ConfigError, match=r"--set state.url: state.url: cannot read .*/gone: No such file"):
+        load(None, {}, [f"state.url=file:{tmp_path}/gone"])
+
+
+def test_a_file_is_read_only_for_the_value_that_counts(tmp_path: Path) -> None:
+    """A missing file does no harm where the environment has the last word."""
+    path = file(tmp_path, '[state]\nurl = "file:gone"\n')
+    assert load(path, {"RTB_STATE__URL": "redis://host"}).state.url == "redis://host"

@@ -14,10 +14,13 @@ import click
 import msgspec
 import uvloop
 
+from rtb.adapters.amqp import RabbitBroker
+from rtb.adapters.clock import SystemClock
 from rtb.errors import AdminError, RtbError
 from rtb.lab.load import report
 from rtb.lab.load.payload import Payload
 from rtb.lab.load.plan import Plan, Report, Result, Trial
+from rtb.lab.load.queue_target import run_queue
 from rtb.lab.load.run import bodies, run_http
 from rtb.lab.load.search import find_max
 from rtb.lab.load.usage import find_pid
@@ -55,6 +58,7 @@ INVALID_TRIES = 2
     metavar="SOCKET",
     help="Over the embedded queue of the daemon with this admin socket, inside its process, in place of HTTP.",
 )
+@click.option("--broker", metavar="URL", help="Over the queue of RabbitMQ at this amqp:// URL, in place of HTTP.")
 @click.option("--pid", type=int, help="The server's process; found by itself on this machine.")
 @click.option("--any-id", is_flag=True, help="Accept answers that carry another request's id.")
 @click.option("--null", is_flag=True, help="Also against a server that does nothing, before and after.")
@@ -104,11 +108,14 @@ def _main(options: dict[str, Any]) -> None:
     if not saturate:
         options["rate"] = options["rate"] or SEARCH_RATE
     socket: Path | None = options.pop("socket")
-    if socket is not None:
-        if saturate or search or null:
-            raise click.UsageError("--queue goes with --rate, not with --saturate, --find-max or --null")
-        plan = Plan(**{**options, "target": "queue", "url": f"the queue behind {socket}"})
-        _finish(run_over_admin(socket, plan), [], [], json_file)
+    broker: str | None = options.pop("broker")
+    if socket is not None or broker is not None:
+        if saturate or search or null or (socket and broker):
+            raise click.UsageError("--queue or --broker goes with --rate, not with --saturate, --find-max or --null")
+        where = f"the queue behind {socket}" if broker is None else "the queue of " + broker.rpartition("@")[2]
+        plan = Plan(**{**options, "target": "queue", "url": where})
+        result = run_over_admin(socket, plan) if socket is not None else run_over_rabbitmq(broker or "", plan)
+        _finish(result, [], [], json_file)
         return
     plan = Plan(**{**options, "check_ids": not any_id, "pid": options["pid"] or find_pid(options["url"])})
     bench = Bench(bodies(plan))
@@ -162,6 +169,25 @@ def run_over_admin(socket: Path, plan: Plan) -> Result:
     if "error" in answer:
         raise AdminError(answer["error"])
     return msgspec.convert(answer["result"], Result)
+
+
+def run_over_rabbitmq(url: str, plan: Plan) -> Result:
+    """Run the plan over a RabbitMQ from this process, against whatever daemons consume there.
+
+    Raises:
+        BrokerError: it cannot be reached, or no daemon ever declared the topology there.
+    """
+
+    async def run() -> Result:
+        broker = RabbitBroker(url, SystemClock(), name="rtb load")
+        await broker.start()
+        try:
+            return await run_queue(broker, plan, _progress)
+        finally:
+            _progress("")
+            await broker.close()
+
+    return uvloop.run(run())
 
 
 @dataclass(frozen=True, slots=True)
