@@ -6,16 +6,15 @@ from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequen
 from operator import itemgetter
 from typing import Any, TypeVar
 
-from msgspec import convert
 from msgspec.structs import astuple
-from sqlalchemy import delete, func, select, tuple_
+from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rtb.adapters.sql_database import BUSY_TIMEOUT_MS, SqlDatabase
 from rtb.adapters.sql_schema import ensure
 from rtb.adapters.sql_tables import BUDGET_EPOCHS, INSTANCES, LEDGER
 from rtb.errors import StaleEpoch, StoreError
-from rtb.ports import Instance, LedgerRow
+from rtb.ports import Instance, LedgerKind, LedgerRow
 
 WRITE_CHUNK = 10_000
 READ_CHUNK = 10_000
@@ -118,15 +117,15 @@ class SqlLedger:
 
     async def rows(self, *, since: float = 0.0, chunk: int = 10_000) -> AsyncIterator[list[LedgerRow]]:
         """Rows received at or after `since`, ordered by that time and key."""
-        at = (since, "")
-        order = (LEDGER.c.received_at, LEDGER.c.key)
+        received_at, key = LEDGER.c.received_at, LEDGER.c.key
+        at, last = since, ""
         while True:
-            query = select(LEDGER).where(tuple_(*order) > tuple_(*at)).order_by(*order).limit(chunk)
-            found = [convert(row._mapping, LedgerRow) for row in await self._read(query)]
+            later = (received_at >= at) & ((received_at > at) | (key > last))
+            found = await self._read(select(LEDGER).where(later).order_by(received_at, key).limit(chunk))
             if not found:
                 return
-            yield found
-            at = (found[-1].received_at, found[-1].key)
+            yield [_ledger_row(row) for row in found]
+            at, last = found[-1].received_at, found[-1][0]
 
     async def register(self, instance: Instance) -> None:
         """Insert or refresh an instance."""
@@ -170,6 +169,11 @@ class SqlLedger:
         assert driver is not None
         status = await driver.execute(_POSTGRES_INSERT, *zip(*values, strict=True))
         return int(status.rpartition(" ")[2])  # "INSERT 0 3"
+
+
+def _ledger_row(values: Sequence[Any]) -> LedgerRow:
+    fields = dict(zip(_COLUMNS, values, strict=True))
+    return LedgerRow(**{**fields, "kind": LedgerKind(fields["kind"])})
 
 
 def _batches(items: list[_T], size: int) -> Iterator[list[_T]]:

@@ -56,9 +56,8 @@ LEDGER = Table(
     Column("expires_at", Float(53), nullable=False),
     Column("received_at", Float(53), nullable=False),
     Column("reason", Text, nullable=False),
-    Index("ledger_by_receipt", "received_at", "key"),
-    Index("ledger_by_campaign", "campaign_id", "day", "charged_nanos"),
-    Index("ledger_by_day", "day", "campaign_id", "charged_nanos"),
+    Index("ledger_by_receipt", "received_at"),
+    Index("ledger_by_account", "campaign_id", "day", "charged_nanos"),
 )
 BUDGET_EPOCHS = Table(
     "budget_epochs",

@@ -60,6 +60,5 @@ def _make_ledger(collation: str | None) -> None:
         sa.Column("received_at", sa.Float(53), nullable=False),
         sa.Column("reason", sa.Text, nullable=False),
     )
-    op.create_index("ledger_by_receipt", "ledger", ["received_at", "key"])
-    op.create_index("ledger_by_campaign", "ledger", ["campaign_id", "day", "charged_nanos"])
-    op.create_index("ledger_by_day", "ledger", ["day", "campaign_id", "charged_nanos"])
+    op.create_index("ledger_by_receipt", "ledger", ["received_at"])
+    op.create_index("ledger_by_account", "ledger", ["campaign_id", "day", "charged_nanos"])
