@@ -111,6 +111,11 @@ class Profiles:
             frequency[campaign_id] = frequency.get(campaign_id, 0) + 1
         self._impressions.count(user_id, campaign_id, window_s)
 
+    @property
+    def uncounted(self) -> bool:
+        """Whether the state store has yet to confirm an impression."""
+        return bool(self._impressions)
+
     async def close(self) -> None:
         """Wait for what is under way."""
         await self._impressions.close()
