@@ -28,9 +28,9 @@ class MemoryAccounts(Books):
         """One for all."""
         return FENCE
 
-    async def identity(self) -> str:
-        """This object."""
-        return self._identity
+    async def identity(self, campaign_ids: Sequence[str]) -> list[str]:
+        """This object, until it loses everything."""
+        return [self._identity] * len(campaign_ids)
 
     async def sync(self, syncs: Sequence[Sync]) -> list[Synced]:
         """Lease, renew, return or announce."""
@@ -44,9 +44,9 @@ class MemoryAccounts(Books):
         """Their ledger rows are committed."""
         self.settle_now(bills)
 
-    async def install(self, openings: Sequence[Opening], identity: str) -> None:
+    async def install(self, openings: Sequence[Opening], identities: Sequence[str]) -> None:
         """Put rebuilt books in place of older ones. Raises StoreError."""
-        if identity != self._identity:
+        if set(identities) - {self._identity}:
             raise StoreError("the budget accounts were lost meanwhile; rebuild them again")
         for opening in openings:
             self.install_now(opening)

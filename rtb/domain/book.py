@@ -178,8 +178,9 @@ class Book:
 
     def bill(self, bill: Bill, now_ms: int) -> Billed:
         """Charge the day and the lifetime account alike: what the price, and the room in both, allow."""
-        keys = self.keys.get(self.timing.key_bucket(bill.expires_ms))
-        if keys is not None and bill.key in keys.charged:
+        number = self.timing.key_bucket(bill.expires_ms)
+        keys = self.keys.setdefault(number, Keys())
+        if bill.key in keys.open or (bill.key in keys.charged and not self._is_over(number, now_ms)):
             return self._billed(BillStatus.AGAIN, bill, keys.charged[bill.key], now_ms)
         if self._must_ask(bill, now_ms):
             return Billed(BillStatus.ASK, 0, self.epoch, now_ms)
@@ -188,7 +189,6 @@ class Book:
         charged = max(0, min(bill.price_nanos, room))
         for account in accounts:
             account.charge(bill.instance, charged, bill.held_nanos)
-        keys = self.keys.setdefault(self.timing.key_bucket(bill.expires_ms), Keys())
         keys.charged[bill.key] = charged
         keys.open.add(bill.key)
         return self._billed(BillStatus.OK, bill, charged, now_ms)
@@ -229,9 +229,8 @@ class Book:
 
     def forget_keys(self, now_ms: int) -> None:
         """Forget the buckets whose events are over for good, and all of whose charges stand in the ledger."""
-        over_ms = now_ms - self.timing.key_life_ms
-        for number in [number for number in self.keys if (number + 1) * self.timing.key_bucket_ms < over_ms]:
-            if not self.keys[number].open:
+        for number in [number for number, keys in self.keys.items() if not keys.open]:
+            if self._is_over(number, now_ms):
                 del self.keys[number]
 
     def _is_next(self, sync: Sync) -> bool:
@@ -275,6 +274,10 @@ class Book:
         for account in self.accounts.values():
             account.release(instance)
         self.waiting.discard(instance)
+
+    def _is_over(self, number: int, now_ms: int) -> bool:
+        """Whether the ledger alone remembers the events of a bucket of keys."""
+        return (number + 1) * self.timing.key_bucket_ms + self.timing.key_life_ms < now_ms
 
     def _must_ask(self, bill: Bill, now_ms: int) -> bool:
         """Whether it may have been billed before, with a key that is gone: by age, or by a rebuild since its win."""

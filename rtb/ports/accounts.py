@@ -40,8 +40,8 @@ class Accounts(Protocol):
         """The ledger's fence that guards what is billed here."""
         ...
 
-    async def identity(self) -> str:
-        """Who keeps the accounts: another answer than before means that everything may be gone."""
+    async def identity(self, campaign_ids: Sequence[str]) -> list[str]:
+        """Who keeps the book of each campaign: another answer than before means that it may be gone."""
         ...
 
     async def sync(self, syncs: Sequence[Sync]) -> list[Synced]:
@@ -56,11 +56,11 @@ class Accounts(Protocol):
         """Their ledger rows are committed: the holds are over, and the keys may be forgotten in time."""
         ...
 
-    async def install(self, openings: Sequence[Opening], identity: str) -> None:
+    async def install(self, openings: Sequence[Opening], identities: Sequence[str]) -> None:
         """Put rebuilt books in place of those of an older epoch, or of none.
 
         Raises:
-            StoreError: also when the accounts are no longer kept by `identity`: rebuild again.
+            StoreError: also when one is no longer kept by whom `identities` names: rebuild again.
         """
         ...
 
