@@ -21,7 +21,8 @@ def script(text: str) -> Script:
 # KEYS: the batch's mark, then each user's counters.
 # ARGV: how long the mark stays (ms), the most campaigns a user keeps; then for each user the number of counts, and for
 # each of these campaign id and window (ms).
-# A window starts with its first count; those that ended are left out, and of too many the one that ends first.
+# A window starts with its first count; those that ended are left out, and of too many the one that ends first. What
+# stands there and cannot be read is replaced.
 # Returns 1, or 0 when the batch was counted before. Nothing is written unless all is: an error comes with the first
 # write, which is the mark.
 COUNT = script("""
@@ -31,11 +32,11 @@ if not redis.call('SET', KEYS[1], '', 'NX', 'PX', ARGV[1]) then return 0 end
 local most, at = tonumber(ARGV[2]), 3
 for user = 2, #KEYS do
   local windows, kept = {}, 0
-  local stored = redis.call('GET', KEYS[user])
-  local readable, known = pcall(cjson.decode, stored or '{}')
+  local stored = redis.pcall('GET', KEYS[user])
+  local readable, known = pcall(cjson.decode, stored)
   if readable and type(known) == 'table' then
     for campaign, window in pairs(known) do
-      if type(window) == 'table' and window[2] > now then
+      if type(window) == 'table' and type(window[1]) == 'number' and (tonumber(window[2]) or 0) > now then
         windows[campaign] = window
         kept = kept + 1
       end

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -89,7 +90,7 @@ class RedisState:
         if not user_ids:
             return []
         keys = [PROFILE + user_id for user_id in user_ids]
-        keys += [FREQUENCY + user_id for user_id in user_ids]
+        keys += [_frequency_key(user_id) for user_id in user_ids]
         reads: list[Command] = [("GET", key) for key in keys] if self._cluster else [("MGET", *keys)]
         *replies, now = await self._link.all([*reads, ("TIME",)])
         values = replies if self._cluster else replies[0]
@@ -157,11 +158,19 @@ class RedisState:
             self._announcing = None
 
 
+def _frequency_key(user_id: str) -> str:
+    """A key without braces, which in a cluster would be a hash tag: the mark beside it needs one of its own."""
+    if "{" in user_id or "}" in user_id:
+        user_id = "#" + blake2b(user_id.encode(), digest_size=16).hexdigest()
+    return FREQUENCY + user_id
+
+
 def _count_arguments(
     user_ids: Sequence[str], users: Mapping[str, Sequence[tuple[str, int]]], batch_id: str
 ) -> tuple[list[str], list[Any]]:
     """Keys and arguments of COUNT; the hash tag puts the mark into the slot of the first user's key."""
-    keys = [f"{COUNTED}{{{FREQUENCY}{user_ids[0]}}}:{batch_id}", *(FREQUENCY + user_id for user_id in user_ids)]
+    keys = [_frequency_key(user_id) for user_id in user_ids]
+    keys.insert(0, f"{COUNTED}{{{keys[0]}}}:{batch_id}")
     arguments: list[Any] = [BATCH_MS, MAX_COUNTERS]
     for user_id in user_ids:
         arguments.append(len(users[user_id]))

@@ -54,10 +54,22 @@ async def memory_states(_: pytest.FixtureRequest) -> AsyncIterator[StateUnderTes
 
 @asynccontextmanager
 async def redis_states(request: pytest.FixtureRequest) -> AsyncIterator[StateUnderTest]:
-    """A database of the shared Redis."""
+    """The shared Redis."""
     server: RedisServer = request.getfixturevalue("redis_server")
-    state = RedisState(server.url, timeout_s=PATIENCE_S)
+    async with _redis_states(server.url, RedisState(server.url, timeout_s=PATIENCE_S)) as state:
+        yield state
 
+
+@asynccontextmanager
+async def redis_cluster_states(request: pytest.FixtureRequest) -> AsyncIterator[StateUnderTest]:
+    """The shared cluster."""
+    server: RedisServer = request.getfixturevalue("redis_cluster")
+    async with _redis_states(server.url, RedisState(server.url, cluster=True, timeout_s=PATIENCE_S)) as state:
+        yield state
+
+
+@asynccontextmanager
+async def _redis_states(url: str, state: RedisState) -> AsyncIterator[StateUnderTest]:
     @asynccontextmanager
     async def listen(prefix: str) -> AsyncIterator[Heard]:
         heard = Heard()
@@ -65,7 +77,7 @@ async def redis_states(request: pytest.FixtureRequest) -> AsyncIterator[StateUnd
         def hear(message: dict[str, bytes]) -> None:
             heard.put_nowait((message["channel"].decode().removeprefix("auction:results:"), message["data"]))
 
-        async with Redis.from_url(server.url, protocol=2) as client, client.pubsub() as listener:
+        async with Redis.from_url(url, protocol=2) as client, client.pubsub() as listener:
             await listener.psubscribe(f"auction:results:{prefix}*")
             await listener.get_message(timeout=PATIENCE_S)  # subscribed
             await listener.psubscribe(**{f"auction:results:{prefix}*": hear})
@@ -110,6 +122,7 @@ async def _repositories(database: str) -> AsyncIterator[Callable[[], Repository]
 STATES: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[StateUnderTest]]] = {
     "memory": memory_states,
     "redis": redis_states,
+    "redis-cluster": redis_cluster_states,
 }
 REPOSITORIES: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Callable[[], Repository]]]] = {
     "sqlite": sqlite_repositories,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from rtb.lab.servers.process import PROBE_S, START_LIMIT_S, free_port
 from rtb.lab.servers.redis import RedisServer
 
 MakeRedis = Callable[..., RedisServer]
+SLOTS = (("0", "5460"), ("5461", "10922"), ("10923", "16383"))
 
 
 def _skip_without_redis() -> None:
@@ -26,6 +29,30 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A node of a running cluster of three, without replicas, that many tests share."""
+    _skip_without_redis()
+    folder = tmp_path_factory.mktemp("cluster")
+    nodes: list[RedisServer] = []
+    try:
+        for slots in SLOTS:
+            bus = str(free_port())
+            node = RedisServer(folder, settings={"cluster-enabled": "yes", "cluster-port": bus})
+            nodes.append(node)
+            node.start()
+            node.command("CLUSTER", "ADDSLOTSRANGE", *slots)
+            nodes[0].command("CLUSTER", "MEET", "127.0.0.1", str(node.port), bus)
+        give_up = time.monotonic() + START_LIMIT_S
+        while not all(b"cluster_state:ok" in node.command("CLUSTER", "INFO") for node in nodes):
+            assert time.monotonic() < give_up, "the cluster did not form"
+            time.sleep(PROBE_S)
+        yield nodes[0]
+    finally:
+        for node in nodes:
+            node.kill()
 
 
 @pytest.fixture
