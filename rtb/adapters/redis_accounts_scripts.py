@@ -15,7 +15,7 @@ Beside it, in the same hash slot, named after the epoch so that a rebuilt book n
     ...:s:<epoch>:<instance>   settled holds: day|bucket -> nanos
 
 A book that was made on another server process counts as missing: what a restart or a failover brings back may be old.
-Numbers are doubles, exact up to 9 * 10**15, and written with %d only.
+Numbers are doubles, exact up to 9 * 10**15, intermediate results too, and written with %d only.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ local function set_limit(day, limit, cap)
   if limit ~= before then
     set('x|' .. day, (book['x|' .. day] or '') .. int(before) .. ':' .. int(now + lease) .. ';')
   end
-  set('a|' .. day, num('a|' .. day) + limit - before)
+  set('a|' .. day, num('a|' .. day) + (limit - before))
   set('l|' .. day, limit); set('p|' .. day, cap)
   set('h|' .. day, math.max(num('h|' .. day), limit))
 end
