@@ -22,6 +22,7 @@ from rtb.ports.broker import (
     Topology,
 )
 from rtb.ports.clock import Clock
+from rtb.ports.queue_stats import QueueFigures, QueueStats
 from rtb.ports.spool import Spool
 from rtb.ports.state import CachedUser, StateStore
 from rtb.ports.store import Instance, Ledger, LedgerKind, LedgerRow, Repository
@@ -53,7 +54,9 @@ __all__ = [
     "OpenAuction",
     "Overflow",
     "QueueDepth",
+    "QueueFigures",
     "QueueSpec",
+    "QueueStats",
     "Repository",
     "Spool",
     "StateStore",

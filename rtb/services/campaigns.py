@@ -46,6 +46,7 @@ class Campaigns:
         self._seen = 0
         self._told = asyncio.Event()
         self._follower: asyncio.Task[None] | None = None
+        self._following = False
 
     async def load(self) -> int:
         """Fill the index from the repository, at start; how many campaigns there are."""
@@ -57,13 +58,19 @@ class Campaigns:
     def follow(self, interval_s: float = 2.0) -> None:
         """Begin to catch up with the repository: every `interval_s`, and whenever `look` says so."""
         if self._follower is None:
+            self._following = True
             self._follower = asyncio.create_task(self._follow(interval_s))
 
     async def stop(self) -> None:
-        """End following."""
-        if self._follower is not None:
-            self._follower.cancel()
+        """End following; what is being read is read to its end."""
+        if self._follower is None:
+            return
+        self._following = False
+        self._told.set()
+        try:
             await asyncio.wait({self._follower})
+        finally:
+            self._follower.cancel()
             self._follower = None
 
     async def put(self, campaigns: Sequence[Campaign]) -> int:
@@ -205,14 +212,15 @@ class Campaigns:
 
     async def _follow(self, interval_s: float) -> None:
         away = False
-        while True:
+        while self._following:
             try:
                 await asyncio.wait_for(self._told.wait(), interval_s)
             except TimeoutError:
                 pass
             self._told.clear()
             try:
-                await self.catch_up()
+                if self._following:
+                    await self.catch_up()
             except StoreError as error:
                 if not away:
                     _log.warning("catalogue_not_followed", reason=str(error))
