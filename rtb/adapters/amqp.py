@@ -200,12 +200,14 @@ class RabbitBroker:
 
     async def depth(self, queue: str) -> QueueDepth:
         """What stands in the queue now; `unacked` is of this connection alone."""
+        await self._settle(queue)
         ready, consumers = await self._control.measure(queue)
         unacked = sum(channel.unacked for channel in self._delivery_channels() if channel.queue == queue)
         return QueueDepth(queue, ready, unacked, consumers)
 
     async def purge(self, queue: str) -> int:
         """Drop the ready messages; how many there were."""
+        await self._settle(queue)
         return await self._control.purge(queue)
 
     @property
@@ -241,6 +243,11 @@ class RabbitBroker:
         for channel in self._delivery_channels():
             channel.flush()
         await asyncio.gather(self._publishing.close(), self._consuming.close())
+
+    async def _settle(self, queue: str) -> None:
+        """Calls go over another channel than single messages: let those be settled first."""
+        if queue in self._getters:
+            await self._getters[queue].settle(self._limit_s)
 
     def _is_put_off(self) -> bool:
         """Whether to leave a call to the next connection, as `deferred` allows."""

@@ -154,6 +154,17 @@ class Getter:
                     raise
                 raise BrokerError(f"queue {self._queue}: the broker did not answer within {limit_s:g} s") from None
 
+    async def settle(self, limit_s: float) -> None:
+        """Return when the broker has seen every acknowledgement made so far."""
+        channel, deliveries = self._channel, self._deliveries
+        if channel is None or deliveries is None:
+            return
+        deliveries.flush()
+        try:
+            await channel.basic_qos(prefetch_count=0, timeout=limit_s)  # answered after all that was sent before it
+        except FAILURES as error:
+            raise failure(f"queue {self._queue}", error) from None
+
     async def _give_up(self) -> None:
         """A message may still come over this channel: give it back with the channel."""
         channel, deliveries = self._channel, self._deliveries
