@@ -20,6 +20,7 @@ from rtb.domain.histogram import Histogram
 from rtb.domain.metrics import Counts, reason_name
 from rtb.openrtb import Loss, NoBid
 from rtb.services.metrics import Metrics
+from rtb.services.queue_monitor import QueueReport, Warned
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -37,12 +38,24 @@ _PLAIN = (
     ("published", "rtb_queue_published", "Queue messages published and confirmed."),
     ("dead_lettered", "rtb_queue_dead_lettered", "Queue messages dead-lettered."),
 )
+_QUEUE = (
+    ("ready", "Messages waiting."),
+    ("unacked", "Messages delivered and not acknowledged."),
+    ("consumers", "Consumers."),
+    ("publish_per_s", "Messages a second in."),
+    ("deliver_per_s", "Messages a second out."),
+)
 
 
-def render(metrics: Metrics) -> bytes:
-    """The answer to a scrape: the counters, the event loop's health, and the process by prometheus-client's names."""
+def render(metrics: Metrics, queues: QueueReport | None = None) -> bytes:
+    """The answer to a scrape: the counters, the event loop's health, and the process by prometheus-client's names.
+
+    With `queues`, the broker's as last seen by this process; every daemon sees the same ones, so do not add them up.
+    """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_MetricsCollector(metrics))
+    if queues is not None:
+        registry.register(_QueueCollector(queues))
     ProcessCollector(registry=registry)
     return generate_latest(registry)
 
@@ -67,12 +80,40 @@ class _MetricsCollector(Collector):
             "Clearing prices of the impressions sold, in units of the exchange currency.",
             value=counts.spend_nanos / 1e9,
         )
+        yield CounterMetricFamily("rtb_queue_retried", "Queue messages to be tried again.", value=metrics.retried)
+        yield CounterMetricFamily(
+            "rtb_queue_errors", "Queue messages that uncovered a mistake of ours.", value=metrics.message_errors
+        )
         yield _profiles(counts)
         yield GaugeMetricFamily("rtb_auctions_in_flight", "Auctions under way.", value=metrics.in_flight)
         yield GaugeMetricFamily("rtb_uptime_seconds", "Time since the start.", value=metrics.uptime_ns / 1e9)
         yield _histogram("rtb_auction_duration_seconds", "Time from arrival to answer.", metrics.latency, _AUCTION_MS)
+        yield _histogram(
+            "rtb_queue_message_duration_seconds",
+            "Time from a message's arrival to its acknowledgement.",
+            metrics.message_time,
+            _AUCTION_MS,
+        )
         yield _histogram("rtb_loop_lag_seconds", "How late the event loop runs its timers.", metrics.lag, _PAUSE_MS)
         yield _histogram("rtb_gc_pause_seconds", "Garbage collections.", metrics.gc_pauses, _PAUSE_MS)
+
+
+class _QueueCollector(Collector):
+    def __init__(self, report: QueueReport) -> None:
+        self._report = report
+
+    def collect(self) -> Iterator[Metric]:
+        gauges = [GaugeMetricFamily(f"rtb_queue_{name}", text, labels=["queue"]) for name, text in _QUEUE]
+        warnings = GaugeMetricFamily("rtb_queue_warning", "1 while there is one.", labels=["queue", "warning"])
+        for row in self._report.queues:
+            for gauge, (name, _) in zip(gauges, _QUEUE, strict=True):
+                value = getattr(row, name)
+                if value is not None:
+                    gauge.add_metric([row.name], value)
+            for warned in Warned:
+                warnings.add_metric([row.name, warned.value], float(warned in row.warnings))
+        yield from gauges
+        yield warnings
 
 
 def _by_reason(name: str, text: str, label: str, kind: type[IntEnum], counts: Mapping[int, int]) -> Metric:

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rtb.edges.prometheus import CONTENT_TYPE, render
 from rtb.openrtb import Loss, NoBid
 from rtb.services.metrics import Metrics
+from rtb.services.queue_monitor import QueueReport, QueueRow, Warned
 
 
 class SystemClock:
@@ -95,3 +96,16 @@ def test_names_and_units_follow_the_conventions(metrics: Metrics) -> None:
     ):
         assert name in families
     assert CONTENT_TYPE.startswith("text/plain")
+
+
+def test_queues_are_told_where_they_are_watched(metrics: Metrics) -> None:
+    """As gauges a queue; a rate that nobody tells is left out, a warning is 1 while it lasts."""
+    seen = QueueRow("q", 7, 2, 1, 4.5, None, (Warned.WAITING,))
+    text = render(metrics, QueueReport(queues=(seen,))).decode()
+    assert 'rtb_queue_ready{queue="q"} 7.0' in text
+    assert 'rtb_queue_unacked{queue="q"} 2.0' in text
+    assert 'rtb_queue_consumers{queue="q"} 1.0' in text
+    assert 'rtb_queue_publish_per_s{queue="q"} 4.5' in text
+    assert 'rtb_queue_deliver_per_s{queue="q"}' not in text
+    assert 'rtb_queue_warning{queue="q",warning="waiting"} 1.0' in text
+    assert 'rtb_queue_warning{queue="q",warning="unconsumed"} 0.0' in text
