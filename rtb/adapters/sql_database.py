@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Collection, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,11 @@ class SqlDatabase:
             StoreError: a URL that is not one, or of an unknown kind of database.
         """
         self._url = _url(database)
-        self.name = f"database {self._url.render_as_string(hide_password=True) if '://' in database else database}"
+        shown = self._url.set(drivername=self._url.get_backend_name()) if "://" in database else database
+        self.name = f"database {shown}"  # a URL prints without its password
         self._busy_timeout_ms = busy_timeout_ms
         self._answer_limit_s = answer_limit_s
+        self._turn = asyncio.Lock()
         self._engine: AsyncEngine | None = None
 
     @property
@@ -81,11 +84,13 @@ class SqlDatabase:
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A transaction, committed in the end and undone on an error. SQLite has one writer at a time, from the start
         of its transaction: what it reads there stays true until it commits."""
-        with self.translated():
-            async with self._open.connect() as connection:
-                await connection.execution_options(rtb_writes=True)
-                async with connection.begin():
-                    yield connection
+        # In line here, because SQLite's own waiting is polling that may starve one of them.
+        async with self._turn if self.is_sqlite else nullcontext():
+            with self.translated():
+                async with self._open.connect() as connection:
+                    await connection.execution_options(rtb_writes=True)
+                    async with connection.begin():
+                        yield connection
 
     def insert(self, table: Table) -> Any:
         """An insert that knows ON CONFLICT, the one statement without a portable spelling."""

@@ -74,7 +74,7 @@ async def ensure(database: SqlDatabase, *, upgrade: bool) -> None:
     if upgrade:
         await _upgrade(database, "head")
     elif revision is None:
-        raise StoreError(f"{database.name} has no tables of rtb; run `rtb migrate`")
+        raise StoreError(f"{database.name} was never migrated; run `rtb migrate`")
     else:
         _checked(revision, database.name)
         raise StoreError(f"{database.name} has old tables (revision {revision}, not {HEAD}); run `rtb migrate`")

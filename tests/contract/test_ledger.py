@@ -150,6 +150,22 @@ async def test_who_raises_the_epoch_sees_every_older_row(ledgers: OpenLedger) ->
         assert {r.key for r in final if int(r.instance) < epoch} == keys
 
 
+async def test_a_cancelled_append_is_whole_or_absent(ledger: Ledger) -> None:
+    """Whenever its caller gives up, all rows of a call are there or none, and the ledger goes on."""
+    for number in range(30):
+        rows = [row(f"{number:02d}-{part}") for part in "abc"]
+        appending = asyncio.ensure_future(ledger.append(rows, epochs={"c-1": 0}))
+        for _ in range(number):
+            await asyncio.sleep(0)
+        appending.cancel()
+        await asyncio.wait([appending])
+    found = [r.key for r in await everything(ledger)]
+    batches = {key[:2] for key in found}
+    assert found == [f"{batch}-{part}" for batch in sorted(batches) for part in "abc"]
+    missing = [row(f"{number:02d}-{part}") for number in range(30) for part in "abc"]
+    assert await ledger.append(missing, epochs={"c-1": 0}) == 90 - len(found)
+
+
 async def test_writers_of_the_same_keys_do_not_disturb_each_other(ledgers: OpenLedger) -> None:
     """Daemons that bill the same events at once, in any order, write each once and none fails."""
     keys = [f"k-{n:03d}" for n in range(300)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ def _running() -> Iterator[PostgresServer]:
         yield server
     finally:
         server.kill()
-        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run(["rm", "-rf", str(folder)], check=True)  # some 60,000 files: rmtree takes seconds
 
 
 @pytest.fixture(scope="session")
