@@ -184,12 +184,13 @@ class RabbitBroker:
             queue,
             handler,
             prefetch,
+            limit_s=self._limit_s,
             on_lost=self._mend_soon,
             on_cancel=self._subscriptions.remove,
             on_raise=self._bury,
         )
         if not self._is_put_off():
-            await subscription.open(self._limit_s)
+            await subscription.open()
         self._subscriptions.append(subscription)
         return subscription
 
@@ -278,12 +279,15 @@ class RabbitBroker:
             self._mender = asyncio.get_running_loop().create_task(self._mend(), name="amqp mender")
 
     async def _mend(self) -> None:
+        told = ""
         for wait_s in itertools.chain(RETRY_S, itertools.repeat(RETRY_S[-1])):
             try:
                 if await self._restore():
                     return
             except BrokerError as error:
-                _log.warning("broker_not_restored", reason=str(error))
+                if str(error) != told:
+                    told = str(error)
+                    _log.warning("broker_not_restored", reason=told)
             await asyncio.sleep(wait_s)
 
     async def _restore(self) -> bool:
@@ -294,7 +298,7 @@ class RabbitBroker:
             return True
         await self._control.declare_remembered()
         for subscription in broken:
-            await subscription.open(self._limit_s)
+            await subscription.open()
         if is_mute and not self._publisher.has_channel:
             await self._open_publishing()
         return False

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from struct import Struct as Layout
 from typing import Any
 
-from msgspec import structs
 from pamqp import decode as pamqp_decode
 
 from rtb.errors import BrokerError
@@ -144,11 +143,6 @@ def message_of(properties: bytes, body: bytes) -> tuple[Message, int]:
     return message, deliveries
 
 
-def with_headers(message: Message, **headers: str | int | float) -> Message:
-    """The message with more headers."""
-    return structs.replace(message, headers={**message.headers, **headers})
-
-
 def _properties(message: Message) -> tuple[bytes, int]:
     flags = _CONTENT_TYPE | _DELIVERY_MODE
     parts = [b"\x10", CONTENT_TYPE]
@@ -175,7 +169,7 @@ def _properties(message: Message) -> tuple[bytes, int]:
 
 
 def _short(text: str, name: str) -> bytes:
-    data = text.encode()
+    data = text.encode(errors="replace")
     if len(data) > MAX_SHORT:
         raise BrokerError(f"{name} of {len(data)} bytes, AMQP has room for {MAX_SHORT}: {text[:40]!r}...")
     return b"%c%b" % (len(data), data)
@@ -194,7 +188,7 @@ def _table(headers: Mapping[str, str | int | float]) -> bytes:
         elif isinstance(value, float):
             parts.append(b"d" + _F64.pack(value))
         else:
-            data = value.encode()
+            data = value.encode(errors="replace")
             parts.append(b"S" + _U32.pack(len(data)) + data)
     parts[0] = _U32.pack(sum(map(len, parts)))
     return b"".join(parts)

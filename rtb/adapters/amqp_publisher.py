@@ -202,8 +202,9 @@ class Publisher:
             self._on_lost()
 
     def use(self, channel: ConfirmChannel) -> None:
-        """Publish over this channel from now on, what waits first."""
+        """Publish over this channel from now on, what waits first. A new connection is blocked when it is told so."""
         self._channel = channel
+        self.blocked = None
         self.problem = ""
         self._send_waiting()
 

@@ -30,34 +30,38 @@ class AmqpSubscription:
         handler: Callable[[Delivery], None],
         prefetch: int,
         *,
+        limit_s: float,
         on_lost: Callable[[], None],
         on_cancel: Callable[[AmqpSubscription], None],
         on_raise: Callable[[AmqpDelivery, Exception], None],
     ) -> None:
-        """Describe it; `open` begins. `on_lost` hears that it should be opened again."""
+        """Describe it; `open` begins. A call may take `limit_s`; `on_lost` hears that it should be opened again."""
         self.queue = queue
         self._link = link
         self._clock = clock
         self._handler = handler
         self._prefetch = min(prefetch, MAX_PREFETCH)
+        self._limit_s = limit_s
         self._on_lost = on_lost
         self._on_cancel = on_cancel
         self._on_raise = on_raise
         self._channel: Channel | None = None
         self._deliveries: DeliveryChannel | None = None
-        self._is_opening = False
+        self._is_open = False
         self._is_cancelled = False
+        self._closing: set[asyncio.Task[None]] = set()
 
     @property
     def is_open(self) -> bool:
         """Whether messages can come."""
-        return self._deliveries is not None
+        return self._is_open
 
-    async def open(self, limit_s: float) -> None:
+    async def open(self) -> None:
         """Begin to take, over a new channel; raises BrokerError."""
+        limit_s = self._limit_s
         channel = await self._link.channel(limit_s)
         deliveries = DeliveryChannel(self._link.tap, channel.number, self.queue, self._clock, self._take, self._lost)
-        self._is_opening = True
+        self._channel, self._deliveries = channel, deliveries
         try:
             await channel.basic_qos(prefetch_count=self._prefetch, timeout=limit_s)
             await channel.rpc(Basic.Consume(queue=self.queue, consumer_tag=CONSUMER), timeout=limit_s)
@@ -68,11 +72,9 @@ class AmqpSubscription:
         except FAILURES as error:
             deliveries.end("it could not be opened")
             raise failure(f"queue {self.queue} cannot be consumed", error) from None
-        finally:
-            self._is_opening = False
-        if deliveries.dead:
-            raise BrokerError(f"queue {self.queue} cannot be consumed: the connection was lost")
-        self._channel, self._deliveries = channel, deliveries
+        if self._deliveries is not deliveries:
+            raise BrokerError(f"queue {self.queue} was lost while it was opened")
+        self._is_open = True
 
     async def cancel(self) -> None:
         """Stop taking; deliveries already handed out can still be acknowledged."""
@@ -84,7 +86,7 @@ class AmqpSubscription:
         if channel is None or deliveries is None:
             return
         try:
-            await channel.basic_cancel(CONSUMER)
+            await channel.basic_cancel(CONSUMER, timeout=self._limit_s)
         except FAILURES as error:
             failure("", error)  # gone already: so is the consumer
             return
@@ -95,11 +97,15 @@ class AmqpSubscription:
             self._close_channel()
 
     def _close_channel(self) -> None:
+        """The channel is of no use any more, and the broker should not keep it."""
         channel, deliveries = self._channel, self._deliveries
+        self._channel, self._deliveries = None, None
         if channel is not None and deliveries is not None and not deliveries.dead:
             deliveries.flush()
-            deliveries.end("its consumer was cancelled")
-            self._closing = asyncio.ensure_future(_close(channel))
+            deliveries.end("its consumer was ended")
+            task = asyncio.get_running_loop().create_task(_close(channel))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
     def _take(self, delivery: AmqpDelivery) -> None:
         if self._is_cancelled:
@@ -111,10 +117,12 @@ class AmqpSubscription:
             self._on_raise(delivery, error)
 
     def _lost(self, deliveries: DeliveryChannel, reason: str) -> None:
-        if deliveries is self._deliveries:
-            self._deliveries = None
-            if not self._is_cancelled:
-                self._on_lost()
+        if deliveries is not self._deliveries:
+            return
+        was_open, self._is_open = self._is_open, False
+        self._close_channel()
+        if was_open and not self._is_cancelled:
+            self._on_lost()
 
 
 class Getter:
@@ -129,6 +137,7 @@ class Getter:
         self._channel: Channel | None = None
         self._deliveries: DeliveryChannel | None = None
         self._waiter: asyncio.Future[AmqpDelivery | None] | None = None
+        self._closing: asyncio.Task[None] | None = None
 
     async def get(self, limit_s: float) -> AmqpDelivery | None:
         """The message at the head, None when the queue is empty; raises BrokerError."""
@@ -149,7 +158,7 @@ class Getter:
             try:
                 return await asyncio.wait_for(self._waiter, limit_s)
             except (TimeoutError, asyncio.CancelledError) as error:
-                await self._give_up()
+                self._give_up()
                 if isinstance(error, asyncio.CancelledError):
                     raise
                 raise BrokerError(f"queue {self._queue}: the broker did not answer within {limit_s:g} s") from None
@@ -165,13 +174,13 @@ class Getter:
         except FAILURES as error:
             raise failure(f"queue {self._queue}", error) from None
 
-    async def _give_up(self) -> None:
+    def _give_up(self) -> None:
         """A message may still come over this channel: give it back with the channel."""
         channel, deliveries = self._channel, self._deliveries
         if channel is not None and deliveries is not None:
             deliveries.flush()
             deliveries.end("it was given up")
-            self._closing = asyncio.ensure_future(_close(channel))
+            self._closing = asyncio.get_running_loop().create_task(_close(channel))
 
     def _resolve(self, delivery: AmqpDelivery) -> None:
         if self._waiter is not None and not self._waiter.done():

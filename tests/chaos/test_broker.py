@@ -18,7 +18,7 @@ from rtb.adapters.clock import SystemClock
 from rtb.errors import BrokerError
 from rtb.lab.servers.process import accepts
 from rtb.lab.servers.rabbitmq import RabbitServer, is_installed
-from rtb.ports import Binding, Delivery, ExchangeType, Message, Overflow, QueueSpec, Topology
+from rtb.ports import DIRECT_REPLY_TO, Binding, Delivery, ExchangeType, Message, Overflow, QueueSpec, Topology
 
 PATIENCE_S = 60.0
 PUBLISHERS = 20
@@ -215,13 +215,14 @@ async def test_under_a_memory_alarm_consumers_go_on_draining(server: RabbitServe
 
 async def test_what_is_deleted_under_its_users_is_declared_again(server: RabbitServer, prefix: str) -> None:
     """A queue deleted under its consumer, and an exchange under its publisher, come back with bindings and consumer;
-    the connections stay."""
-    seen = Seen()
+    the connections stay, and direct replies still arrive."""
+    seen, answers = Seen(), Seen()
     async with connected(server) as broker:
         await broker.declare(
             Topology({f"{prefix}.ex": ExchangeType.DIRECT}, [money(prefix)], [Binding(f"{prefix}.ex", prefix, "k")])
         )
         await broker.consume(prefix, seen.take, prefetch=10)
+        await broker.consume(DIRECT_REPLY_TO, answers.take, prefetch=10)
         await publish(broker, f"{prefix}.ex", "k", "1")
         await until(lambda: "1" in seen.ids)
         async with aiormq.connect(server.url) as vandal:
@@ -233,6 +234,12 @@ async def test_what_is_deleted_under_its_users_is_declared_again(server: RabbitS
             await publish(broker, f"{prefix}.ex", "k", "3")
             await until(lambda: "3" in seen.ids)
         assert broker.connected
+        await broker.declare(Topology({}, [QueueSpec(f"{prefix}.ask")], []))
+        await broker.publish("", f"{prefix}.ask", Message(body=b"", reply_to=DIRECT_REPLY_TO))
+        asked = await broker.get(f"{prefix}.ask")
+        assert asked is not None
+        await publish(broker, "", asked.message.reply_to, "answer")
+        await until(lambda: answers.ids == {"answer"})
 
 
 async def test_a_message_that_kills_its_consumers_is_put_aside(server: RabbitServer, prefix: str) -> None:
