@@ -91,6 +91,14 @@ async def _start(system: System, stack: AsyncExitStack, stop: asyncio.Event) -> 
     await system.broker.start()
     stack.push_async_callback(system.broker.close)
     await system.broker.declare(topology.topology())
+    await system.outbox.start()
+    stack.push_async_callback(system.outbox.stop, settings.drain.limit_s)
+    await system.writer.start()
+    stack.push_async_callback(_within, system.writer.stop, settings.drain.limit_s, "campaign updates")
+    await system.listener.start()
+    stack.push_async_callback(system.listener.stop)
+    system.catalogue.follow()
+    stack.push_async_callback(system.catalogue.stop)
     stack.push_async_callback(system.profiles.close)
     system.source.start()
     stack.callback(system.source.stop)
@@ -99,7 +107,7 @@ async def _start(system: System, stack: AsyncExitStack, stop: asyncio.Event) -> 
     urls = {}
     dashboard_url = await _dashboard(system, stack)
     await system.consumer.start()
-    stack.push_async_callback(_within, system.consumer.stop(), settings.drain.limit_s, "queue")
+    stack.push_async_callback(_within, system.consumer.stop, settings.drain.limit_s, "queue")
     urls["http"] = await _listen(system, stack)
     if dashboard_url:
         urls["dashboard"] = dashboard_url
@@ -127,7 +135,7 @@ async def _drain_http(system: System, server: asyncio.Server) -> None:
     """Stop accepting, answer what is under way within the limit, close every connection."""
     server.close()
     system.server.drain()
-    await _within(system.responder.drained(), system.settings.drain.limit_s, "http")
+    await _within(system.responder.drained, system.settings.drain.limit_s, "http")
     for connection in list(system.server.connections):
         connection.abort()
 
@@ -174,9 +182,9 @@ async def _remove_socket(runner: web.AppRunner, path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-async def _within(work: Awaitable[None], limit_s: float, what: str) -> None:
+async def _within(work: Callable[[], Awaitable[None]], limit_s: float, what: str) -> None:
     try:
-        await asyncio.wait_for(work, limit_s)
+        await asyncio.wait_for(work(), limit_s)
     except TimeoutError:
         _log.warning("drain_limit_reached", part=what, limit_s=limit_s)
 

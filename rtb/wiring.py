@@ -18,6 +18,7 @@ from rtb.adapters.coroutine_bidder import CoroutineBidder
 from rtb.adapters.memory_broker import MemoryBroker
 from rtb.adapters.memory_state import MemoryState
 from rtb.adapters.redis_state import RedisState
+from rtb.adapters.spool import FileSpool
 from rtb.adapters.sql import SqlRepository
 from rtb.adapters.sql_database import SqlDatabase
 from rtb.config import MEMORY, Settings
@@ -25,6 +26,8 @@ from rtb.domain import money
 from rtb.domain.money import Rates
 from rtb.edges import http1, prometheus
 from rtb.edges.admin import Admin, Command
+from rtb.edges.admin_broker import broker_commands
+from rtb.edges.campaign_consumer import CampaignListener, CampaignWriter
 from rtb.edges.consumers import BidRequestConsumer
 from rtb.edges.http1 import Limits, Server
 from rtb.edges.openrtb_http import AuctionResponder
@@ -33,11 +36,13 @@ from rtb.lab.load.plan import Plan
 from rtb.lab.load.queue_target import run_queue
 from rtb.ports import Bidder, Broker, Clock, Repository, StateStore
 from rtb.services.admission import Admission
+from rtb.services.announcements import Announcements
 from rtb.services.auction_log import AuctionLog
 from rtb.services.campaigns import Campaigns
 from rtb.services.exchange import Exchange, Rules
 from rtb.services.house_bidder import HouseBidder
 from rtb.services.metrics import FrameSource, Metrics
+from rtb.services.outbox import Outbox
 from rtb.services.profiles import Profiles
 
 __all__ = ["System", "build", "create_app"]
@@ -58,6 +63,9 @@ class System:
     profiles: Profiles
     house: HouseBidder
     catalogue: Campaigns
+    outbox: Outbox
+    listener: CampaignListener
+    writer: CampaignWriter
     exchange: Exchange
     consumer: BidRequestConsumer
     responder: AuctionResponder
@@ -107,7 +115,8 @@ def build(settings: Settings, pid: int) -> System:
     exchange = Exchange(bidders, profiles, admission, metrics, clock, rates=rates, rules=rules)
     if settings.log.auctions:
         exchange.listen(AuctionLog(settings.log.auctions))
-    catalogue = Campaigns(repository, house)
+    outbox = Outbox(broker, FileSpool(Path(settings.broker.spool)), metrics)
+    catalogue = Campaigns(repository, house, announce=Announcements(outbox, clock, instance).campaigns)
     admin = Admin(catalogue, exchange, house, clock, rates)
     consumer = BidRequestConsumer(broker, exchange, metrics, clock, rates, prefetch=settings.broker.prefetch)
     pages: dict[bytes, Callable[[], bytes]] = {}
@@ -134,6 +143,9 @@ def build(settings: Settings, pid: int) -> System:
         profiles=profiles,
         house=house,
         catalogue=catalogue,
+        outbox=outbox,
+        listener=CampaignListener(broker, catalogue, metrics, instance=instance),
+        writer=CampaignWriter(broker, catalogue, metrics, clock),
         exchange=exchange,
         consumer=consumer,
         responder=responder,
@@ -141,6 +153,7 @@ def build(settings: Settings, pid: int) -> System:
         admin=admin,
     )
     pages |= _pages(system, pid)
+    admin.commands |= broker_commands(broker)
     admin.commands["load.queue"] = _queue_load(broker, pid)
     return system
 

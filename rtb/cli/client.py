@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import socket
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ import click
 import msgspec
 
 from rtb.cli.options import load
-from rtb.config import Settings
+from rtb.cli.output import log_to_stderr
+from rtb.config import MEMORY, Settings
 from rtb.errors import AdminError
 
 ANSWER_LIMIT_S = 300.0
 """How long a command waits for the daemon, which may be writing a million campaigns."""
+
+ON_BROKER = ("dead-letters.", "topology.")
 
 
 def command(context: click.Context, name: str, **arguments: Any) -> Any:
@@ -57,15 +61,22 @@ def _ask(connected: socket.socket, path: Path, name: str, arguments: dict[str, A
 
 
 async def _offline(settings: Settings, name: str, arguments: dict[str, Any]) -> Any:
-    """The same command on parts of our own, over the daemon's store."""
+    """The same command on parts of our own, over the same store or broker."""
     from rtb import daemon, wiring
 
-    daemon.make_store_folder(settings)
-    system = wiring.build(settings, os.getpid())
-    await system.repository.start()
-    try:
-        await system.catalogue.load()
+    log_to_stderr(settings, level="warning")
+    async with AsyncExitStack() as stack:
+        if name.startswith(ON_BROKER):
+            if settings.broker.url == MEMORY:
+                raise AdminError(f"{name}: no daemon runs, and the broker of broker.url {MEMORY} ends with its daemon")
+            system = wiring.build(settings, os.getpid())
+            stack.push_async_callback(system.broker.close)
+            await system.broker.start()
+        else:
+            daemon.make_store_folder(settings)
+            system = wiring.build(settings, os.getpid())
+            stack.push_async_callback(system.profiles.close)
+            stack.push_async_callback(system.repository.close)
+            await system.repository.start()
+            await system.catalogue.load()
         return await system.admin.run(name, arguments)
-    finally:
-        await system.profiles.close()
-        await system.repository.close()

@@ -34,7 +34,7 @@ def _cell(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else "".join(c if c.isprintable() else "?" for c in str(value))
 
 
-def log_to_stderr(settings: Settings) -> None:
+def log_to_stderr(settings: Settings, *, level: str | None = None) -> None:
     import structlog
 
     renderer: Any = (
@@ -49,7 +49,7 @@ def log_to_stderr(settings: Settings) -> None:
             structlog.processors.format_exc_info,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.log.level]),
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level or settings.log.level]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )

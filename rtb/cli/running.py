@@ -55,7 +55,11 @@ def demo(context: click.Context, rate: float, seed: int, config_path: Path | Non
     from rtb.lab.demonstration import Demonstration
 
     with tempfile.TemporaryDirectory(prefix="rtb-demo-") as folder:
-        own = (f"store.url=sqlite:///{folder}/rtb.db", f"admin.socket={folder}/rtb.sock")
+        own = (
+            f"store.url=sqlite:///{folder}/rtb.db",
+            f"admin.socket={folder}/rtb.sock",
+            f"broker.spool={folder}/spool",
+        )
         settings = load(context, config_path, (*own, *overrides))
         log_to_stderr(settings)
         show = Demonstration(wiring.resource("campaigns.json"), rate=rate, seed=seed)

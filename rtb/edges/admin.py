@@ -74,36 +74,36 @@ class Admin:
             raise BadRequest(f"{command}: {error}") from None
 
     async def _import(self, arguments: dict[str, Any]) -> Any:
-        wanted = [campaigns.convert(item) for item in _given(arguments, "campaigns", list[Any])]
+        wanted = [campaigns.convert(item) for item in given(arguments, "campaigns", list[Any])]
         names = {campaign.id for campaign in wanted}
         if len(names) < len(wanted):
             raise BadRequest("campaigns: two have the same id; give each its own")
         return {"written": await self._catalogue.put(wanted)}
 
     async def _list(self, arguments: dict[str, Any]) -> Any:
-        found = self._catalogue.all(_given(arguments, "status", Status, None))
-        return [self._row(campaign) for campaign in found[: _given(arguments, "limit", _Count, None)]]
+        found = self._catalogue.all(given(arguments, "status", Status, None))
+        return [self._row(campaign) for campaign in found[: given(arguments, "limit", _Count, None)]]
 
     async def _show(self, arguments: dict[str, Any]) -> Any:
-        campaign = self._catalogue.get(_given(arguments, "id", str))
+        campaign = self._catalogue.get(given(arguments, "id", str))
         return {**self._row(campaign), "campaign": msgspec.to_builtins(campaign)}
 
     async def _pause(self, arguments: dict[str, Any]) -> Any:
-        return self._row(await self._catalogue.set_status(_given(arguments, "id", str), Status.PAUSED))
+        return self._row(await self._catalogue.set_status(given(arguments, "id", str), Status.PAUSED))
 
     async def _resume(self, arguments: dict[str, Any]) -> Any:
-        return self._row(await self._catalogue.set_status(_given(arguments, "id", str), Status.ACTIVE))
+        return self._row(await self._catalogue.set_status(given(arguments, "id", str), Status.ACTIVE))
 
     async def _set_bid(self, arguments: dict[str, Any]) -> Any:
-        return self._row(await self._catalogue.set_bid(_given(arguments, "id", str), _given(arguments, "bid", float)))
+        return self._row(await self._catalogue.set_bid(given(arguments, "id", str), given(arguments, "bid", float)))
 
     async def _auction(self, arguments: dict[str, Any]) -> Any:
-        request = openrtb.decode_request(_given(arguments, "request", str).encode())
+        request = openrtb.decode_request(given(arguments, "request", str).encode())
         outcome = await self._exchange.run(request, self._clock.monotonic_ns())
         return msgspec.to_builtins(bid_response(request.id or "", outcome, self._rates))
 
     async def _explain(self, arguments: dict[str, Any]) -> Any:
-        request = openrtb.decode_request(_given(arguments, "request", str).encode())
+        request = openrtb.decode_request(given(arguments, "request", str).encode())
         return msgspec.to_builtins(await explain(self._exchange, self._house, request, self._clock, self._rates))
 
     def _row(self, campaign: Campaign) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class _Misfit(BadRequest):
     """An argument is missing or of the wrong type."""
 
 
-def _given(arguments: dict[str, Any], name: str, kind: Any, default: Any = _REQUIRED) -> Any:
+def given(arguments: dict[str, Any], name: str, kind: Any, default: Any = _REQUIRED) -> Any:
     """An argument of a type; `default` where it is absent."""
     value = arguments.get(name, default)
     if value is _REQUIRED:

@@ -136,7 +136,7 @@ def assert_refused(
 ) -> None:
     """``rtb`` ends with code 1 and one line that begins with `says` and names the remedy."""
     result = run(folder, *arguments, environment=environment or {})
-    assert (result.code, result.out) == (1, "")
+    assert (result.code, result.out) == (1, ""), result.err
     line, *more = result.err.splitlines()
     assert more == []
     assert line.startswith(f"rtb: {says}")

@@ -59,7 +59,7 @@ def start(folder: Path, *arguments: str, environment: Mapping[str, str] = NO_ENV
     return subprocess.Popen(
         [sys.executable, "-m", "rtb", *arguments],
         cwd=folder,
-        env={**inherited, "PYTHONPATH": str(ROOT), "RTB_CONFIG": "rtb.toml", **environment},
+        env={**inherited, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1", "RTB_CONFIG": "rtb.toml", **environment},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -67,11 +67,11 @@ def start(folder: Path, *arguments: str, environment: Mapping[str, str] = NO_ENV
 
 
 def finish(process: subprocess.Popen[bytes], given: bytes = b"") -> Result:
-    """Wait for a command to end."""
+    """Wait for a command to end; one that hangs is ended by SIGABRT, and its stderr tells where it hung."""
     try:
         out, err = process.communicate(given, LIMIT_S)
     except subprocess.TimeoutExpired:
-        process.kill()
+        process.send_signal(signal.SIGABRT)
         out, err = process.communicate()
     return Result(process.returncode, out.decode(), err.decode())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import aiohttp
 import click
 import msgspec
+import structlog
 import uvloop
 
 from rtb.adapters.amqp import RabbitBroker
@@ -177,6 +179,8 @@ def run_over_rabbitmq(url: str, plan: Plan) -> Result:
     Raises:
         BrokerError: it cannot be reached, or no daemon ever declared the topology there.
     """
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
 
     async def run() -> Result:
         broker = RabbitBroker(url, SystemClock(), name="rtb load")
