@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -192,26 +193,31 @@ async def test_who_follows_the_changes_misses_nothing(repositories: Callable[[],
     for daemon in (*writers, reader):
         await daemon.start()
     seen: dict[str, int] = {}
-    at = 0
+    at, numbers = 0, itertools.count()
 
-    async def write(number: int, daemon: Repository) -> None:
-        for version in range(1, 16):
-            own = [campaign(f"own-{number}-{version}-{n}") for n in range(1 + 40 * (number == 0))]
-            await daemon.put_campaigns([*own, campaign("shared", version)])
+    async def write_much() -> None:
+        for version in range(1, 5):
+            own = [campaign(f"much-{version}-{n}") for n in range(1_500)]
+            await writers[0].put_campaigns([*own, campaign("shared", version)])
+
+    async def write_often(daemon: Repository, number: int) -> None:
+        while not much.done():
+            await daemon.put_campaigns([campaign(f"often-{number}-{next(numbers)}")])
 
     async def follow() -> None:
         nonlocal at
-        async for part in reader.changes(at, 7):
+        async for part in reader.changes(at, 500):
             for number, got in part:
                 at, seen[got.id] = number, got.version
 
-    writing = asyncio.gather(*(write(number, daemon) for number, daemon in enumerate(writers)))
-    while not writing.done():
+    much = asyncio.ensure_future(write_much())
+    often = [asyncio.ensure_future(write_often(daemon, number)) for number, daemon in enumerate(writers[1:])]
+    while not much.done():
         await follow()
-    await writing
+    await asyncio.gather(much, *often)
     await follow()
     assert seen == {c.id: c.version for c in await everything(reader)}
-    assert len(seen) == 15 * 43 + 1
+    assert len(seen) == 4 * 1_500 + next(numbers) + 1
 
 
 async def test_profiles_come_in_the_order_asked(repository: Repository) -> None:
