@@ -38,6 +38,7 @@ _U32 = Layout(">I")
 _U64 = Layout(">Q")
 _I64 = Layout(">q")
 _F64 = Layout(">d")
+_LENGTHS = [bytes((length,)) for length in range(MAX_SHORT + 1)]
 
 # Property flags of class basic, in the order in which the properties follow (4.2.6.1).
 _CONTENT_TYPE, _CONTENT_ENCODING, _HEADERS, _DELIVERY_MODE, _PRIORITY = 1 << 15, 1 << 14, 1 << 13, 1 << 12, 1 << 11
@@ -172,7 +173,7 @@ def _short(text: str, name: str) -> bytes:
     data = text.encode(errors="replace")
     if len(data) > MAX_SHORT:
         raise BrokerError(f"{name} of {len(data)} bytes, AMQP has room for {MAX_SHORT}: {text[:40]!r}...")
-    return b"%c%b" % (len(data), data)
+    return _LENGTHS[len(data)] + data
 
 
 def _table(headers: Mapping[str, str | int | float]) -> bytes:

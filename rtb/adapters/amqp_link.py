@@ -174,6 +174,8 @@ def failure(what: str, error: BaseException) -> BrokerError:
     """One line out of what aiormq raised; a cancellation of the running task itself goes on as such."""
     if isinstance(error, asyncio.CancelledError) and _is_cancelled():
         raise error
+    if isinstance(error, TimeoutError):
+        return BrokerError(f"{what}: it did not answer in time")
     text = " ".join(str(error).split()) or type(error).__name__
     return BrokerError(f"{what}: {text}")
 

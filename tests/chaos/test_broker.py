@@ -168,26 +168,6 @@ async def test_a_frozen_broker_is_left_and_found_again(server: RabbitServer, pre
         await until(lambda: {"before", "after"} <= seen.ids)
 
 
-async def test_a_daemon_starts_and_stops_without_its_broker(server: RabbitServer, prefix: str) -> None:
-    """Without the broker a start fails, unless it is deferred: then what was declared and consumed is there when the
-    broker comes. Closing without the broker takes a bounded time."""
-    await asyncio.to_thread(server.kill)
-    strict = RabbitBroker(server.url, SystemClock())
-    with pytest.raises(BrokerError, match="cannot connect"):
-        await strict.start()
-    seen = Seen()
-    async with connected(server, deferred=True) as broker:
-        assert not broker.connected
-        await broker.declare(Topology({}, [money(prefix)], []))
-        await broker.consume(prefix, seen.take, prefetch=10)
-        with pytest.raises(BrokerError, match="cannot connect"):
-            await broker.depth(prefix)
-        await asyncio.to_thread(server.start)
-        await publish(broker, "", prefix, "1")
-        await until(lambda: seen.ids == {"1"})
-        await asyncio.to_thread(server.kill)
-
-
 async def test_under_a_memory_alarm_consumers_go_on_draining(server: RabbitServer, prefix: str) -> None:
     """Publishers wait, in a bounded number, and go on when the alarm is over; the consumer empties the queue."""
     seen = Seen()
@@ -287,3 +267,23 @@ async def test_a_consumer_slower_than_its_producer_needs_no_memory(server: Rabbi
         assert (await broker.depth(prefix)).ready >= 20_000 - 100 - 10 * 100
         assert grown < 40 << 20
         await broker.purge(prefix)
+
+
+async def test_a_daemon_starts_and_stops_without_its_broker(server: RabbitServer, prefix: str) -> None:
+    """Without the broker a start fails, unless it is deferred: then what was declared and consumed is there when the
+    broker comes. Closing without the broker takes a bounded time."""
+    await asyncio.to_thread(server.kill)
+    strict = RabbitBroker(server.url, SystemClock())
+    with pytest.raises(BrokerError, match="cannot connect"):
+        await strict.start()
+    seen = Seen()
+    async with connected(server, deferred=True) as broker:
+        assert not broker.connected
+        await broker.declare(Topology({}, [money(prefix)], []))
+        await broker.consume(prefix, seen.take, prefetch=10)
+        with pytest.raises(BrokerError, match="cannot connect"):
+            await broker.depth(prefix)
+        await asyncio.to_thread(server.start)
+        await publish(broker, "", prefix, "1")
+        await until(lambda: seen.ids == {"1"})
+        await asyncio.to_thread(server.kill)
