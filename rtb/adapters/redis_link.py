@@ -1,30 +1,31 @@
 """Commands to Redis that travel together, to one server or to a cluster.
 
 Nothing is retried: a call ends within its time-out, connecting included, and whatever went wrong is a StoreError. A
-connection that failed or was given up half-way is closed and the next call makes a new one, so an outage ends by
-itself and no reply ever reaches another call.
+connection that failed is closed and the next call makes a new one, so an outage ends by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
-import hiredis
-from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError
 
+from rtb.adapters.redis_connection import Command, RedisConnection, Refused, connect
 from rtb.adapters.redis_scripts import Script
 from rtb.errors import StoreError
 
-Command: TypeAlias = tuple[Any, ...]  # the words of a command: str, bytes or int
+__all__ = ["ClusterLink", "Command", "RedisLink", "ServerLink"]
+
+NOSCRIPT = "NOSCRIPT"
 
 
-class RedisLink:
+class RedisLink(ABC):
     """What one server and a cluster have in common."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
@@ -34,12 +35,12 @@ class RedisLink:
         self.connected = True
         self.round_trips = 0
 
-    async def all(self, commands: Sequence[Command], allow: type[Exception] | None = None) -> list[Any]:
+    async def all(self, commands: Sequence[Command], allow: str = "") -> list[Any]:
         """The replies, as the wire has them, of commands that travel together.
 
         Raises:
-            StoreError: no answer in time; or the first reply that is an error, unless it is one to `allow` (then it
-                stands among the replies). In either case commands may have taken effect.
+            StoreError: no answer in time; or the first reply that is an error, unless its code is the one to `allow`
+                (then it stands among the replies, as Refused). In either case commands may have taken effect.
         """
         if not commands:
             return []
@@ -47,12 +48,14 @@ class RedisLink:
         try:
             async with asyncio.timeout(self._timeout_s):
                 replies = await self._exchange(commands)
-        except (RedisError, OSError, RuntimeError) as error:  # uvloop: RuntimeError from a transport that was closed
+        except (Refused, RedisError, OSError, RuntimeError) as error:  # uvloop: RuntimeError from a closed transport
+            if isinstance(error, TimeoutError):
+                self._unanswered()
             raise self._failed(error) from None
         for reply in replies:
-            if isinstance(reply, Exception) and not (allow and isinstance(reply, allow)):
-                if isinstance(reply, ReadOnlyError):
-                    await self._look_elsewhere()
+            if isinstance(reply, Refused) and reply.args[0].split(" ", 1)[0] != allow:
+                if reply.args[0].startswith("READONLY"):
+                    self._demoted()
                 raise self._failed(reply)
         self.connected = True
         return replies
@@ -64,23 +67,28 @@ class RedisLink:
         Raises StoreError, as `all` does.
         """
         commands = [("EVALSHA", script.sha, len(keys), *keys, *arguments) for keys, arguments in calls]
-        replies = await self.all(commands, allow=NoScriptError)
-        unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        replies = await self.all(commands, allow=NOSCRIPT)
+        unknown = [i for i, reply in enumerate(replies) if isinstance(reply, Refused)]
         texts = await self.all([("EVAL", script.text, *commands[i][2:]) for i in unknown])
         for i, reply in zip(unknown, texts, strict=True):
             replies[i] = reply
         return replies
 
+    @abstractmethod
     async def close(self) -> None:
         """Close every connection."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
         """The replies; those that are errors stand among them."""
-        raise NotImplementedError
 
-    async def _look_elsewhere(self) -> None:
-        """After a failover the server is a replica."""
+    @abstractmethod
+    def _unanswered(self) -> None:
+        """A call got no answer in time."""
+
+    @abstractmethod
+    def _demoted(self) -> None:
+        """The server has become a replica."""
 
     def _failed(self, error: Exception) -> StoreError:
         self.connected = False
@@ -92,44 +100,38 @@ class ServerLink(RedisLink):
     """One server, or whatever its name leads to."""
 
     def __init__(self, url: str, connections: int, timeout_s: float) -> None:
-        """Up to `connections` are open at once; who finds none free waits, within the time-out."""
+        """As for a cluster; but one connection is enough here."""
         super().__init__(url, timeout_s)
-        self._pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=connections,
-            timeout=None,
-            socket_timeout=None,  # the time-out around the whole call does it, without a task for each write
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-        )
+        self._url = url
+        self._connection: RedisConnection | None = None
+        self._connecting = asyncio.Lock()
 
     async def close(self) -> None:
-        """Close every connection."""
-        await self._pool.aclose()
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.abort()
 
     async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Below redis-py's pipeline, which costs three times as much."""
-        packed = b"".join([hiredis.pack_command(command) for command in commands])
-        connection = await self._pool.get_connection()
-        try:
-            await connection.send_packed_command(packed, check_health=False)
-            replies: list[Any] = []
-            for _ in commands:
-                try:
-                    replies.append(await connection.read_response())
-                except ResponseError as error:
-                    replies.append(error)
-        except BaseException:  # cancelled, too: replies are still to come on this connection
-            await connection.disconnect(nowait=True)
-            raise
-        finally:
-            await asyncio.shield(self._pool.release(connection))
-        return replies
+        connection = self._connection
+        if connection is None or not connection.usable:
+            connection = await self._connect()
+        return await connection.call(commands)
 
-    async def _look_elsewhere(self) -> None:
-        """The server's name may lead to the new primary by now: connect anew."""
-        await self._pool.disconnect(inuse_connections=False)
+    async def _connect(self) -> RedisConnection:
+        async with self._connecting:
+            if self._connection is None or not self._connection.usable:
+                self._connection = await connect(self._url)
+            return self._connection
+
+    def _unanswered(self) -> None:
+        """Connect anew, unless another call has done that or got an answer meanwhile."""
+        if self._connection is not None and self._connection.silent_s() > self._timeout_s / 2:
+            self._connection.abort()
+
+    def _demoted(self) -> None:
+        """Its name may lead to the new primary by now: connect anew."""
+        if self._connection is not None:
+            self._connection.retire()
 
 
 class ClusterLink(RedisLink):
@@ -153,9 +155,20 @@ class ClusterLink(RedisLink):
         """Close every connection."""
         await self._client.aclose()
 
+    def _unanswered(self) -> None:
+        """redis-py has closed the connection."""
+
+    def _demoted(self) -> None:
+        """redis-py asks for the slots again when it is told that they moved."""
+
     async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
         pipeline: Any = self._client.pipeline()
         for command in commands:
             pipeline.execute_command(*command)
         replies: list[Any] = await pipeline.execute(raise_on_error=False)
-        return replies
+        return [_refused(reply) if isinstance(reply, Exception) else reply for reply in replies]
+
+
+def _refused(error: Exception) -> Refused:
+    """redis-py leaves out the codes that it knows."""
+    return Refused(f"{NOSCRIPT} {error}" if isinstance(error, NoScriptError) else str(error))
