@@ -55,9 +55,9 @@ class RedisState:
         """Connects when first used. With `cluster` the URL names any node of a Redis Cluster.
 
         Args:
-            url: ``redis://[[user]:password@]host[:port][/db]``, or ``rediss://`` for TLS.
+            url: ``redis://[[user]:password@]host[:port][/db]``, ``rediss://`` for TLS, or ``unix://path``.
             cluster: speak to all nodes of a cluster.
-            connections: the most that are open at once, to each node.
+            connections: the most that are open at once to each node of a cluster; one is enough for a single server.
             timeout_s: the longest a call takes.
             gather_s: how long an announcement waits for others to travel with it.
             max_announcements: those that may wait; more are dropped.
