@@ -10,39 +10,25 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 from aiormq.channel import Channel
-from msgspec import structs
 from pamqp.commands import Basic
 
 from rtb.adapters.amqp_consumer import AmqpDelivery, DeliveryChannel
 from rtb.adapters.amqp_control import Control
 from rtb.adapters.amqp_link import FAILURES, RETRY_S, Link, failure
 from rtb.adapters.amqp_publisher import ConfirmChannel, Publisher
+from rtb.adapters.amqp_replies import Replies, dead_letter
 from rtb.adapters.amqp_subscription import CONSUMER, AmqpSubscription, Getter
 from rtb.errors import BrokerError
-from rtb.ports import (
-    DEATH_COUNT,
-    DEATH_EXCHANGE,
-    DEATH_QUEUE,
-    DEATH_REASON,
-    DIRECT_REPLY_TO,
-    ERROR,
-    Clock,
-    Delivery,
-    Message,
-    QueueDepth,
-    Subscription,
-    Topology,
-)
+from rtb.ports import DIRECT_REPLY_TO, Clock, Delivery, Message, QueueDepth, Subscription, Topology
 
 MAX_PENDING = 10_000
 MAX_PENDING_BYTES = 64 << 20
 FINISH_S = 2.0
-MAX_REASON = 500
 
 OnError = Callable[[Delivery, BaseException], None]
 _log = structlog.get_logger(__name__)
@@ -110,7 +96,7 @@ class RabbitBroker:
         self._control = Control(self._consuming, connect_limit_s)
         self._subscriptions: list[AmqpSubscription] = []
         self._getters: dict[str, Getter] = {}
-        self._replies: _Replies | None = None
+        self._replies: Replies | None = None
         self._channel: Channel | None = None
         self._mender: asyncio.Task[None] | None = None
         self._burials: set[asyncio.Task[None]] = set()
@@ -306,7 +292,7 @@ class RabbitBroker:
     async def _consume_replies(self, handler: Callable[[Delivery], None]) -> Subscription:
         if self._replies is not None:
             raise BrokerError(f"{DIRECT_REPLY_TO} is consumed already")
-        self._replies = _Replies(handler, self._clock, self._stop_replies, self._bury)
+        self._replies = Replies(handler, self._clock, self._stop_replies, self._bury)
         if self._channel is not None and self._publisher.has_channel:
             await self._open_replies(self._channel)
         return self._replies
@@ -345,17 +331,8 @@ class RabbitBroker:
         task.add_done_callback(self._burials.discard)
 
     async def _dead_letter(self, delivery: AmqpDelivery, exchange: str, routing_key: str, error: Exception) -> None:
-        message = delivery.message
-        first = {DEATH_REASON: "rejected", DEATH_QUEUE: delivery.queue, DEATH_EXCHANGE: delivery.exchange}
-        headers = {
-            **first,
-            **message.headers,
-            DEATH_COUNT: int(message.headers.get(DEATH_COUNT, 0)) + 1,
-            ERROR: " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON],
-        }
         try:
-            dead = structs.replace(message, headers=headers, expiration_ms=None)
-            await self.publish(exchange, routing_key, dead, mandatory=False)
+            await self.publish(exchange, routing_key, dead_letter(delivery, error), mandatory=False)
         except BrokerError:
             delivery.nack(requeue=False)  # the broker does it, without our reason
         else:
@@ -370,37 +347,3 @@ class RabbitBroker:
             error = broken
         text = f"a consumer of queue {delivery.queue} raised"
         asyncio.get_running_loop().call_exception_handler({"message": text, "exception": error})
-
-
-class _Replies:
-    """The consumer of direct replies: nothing to acknowledge."""
-
-    def __init__(
-        self,
-        handler: Callable[[Delivery], None],
-        clock: Clock,
-        on_cancel: Callable[[], Awaitable[None]],
-        on_raise: Callable[[AmqpDelivery, Exception], None],
-    ) -> None:
-        self.queue = DIRECT_REPLY_TO
-        self.clock = clock
-        self._handler = handler
-        self._on_cancel = on_cancel
-        self._on_raise = on_raise
-
-    def take(self, delivery: AmqpDelivery) -> None:
-        """Hand it on."""
-        try:
-            self._handler(delivery)
-        except Exception as error:
-            self._on_raise(delivery, error)
-
-    async def cancel(self) -> None:
-        """Stop taking."""
-        await self._on_cancel()
-
-    def ack(self, tag: int) -> None:
-        """Nothing to do."""
-
-    def nack(self, tag: int, *, requeue: bool) -> None:
-        """Nothing to do."""

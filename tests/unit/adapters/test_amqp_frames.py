@@ -19,7 +19,7 @@ from rtb.ports import DEATH_COUNT, Message
 SHORT = st.text(max_size=60)
 NAMES = st.text("abyzAZ019-_.:", max_size=60)
 CHANNELS = st.integers(1, 65_535)
-TAGS = st.integers(1, 2**63)
+TAGS = st.integers(1, 2**63 - 1)
 VALUES = st.one_of(st.text(max_size=50), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False), st.booleans())
 MESSAGES = st.builds(
     Message,
