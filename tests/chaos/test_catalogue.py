@@ -21,6 +21,10 @@ from tests.support.catalogue import CatalogueDaemon
 from tests.support.rabbitmq import MakeRabbit
 from tests.unit.parts import campaign, world
 
+SETTLED_S = 1.5
+"""RabbitMQ writes the name of a new quorum queue to disk after 500 ms (ra_directory, auto_save); killed before, it
+forgets the queue. A daemon's queues are older than that."""
+
 Daemons = Callable[[RabbitServer], Awaitable[CatalogueDaemon]]
 
 
@@ -64,6 +68,7 @@ async def test_changes_made_while_the_broker_is_dead(make_rabbit: MakeRabbit, da
     await here.catalogue.put([campaign("a", 1.0), campaign("b", 1.0)])
     await converged(here, there, {"a": 1, "b": 1})
     await here.outbox.flush(20)
+    await asyncio.sleep(SETTLED_S)
     await asyncio.to_thread(server.kill)
     await here.catalogue.set_bid("a", 2.0)
     await there.catalogue.set_status("b", Status.PAUSED)
