@@ -4,7 +4,7 @@ python -m benchmarks.profiles [--cached 10000] [--rate 20000]
 
 Users come by Zipf's law, all of them known to Redis, a tenth with frequency counters. Auctions begin in bursts, one a
 millisecond, as they do in a busy daemon; whoever must wait for the profile is a task, as at the HTTP edge. The cost is
-the CPU time of such a run less that of the same run without profiles.
+the CPU time of such a run less that of the same run without profiles, the best of some passes.
 """
 
 from __future__ import annotations
@@ -105,27 +105,33 @@ async def measure(url: str, folder: Path, options: dict[str, int], gather_ms: fl
     weights = list(accumulate(1 / (rank + 1) for rank in ranks))
     await bench.fill(options["users"])
     rate, count = options["rate"], options["rate"] * options["seconds"]
-    warm, timed = ([_user(r) for r in bench.random.choices(ranks, cum_weights=weights, k=count)] for _ in "ab")
-    await run(bench.look_up, warm, 2 * rate)
+    passes = [
+        [_user(r) for r in bench.random.choices(ranks, cum_weights=weights, k=count)] for _ in range(options["repeat"])
+    ]
+    await run(bench.look_up, [*passes[0], *passes[0]], 2 * rate)
+    await asyncio.gather(*bench.tasks)
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)  # as the daemon does
-    await asyncio.gather(*bench.tasks)
     metrics, trips = bench.metrics, bench.state.round_trips
-    hits, misses = metrics.profile_hits, metrics.profile_misses
-    cost = await run(bench.look_up, timed, rate)
-    await asyncio.gather(*bench.tasks)
-    trips, hits, misses = bench.state.round_trips - trips, metrics.profile_hits - hits, metrics.profile_misses - misses
-    idle = await run(bench.look_away, timed, rate)
+    hits, misses, late = metrics.profile_hits, metrics.profile_misses, metrics.profile_timeouts
+    costs: list[float] = []
+    for users in passes[1:]:
+        costs.append(await run(bench.look_up, users, rate))
+        await asyncio.gather(*bench.tasks)
+    count *= len(costs)
+    trips, hits = bench.state.round_trips - trips, metrics.profile_hits - hits
+    misses, late = metrics.profile_misses - misses, metrics.profile_timeouts - late
+    idle = min([await run(bench.look_away, users, rate) for users in passes[1:]])
+    cost = (min(costs) - idle) * len(costs)
     await bench.profiles.close()
     await bench.state.close()
     click.echo(f"  found in the process        {hits / count:8.1%}")
     click.echo(f"  looked up                   {misses / count:8.1%}")
-    click.echo(f"  without profile             {metrics.profile_timeouts / count:8.1%}")
-    click.echo(f"  CPU an auction              {(cost - idle) / count * 1e6:8.2f} us")
-    click.echo(f"  CPU a lookup                {(cost - idle) / misses * 1e6:8.2f} us, the hits' share included")
+    click.echo(f"  without profile             {late / count:8.1%}")
+    click.echo(f"  CPU an auction              {cost / count * 1e6:8.2f} us")
+    click.echo(f"  CPU a lookup                {cost / misses * 1e6:8.2f} us, the hits' share included")
     click.echo(f"  round trips an auction      {trips / count:8.4f}, one for {misses / trips:.1f} lookups")
-    click.echo(f"  round trips a CPU-second    {trips / cost:8.0f}")
 
 
 def _user(rank: int) -> str:
@@ -136,7 +142,10 @@ def _user(rank: int) -> str:
 @click.option("--users", default=100_000, show_default=True, help="Known to Redis.")
 @click.option("--cached", default=10_000, show_default=True, help="Kept in the process.")
 @click.option("--rate", default=20_000, show_default=True, help="Auctions a second.")
-@click.option("--seconds", default=5, show_default=True)
+@click.option("--seconds", default=2, show_default=True, help="Length of a pass.")
+@click.option(
+    "--repeat", default=6, show_default=True, help="Passes; the first warms up, the best of the others counts."
+)
 @click.option("--gather-ms", default=2.0, show_default=True, help="How long a lookup waits for others.")
 def main(gather_ms: float, **options: int) -> None:
     """Print what profiles in Redis cost an auction."""

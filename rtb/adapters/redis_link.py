@@ -149,7 +149,7 @@ class ClusterLink(RedisLink):
             protocol=2,
         )
         for name in ("SET", "TIME"):
-            self._client.set_response_callback(name, lambda reply, **_: reply)
+            self._client.set_response_callback(name, _as_it_is)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -167,6 +167,10 @@ class ClusterLink(RedisLink):
             pipeline.execute_command(*command)
         replies: list[Any] = await pipeline.execute(raise_on_error=False)
         return [_refused(reply) if isinstance(reply, Exception) else reply for reply in replies]
+
+
+def _as_it_is(response: Any, **kwargs: Any) -> Any:
+    return response
 
 
 def _refused(error: Exception) -> Refused:
