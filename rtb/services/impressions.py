@@ -74,6 +74,9 @@ class Impressions:
                 batch = self._waiting[:MAX_BATCH]
                 del self._waiting[:MAX_BATCH]
                 if not await self._send(batch):
+                    if self._closing.is_set():  # the others would fare no better, and the daemon is to end
+                        batch += self._waiting
+                        self._waiting.clear()
                     self._drop(len(batch))
                 self._forget(batch)
         finally:

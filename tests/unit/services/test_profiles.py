@@ -379,3 +379,13 @@ async def test_closing_waits_for_what_is_under_way(world: World) -> None:
     world.profiles.count("u", "c", DAY_S)
     await world.profiles.close()
     assert await world.state.counted("u") == {"c": 1}
+
+
+async def test_closing_does_not_wait_for_a_store_that_is_away(world: World) -> None:
+    """What it cannot take is tried once more and dropped, however much there is."""
+    world.state.full = True
+    for n in range(5_000):
+        world.profiles.count(f"u{n}", "c", DAY_S)
+    await world.profiles.close()
+    assert not world.profiles.uncounted
+    assert await world.state.counted("u0") == {}
