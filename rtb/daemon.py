@@ -100,6 +100,10 @@ async def _start(system: System, stack: AsyncExitStack, stop: asyncio.Event) -> 
     system.catalogue.follow()
     stack.push_async_callback(system.catalogue.stop)
     stack.push_async_callback(system.profiles.close)
+    if system.management is not None:
+        stack.push_async_callback(system.management.close)
+    system.monitor.start()
+    stack.push_async_callback(system.monitor.stop)
     system.source.start()
     stack.callback(system.source.stop)
     runner = await admin_edge.listen(system.admin, socket_path)

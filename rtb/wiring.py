@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -15,6 +16,7 @@ from dashboard.server import create_app
 from rtb.adapters.amqp import RabbitBroker
 from rtb.adapters.clock import SystemClock, TimerClock
 from rtb.adapters.coroutine_bidder import CoroutineBidder
+from rtb.adapters.management import ManagementApi
 from rtb.adapters.memory_broker import MemoryBroker
 from rtb.adapters.memory_state import MemoryState
 from rtb.adapters.redis_state import RedisState
@@ -44,6 +46,7 @@ from rtb.services.house_bidder import HouseBidder
 from rtb.services.metrics import FrameSource, Metrics
 from rtb.services.outbox import Outbox
 from rtb.services.profiles import Profiles
+from rtb.services.queue_monitor import QueueMonitor
 
 __all__ = ["System", "build", "create_app"]
 
@@ -66,6 +69,8 @@ class System:
     outbox: Outbox
     listener: CampaignListener
     writer: CampaignWriter
+    monitor: QueueMonitor
+    management: ManagementApi | None
     exchange: Exchange
     consumer: BidRequestConsumer
     responder: AuctionResponder
@@ -131,6 +136,7 @@ def build(settings: Settings, pid: int) -> System:
     )
     http = settings.http
     limits = Limits(http.max_body_bytes, http.max_connections, http.idle_timeout_s, http.request_timeout_s)
+    management = _management(settings)
     system = System(
         settings=settings,
         instance=instance,
@@ -146,6 +152,8 @@ def build(settings: Settings, pid: int) -> System:
         outbox=outbox,
         listener=CampaignListener(broker, catalogue, metrics, instance=instance),
         writer=CampaignWriter(broker, catalogue, metrics, clock),
+        monitor=QueueMonitor(broker, metrics, clock, stats=management),
+        management=management,
         exchange=exchange,
         consumer=consumer,
         responder=responder,
@@ -153,7 +161,7 @@ def build(settings: Settings, pid: int) -> System:
         admin=admin,
     )
     pages |= _pages(system, pid)
-    admin.commands |= broker_commands(broker)
+    admin.commands |= broker_commands(broker, system.monitor)
     admin.commands["load.queue"] = _queue_load(broker, pid)
     return system
 
@@ -168,6 +176,14 @@ def outside(settings: Settings, clock: TimerClock, name: str) -> tuple[Broker, S
     if settings.state.url != MEMORY:
         state = RedisState(settings.state.url, cluster=settings.state.cluster)
     return broker, state, SqlDatabase(settings.store.url)
+
+
+def _management(settings: Settings) -> ManagementApi | None:
+    """RabbitMQ's management API, for the virtual host of the broker's URL."""
+    if settings.broker.url == MEMORY or not settings.broker.management_url:
+        return None
+    vhost = urlsplit(settings.broker.url).path.removeprefix("/")
+    return ManagementApi(settings.broker.management_url, vhost=unquote(vhost) or "/")
 
 
 def _queue_load(broker: Broker, pid: int) -> Command:
@@ -194,7 +210,7 @@ def _pages(system: System, pid: int) -> dict[bytes, Callable[[], bytes]]:
         return http1.response(status, msgspec.json.encode(body))
 
     def metrics() -> bytes:
-        body = prometheus.render(system.metrics)
+        body = prometheus.render(system.metrics, system.monitor.report)
         return http1.response(b"200 OK", body, content_type=prometheus.CONTENT_TYPE.encode())
 
     return {b"/healthz": health, b"/readyz": readiness, b"/metrics": metrics}

@@ -2,8 +2,8 @@
 
 Two connections: one publishes, one does everything else, because a broker under an alarm stops reading from the one
 that publishes while the other has to go on draining. Both come back by themselves, the publishing one last, and what
-was declared and subscribed comes back with them. aiormq connects, keeps the heartbeat and makes the rare calls; the
-frames that come once per message are packed and read in amqp_frames (measured in benchmarks/amqp.py).
+was declared and subscribed comes back with them. aio-pika connects; the aiormq beneath it keeps the heartbeat and makes
+the rare calls; the frames that come once per message are packed and read in amqp_frames (see benchmarks/amqp.py).
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable
 
 import structlog
-from aiormq import Connection
+from aio_pika import Connection
+from aiormq.abc import AbstractConnection
 from aiormq.channel import Channel
 from aiormq.exceptions import AMQPError
 from yarl import URL
@@ -63,7 +64,7 @@ class Link:
         self._connect_limit_s = connect_limit_s
         self._after = after
         self._on_blocked = on_blocked
-        self._connection: Connection | None = None
+        self._connection: AbstractConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._tried = asyncio.Event()
         self.tap: FrameTap
@@ -135,12 +136,14 @@ class Link:
 
     async def _connect(self) -> None:
         self.tap = FrameTap(self._on_blocked)
-        connection = Connection(self._url, transport_factory=self.tap)
+        connection = Connection(self._url)
+        connection.kwargs["transport_factory"] = self.tap
         async with asyncio.timeout(self._connect_limit_s):
             await connection.connect()
-        self._connection = connection
+        assert connection.transport is not None
+        self._connection = connection.transport.connection
         await self._prepare()
-        if connection.is_closed:
+        if self._connection.is_closed:
             raise BrokerError("the connection was lost while it was prepared")
 
     async def _ending(self) -> str:

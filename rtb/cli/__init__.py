@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from rtb.cli.auctions import auction, explain
-from rtb.cli.broker import dead_letters, topology
+from rtb.cli.broker import dead_letters, queues, topology
 from rtb.cli.campaigns import campaigns
 from rtb.cli.lab import lab
 from rtb.cli.operations import migrate
@@ -67,5 +67,5 @@ def cli(context: click.Context, config_path: Path | None, overrides: Sequence[st
     context.obj = (config_path, tuple(overrides))
 
 
-for _command in (serve, demo, check_config, campaigns, auction, explain, migrate, dead_letters, topology, lab):
+for _command in (serve, demo, check_config, campaigns, auction, explain, migrate, dead_letters, topology, queues, lab):
     cli.add_command(_command)

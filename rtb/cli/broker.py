@@ -96,6 +96,21 @@ def apply(context: click.Context) -> None:
     _report(command(context, "topology.apply"))
 
 
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="JSON in place of a table, with this daemon's last minutes.")
+@click.pass_context
+def queues(context: click.Context, as_json: bool) -> None:
+    """Show the queues: waiting and unacknowledged messages, consumers, rates a second, warnings."""
+    report = command(context, "queues")
+    if as_json:
+        print_json(report)
+        return
+    for row in report["queues"]:
+        row["warnings"] = " ".join(row["warnings"])
+    columns = ("name", "ready", "unacked", "consumers", "publish_per_s", "deliver_per_s", "warnings")
+    print_table(columns, report["queues"])
+
+
 def _report(differences: Sequence[str]) -> None:
     for line in differences:
         click.echo(line)

@@ -20,7 +20,7 @@ from rtb.errors import AdminError
 ANSWER_LIMIT_S = 300.0
 """How long a command waits for the daemon, which may be writing a million campaigns."""
 
-ON_BROKER = ("dead-letters.", "topology.")
+ON_BROKER = ("dead-letters.", "topology.", "queues")
 
 
 def command(context: click.Context, name: str, **arguments: Any) -> Any:
@@ -71,6 +71,8 @@ async def _offline(settings: Settings, name: str, arguments: dict[str, Any]) -> 
                 raise AdminError(f"{name}: no daemon runs, and the broker of broker.url {MEMORY} ends with its daemon")
             system = wiring.build(settings, os.getpid())
             stack.push_async_callback(system.broker.close)
+            if system.management is not None:
+                stack.push_async_callback(system.management.close)
             await system.broker.start()
         else:
             daemon.make_store_folder(settings)

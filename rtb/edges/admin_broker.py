@@ -10,10 +10,11 @@ from rtb.edges.admin import Command, given
 from rtb.ports import Broker
 from rtb.services import topology
 from rtb.services.dead_letters import DeadLetter, DeadLetters
+from rtb.services.queue_monitor import QueueMonitor
 
 
-def broker_commands(broker: Broker) -> dict[str, Command]:
-    """``dead-letters.list | show | requeue | purge`` and ``topology.apply | check`` over this connection."""
+def broker_commands(broker: Broker, monitor: QueueMonitor) -> dict[str, Command]:
+    """``dead-letters.list | show | requeue | purge``, ``topology.apply | check``, ``queues``, over this connection."""
     letters = DeadLetters(broker)
 
     async def list_(arguments: dict[str, Any]) -> Any:
@@ -36,7 +37,11 @@ def broker_commands(broker: Broker) -> dict[str, Command]:
     async def check(_: dict[str, Any]) -> Any:
         return list(await topology.check(broker))
 
+    async def queues(_: dict[str, Any]) -> Any:
+        return msgspec.to_builtins(await monitor.look())
+
     return {
+        "queues": queues,
         "dead-letters.list": list_,
         "dead-letters.show": show,
         "dead-letters.requeue": requeue,
