@@ -99,6 +99,7 @@ async def _start(system: System, stack: AsyncExitStack, stop: asyncio.Event) -> 
     stack.push_async_callback(system.listener.stop)
     system.catalogue.follow()
     stack.push_async_callback(system.catalogue.stop)
+    stack.push_async_callback(system.state.close)
     stack.push_async_callback(system.profiles.close)
     if system.management is not None:
         stack.push_async_callback(system.management.close)

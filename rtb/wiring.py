@@ -47,6 +47,7 @@ from rtb.services.metrics import FrameSource, Metrics
 from rtb.services.outbox import Outbox
 from rtb.services.profiles import Profiles
 from rtb.services.queue_monitor import QueueMonitor
+from rtb.services.results import Results
 
 __all__ = ["System", "build", "create_app"]
 
@@ -63,6 +64,7 @@ class System:
     source: FrameSource
     repository: Repository
     broker: Broker
+    state: StateStore
     profiles: Profiles
     house: HouseBidder
     catalogue: Campaigns
@@ -120,6 +122,8 @@ def build(settings: Settings, pid: int) -> System:
     exchange = Exchange(bidders, profiles, admission, metrics, clock, rates=rates, rules=rules)
     if settings.log.auctions:
         exchange.listen(AuctionLog(settings.log.auctions))
+    if settings.state.announce_results:
+        exchange.listen(Results(state, clock, rates))
     outbox = Outbox(broker, FileSpool(Path(settings.broker.spool)), metrics)
     catalogue = Campaigns(repository, house, announce=Announcements(outbox, clock, instance).campaigns)
     admin = Admin(catalogue, exchange, house, clock, rates)
@@ -146,6 +150,7 @@ def build(settings: Settings, pid: int) -> System:
         source=source,
         repository=repository,
         broker=broker,
+        state=state,
         profiles=profiles,
         house=house,
         catalogue=catalogue,
