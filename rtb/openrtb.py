@@ -656,7 +656,22 @@ def _read(kind: type[_Ext], raw: Raw) -> _Ext:
         return kind()
 
 
-_request_decoder = msgspec.json.Decoder(BidRequest)
+class _SentImp(Imp):
+    """An imp whose banner is not decoded yet: most are like one seen before."""
+
+    banner: Raw = Raw()  # type: ignore[assignment]
+
+
+class _SentRequest(BidRequest):
+    imp: list[_SentImp] | None = None  # type: ignore[assignment]
+
+
+_request_decoder = msgspec.json.Decoder(_SentRequest)
+_whole_decoder = msgspec.json.Decoder(BidRequest)
+_banner_decoder = msgspec.json.Decoder(Banner | None)
+_banners: dict[bytes, Banner | None] = {}
+_MOST_BANNERS = 4096
+_LONGEST_BANNER = 512
 _response_decoder = msgspec.json.Decoder(BidResponse)
 _encoder = msgspec.json.Encoder()
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -673,12 +688,13 @@ def decode_request(body: bytes) -> BidRequest:
 
     Source: OpenRTB 2.6 3.2.1 to 3.2.35 (what is "required" there, and where two fields exclude each other).
     """
-    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _too_deep(body):
+    # what is nested deeper opens and closes more brackets than that
+    if len(body) > 2 * MAX_DEPTH and body.count(b"{") + body.count(b"[") > MAX_DEPTH and _too_deep(body):
         raise TooLarge(_NESTING)
     try:
         if not body.isascii():
             body.decode()  # the decoder skips unknown fields unread, and they are forwarded
-        request = _request_decoder.decode(body)
+        request = _decoded(body)
     except msgspec.ValidationError as error:
         raise BadRequest(_field_first(error)) from None
     except RecursionError:
@@ -687,6 +703,28 @@ def decode_request(body: bytes) -> BidRequest:
         raise BadRequest(f"the body is not JSON: {_one_line(error)}") from None
     validate(request)
     return request
+
+
+def _decoded(body: bytes) -> BidRequest:
+    try:
+        request = _request_decoder.decode(body)
+        for imp in request.imp or ():
+            sent = bytes(imp.banner)
+            banner = (_banners[sent] if sent in _banners else _banner(sent)) if sent else None
+            imp.banner = banner  # type: ignore[assignment]
+    except msgspec.ValidationError:
+        return _whole_decoder.decode(body)  # which tells the first thing wrong, and where
+    return request
+
+
+def _banner(sent: bytes) -> Banner | None:
+    """A banner, kept if it is short: equal bytes give one object, which nobody changes."""
+    banner: Banner | None = _banner_decoder.decode(sent)
+    if len(sent) <= _LONGEST_BANNER:
+        if len(_banners) >= _MOST_BANNERS:
+            _banners.clear()
+        _banners[sent] = banner
+    return banner
 
 
 def validate(request: BidRequest) -> None:

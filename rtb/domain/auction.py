@@ -23,6 +23,10 @@ HOUSE = "house"
 
 TieBreak = Callable[[str, str], bytes]
 
+# As plain numbers: looking up a member of an enum, and comparing with one, costs ten times as much.
+_FIRST_PRICE, _SECOND_PRICE, _DEAL_PRICE = (int(at) for at in AuctionType)
+_VIDEO, _AUDIO = int(MarkupType.VIDEO), int(MarkupType.AUDIO)
+
 
 class DealTerms(Struct, gc=False, kw_only=True):
     """A deal on the table for an imp; `floor_micros` None means it gives no bidfloor of its own."""
@@ -44,7 +48,7 @@ class Terms(Struct, gc=False, kw_only=True):
     """
 
     impid: str
-    at: int = AuctionType.SECOND_PRICE_PLUS
+    at: int = _SECOND_PRICE
     floor_micros: int = 0
     deals: Mapping[str, DealTerms] | None = None
     private: bool = False
@@ -126,15 +130,18 @@ def terms(request: BidRequest, imp: Imp, rates: money.Rates, *, at: int | None =
         KeyError: a floor is in a currency without a rate.
     """
     currency = imp.bidfloorcur or "USD"
-    found = Terms(impid=imp.id or "", at=at or request.at or AuctionType.SECOND_PRICE_PLUS)
-    if imp.bidfloor:
-        found.floor_micros = rates.inward_micros(money.to_micros(imp.bidfloor), currency)
+    floor = imp.bidfloor
+    found = Terms(
+        impid=imp.id or "",
+        at=at or request.at or _SECOND_PRICE,
+        floor_micros=rates.inward_micros(money.to_micros(floor), currency) if floor else 0,
+    )
     if imp.video is not None or imp.audio is not None:
         streams = {}
-        for mtype, stream in ((MarkupType.VIDEO, imp.video), (MarkupType.AUDIO, imp.audio)):
+        for mtype, stream in ((_VIDEO, imp.video), (_AUDIO, imp.audio)):
             if stream is not None and (stream.mincpmpersec or stream.durfloors):
                 per_second = rates.inward_micros(money.to_micros(stream.mincpmpersec or 0.0), currency)
-                streams[int(mtype)] = (per_second, _ranges(stream.durfloors, rates, currency))
+                streams[mtype] = (per_second, _ranges(stream.durfloors, rates, currency))
         found.streams = streams or None
     if imp.pmp is not None:
         found.private = imp.pmp.private_auction == 1
@@ -164,7 +171,7 @@ def floor_micros(bid: Bid, imp: Terms) -> int:
 
     Source: OpenRTB 2.6 7.11.2 and 3.2.35.
     """
-    timed = bid.dur > 0 and bid.mtype in (MarkupType.VIDEO, MarkupType.AUDIO)
+    timed = bid.dur > 0 and bid.mtype in (_VIDEO, _AUDIO)
     if bid.dealid is not None and imp.deals is not None:
         deal = imp.deals[bid.dealid]
         if deal.floor_micros is not None:
@@ -206,20 +213,28 @@ def clear(
     """
     if increment_micros < 0:
         raise ValueError("increment_micros must not be negative")
-    admitted, losses = _admit(bids, imp)
+    losses: list[Lost] = []
+    refused = 0
+    prices = [bid.price_micros for bid in bids]
+    ranked = sorted(prices, reverse=True)
+    admitted = [*bids]
+    if ranked and not _all_plain(bids, ranked[-1], imp):
+        admitted, losses = _admit(bids, imp)
+        refused = len(losses)
+        if deals_first and imp.deals is not None:
+            admitted = _deals_before_open(admitted, losses)
+        ranked = []
     if not admitted:
         return Result(imp.impid, None, 0, 0, losses)
-    refused = len(losses)
-    if deals_first and imp.deals is not None:
-        admitted = _deals_before_open(admitted, losses)
-    admitted.sort(key=_price, reverse=True)
+    if ranked != prices:  # the house's bids come in order
+        admitted.sort(key=_price, reverse=True)
     winner = admitted[0]
     if len(admitted) > 1 and admitted[1].price_micros == winner.price_micros:
         winner = _break_tie(admitted, rank)
     floor = imp.floor_micros if imp.deals is None and imp.streams is None else floor_micros(winner, imp)
     at = imp.at if imp.deals is None else _auction_type(winner, imp)
     price = _price_paid(admitted, floor, at, increment_micros)
-    to_beat = price if at == AuctionType.SECOND_PRICE_PLUS else winner.price_micros
+    to_beat = price if at == _SECOND_PRICE else winner.price_micros
     if refused:
         _tell_those_below(losses[:refused], winner, to_beat, deals_first)
     if len(admitted) == 1:
@@ -228,21 +243,21 @@ def clear(
     return Result(imp.impid, winner, price, max(admitted[0].price_micros, floor), losses, admitted, to_beat)
 
 
+def _all_plain(bids: Sequence[Bid], lowest_micros: int, imp: Terms) -> bool:
+    """Whether these are open bids that meet the one floor of an imp without any other terms."""
+    return (
+        imp.deals is None
+        and imp.streams is None
+        and not imp.private
+        and lowest_micros >= imp.floor_micros
+        and [bid.dealid for bid in bids].count(None) == len(bids)
+    )
+
+
 def _admit(bids: Sequence[Bid], imp: Terms) -> tuple[list[Bid], list[Lost]]:
     """The bids that keep the imp's terms, and the loss of each that does not: below a floor, with that floor."""
     admitted: list[Bid] = []
     losses: list[Lost] = []
-    if imp.deals is None and imp.streams is None and not imp.private:
-        floor = imp.floor_micros
-        admitted = [bid for bid in bids if bid.price_micros >= floor and bid.dealid is None]
-        if len(admitted) == len(bids):
-            return admitted, losses
-        for bid in bids:
-            if bid.dealid is not None:
-                losses.append(Lost(bid, Loss.INVALID_DEAL))
-            elif bid.price_micros < floor:
-                losses.append(Lost(bid, Loss.BELOW_FLOOR, floor))
-        return admitted, losses
     for bid in bids:
         reason = _inadmissible(bid, imp)
         if reason is not None:
@@ -303,21 +318,21 @@ def clear_all(
     """
     groups: dict[str, list[Bid]] = {}
     for of_imp in bids.values():
-        for bid in of_imp:
-            if bid.group:
-                groups.setdefault(bid.group, []).append(bid)
+        for bid in [bid for bid in of_imp if bid.group]:
+            groups.setdefault(bid.group, []).append(bid)
+    if not groups:
+        return [
+            clear(bids.get(imp.impid, ()), imp, rank, increment_micros=increment_micros, deals_first=deals_first)
+            for imp in imps
+        ]
 
     def settle(out: Mapping[str, Loss]) -> list[Result]:
-        results = []
-        for imp in imps:
-            running = bids.get(imp.impid, ())
-            if out:
-                running = [bid for bid in running if bid.group not in out]
-            results.append(clear(running, imp, rank, increment_micros=increment_micros, deals_first=deals_first))
-        return results
+        running = {impid: [bid for bid in of_imp if bid.group not in out] for impid, of_imp in bids.items()}
+        return [
+            clear(running.get(imp.impid, ()), imp, rank, increment_micros=increment_micros, deals_first=deals_first)
+            for imp in imps
+        ]
 
-    if not groups:
-        return settle({})
     results, out = settled(groups, settle, rank)
     by_imp = {result.impid: result for result in results}
     for name, reason in out.items():
@@ -352,19 +367,19 @@ def _auction_type(winner: Bid, imp: Terms) -> int:
     if winner.dealid is None or imp.deals is None:
         return imp.at
     deal = imp.deals[winner.dealid]
-    if deal.at is None or AuctionType.DEAL_PRICE < deal.at < 500:
+    if deal.at is None or _DEAL_PRICE < deal.at < 500:
         return imp.at
-    return imp.at if deal.at == AuctionType.DEAL_PRICE and deal.floor_micros is None else deal.at
+    return imp.at if deal.at == _DEAL_PRICE and deal.floor_micros is None else deal.at
 
 
 def _price_paid(admitted: Sequence[Bid], floor: int, at: int, increment_micros: int) -> int:
     winner = admitted[0]
-    if at == AuctionType.DEAL_PRICE:
+    if at == _DEAL_PRICE:
         return floor
-    if at != AuctionType.SECOND_PRICE_PLUS:
+    if at != _SECOND_PRICE:
         return winner.price_micros
-    for rival in admitted[1:]:
-        if not same_advertiser(winner, rival):
+    for rival in admitted:
+        if rival is not winner and not same_advertiser(winner, rival):
             return min(winner.price_micros, max(floor, rival.price_micros + increment_micros))
     return min(winner.price_micros, floor or increment_micros)
 
@@ -373,7 +388,7 @@ def same_advertiser(one: Bid, other: Bid) -> bool:
     """Whether two bids are for one advertiser: a common adomain, or one bidder's one seat where a bid names none."""
     theirs = other.adomain
     if one.adomain and theirs:
-        return one.adomain[0] in theirs or any(name in theirs for name in one.adomain[1:])
+        return one.adomain[0] in theirs or (len(one.adomain) > 1 and not set(one.adomain).isdisjoint(theirs))
     return one.seat == other.seat and one.bidder == other.bidder
 
 

@@ -1,12 +1,13 @@
 """The facts of a bid request that targeting reads, normalised once: a Context a request and a Placement an imp.
 
 Names are lower case, categories carry their parent (IAB3-1 also counts as IAB3), the order of tuples is the request's.
+What many requests say alike (places, devices, venues, keywords, banners) is remembered as it was normalised.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeVar
 
 from msgspec import Struct
 
@@ -14,13 +15,20 @@ from rtb.domain import auction, money
 from rtb.domain.auction import Terms
 from rtb.domain.campaign import Media
 from rtb.domain.profile import Profile
-from rtb.openrtb import Audio, Banner, BidRequest, Content, Geo, Imp, Video
+from rtb.domain.remembered import Remembered
+from rtb.openrtb import Audio, Banner, BidRequest, Content, Imp, Video
 
 NO_COUNTS: Mapping[str, int] = {}
 MOST_SIZES = 64
 """Formats of a banner that are read: no page offers more, and every one costs time."""
 
+_MOST: Final = 8192
+"""How many of each are remembered."""
+_LONGEST: Final = 512
+"""Characters of keywords that are worth it."""
+
 _T = TypeVar("_T")
+_Venue = tuple[tuple[str, ...], tuple[str, ...]]
 _NO_REQUEST = BidRequest()
 
 
@@ -55,7 +63,7 @@ class Context(Struct, gc=False, kw_only=True):
     language_allowed: tuple[str, ...] | None = None
 
 
-class Offer(Struct, frozen=True, gc=False, kw_only=True):
+class Offer(Struct, frozen=True, gc=False, kw_only=True, cache_hash=True):
     """One media an imp is offered as. `sizes` are (w, h) in DIPS, empty when any size will do; durations in seconds,
     `maxdur` 0 without limit."""
 
@@ -96,33 +104,59 @@ def context(
     now: float = 0.0,
 ) -> Context:
     """The facts of a request, with what the profile adds to its interests and segments."""
-    facts = Context(now=now, frequency=frequency)
     device, user = request.device, request.user
     geo = None
+    devicetype, os, language = 0, "", ""
     if device is not None:
         geo = device.geo
-        facts.devicetype = device.devicetype or 0
-        if device.os:
-            facts.os = device.os.lower()
-        language = device.language or device.langb
-        if language:
-            facts.language = language[:2].lower()
+        devicetype, os, language = _devices[device.devicetype, device.os, device.language or device.langb]
+    user_id = ""
+    interests: tuple[str, ...] = ()
+    segments: tuple[str, ...] = ()
     if user is not None:
-        if geo is None:
-            geo = user.geo
-        facts.user_id = user.id or user.buyeruid or ""
+        geo = geo or user.geo
+        user_id = user.id or user.buyeruid or ""
         if user.keywords:
-            facts.interests = _words(user.keywords)
+            interests = _words(user.keywords)
         if user.kwarray:
-            facts.interests += _words(user.kwarray)
+            interests += _words(user.kwarray)
         if user.data:
-            facts.segments = tuple(dict.fromkeys([s.id for data in user.data for s in data.segment or () if s.id]))
-    if geo is not None:
-        _place(geo, facts)
-    _venue(request, facts)
+            segments = tuple(dict.fromkeys([s.id for data in user.data for s in data.segment or () if s.id]))
     if profile is not None:
-        facts.interests += tuple([name.lower() for name in profile.interests])
-        facts.segments += profile.segments
+        interests += tuple([name.lower() for name in profile.interests])
+        segments += profile.segments
+    country = region = city = ""
+    lat: float | None = None
+    lon: float | None = None
+    if geo is not None:
+        country, region, city = _places[geo.country, geo.region, geo.city]
+        lat, lon = geo.lat, geo.lon
+        if lat is None or lon is None or not -90 <= lat <= 90 or not -180 <= lon <= 180:
+            lat = lon = None
+    domains, site_cats = _venue(request)
+    facts = Context(
+        now=now,
+        country=country,
+        region=region,
+        city=city,
+        lat=lat,
+        lon=lon,
+        devicetype=devicetype,
+        os=os,
+        language=language,
+        domains=domains,
+        site_cats=site_cats,
+        interests=interests,
+        segments=segments,
+        user_id=user_id,
+        frequency=frequency,
+    )
+    _lists(request, facts)
+    return facts
+
+
+def _lists(request: BidRequest, facts: Context) -> None:
+    """Whom and what the request lets in."""
     if request.bcat:
         facts.cat_blocked = tuple(request.bcat)
     if request.acat:
@@ -138,53 +172,42 @@ def context(
     allowed = request.wlang or request.wlangb
     if allowed:
         facts.language_allowed = tuple([code[:2].lower() for code in allowed])
-    return facts
 
 
-def _place(geo: Geo, facts: Context) -> None:
-    if geo.country:
-        facts.country = geo.country.upper()
-    if geo.region:
-        facts.region = geo.region.lower()
-    if geo.city:
-        facts.city = geo.city.lower()
-    lat, lon = geo.lat, geo.lon
-    if lat is not None and lon is not None and -90 <= lat <= 90 and -180 <= lon <= 180:
-        facts.lat, facts.lon = lat, lon
+def _device(key: tuple[int | None, str | None, str | None]) -> tuple[int, str, str]:
+    devicetype, os, language = key
+    return devicetype or 0, (os or "").lower(), (language or "")[:2].lower()
 
 
-def _venue(request: BidRequest, facts: Context) -> None:
+def _place(key: tuple[str | None, str | None, str | None]) -> tuple[str, str, str]:
+    country, region, city = key
+    return (country or "").upper(), (region or "").lower(), (city or "").lower()
+
+
+def _venue(request: BidRequest) -> _Venue:
     """Site, app or screen: its domains and categories."""
     site, app, dooh = request.site, request.app, request.dooh
-    cats: list[str] = []
-    content: Content | None = None
     if site is not None:
-        if site.domain:
-            facts.domains = (site.domain.lower(),)
-        if site.cat:
-            cats += site.cat
-        if site.sectioncat:
-            cats += site.sectioncat
-        if site.pagecat:
-            cats += site.pagecat
-        content = site.content
-    elif app is not None:
-        facts.domains = tuple([name.lower() for name in (app.domain, app.bundle) if name])
-        if app.cat:
-            cats += app.cat
-        if app.sectioncat:
-            cats += app.sectioncat
-        if app.pagecat:
-            cats += app.pagecat
-        content = app.content
-    elif dooh is not None:
-        if dooh.domain:
-            facts.domains = (dooh.domain.lower(),)
-        content = dooh.content
-    if content is not None and content.cat:
-        cats += content.cat
-    if cats:
-        facts.site_cats = with_parents(cats)
+        return _venues[site.domain, None, _cats(site.cat, site.sectioncat, site.pagecat, site.content)]
+    if app is not None:
+        return _venues[app.domain, app.bundle, _cats(app.cat, app.sectioncat, app.pagecat, app.content)]
+    if dooh is not None:
+        return _venues[dooh.domain, None, _cats(None, None, None, dooh.content)]
+    return (), ()
+
+
+def _cats(
+    cat: list[str] | None, sectioncat: list[str] | None, pagecat: list[str] | None, content: Content | None
+) -> tuple[str, ...]:
+    """In this order, as the request names them."""
+    if sectioncat or pagecat or (content is not None and content.cat):
+        return (*(cat or ()), *(sectioncat or ()), *(pagecat or ()), *((content and content.cat) or ()))
+    return tuple(cat) if cat else ()
+
+
+def _normal_venue(key: tuple[str | None, str | None, tuple[str, ...]]) -> _Venue:
+    domain, bundle, cats = key
+    return tuple([name.lower() for name in (domain, bundle) if name]), with_parents(cats)
 
 
 def placement(imp: Imp, rates: money.Rates, terms: Terms | None = None) -> Placement:
@@ -193,25 +216,42 @@ def placement(imp: Imp, rates: money.Rates, terms: Terms | None = None) -> Place
     Raises:
         KeyError: a floor is in a currency without a rate.
     """
-    offers: list[Offer] = []
-    if imp.banner is not None:
-        offers.append(_banner(imp.banner, imp.instl == 1))
-    video, audio = imp.video, imp.audio
-    if video is not None:
-        offers.append(_stream(Media.VIDEO, video))
-    if audio is not None:
-        offers.append(_stream(Media.AUDIO, audio))
-    if imp.native is not None:
-        offers.append(Offer(media=Media.NATIVE, attr_blocked=_tuple(imp.native.battr), api=_listed(imp.native.api)))
     if terms is None:
         terms = auction.terms(_NO_REQUEST, imp, rates)
+    banner = imp.banner
+    if banner is not None and imp.video is None and imp.audio is None and imp.native is None:
+        offers = _banner_alone(banner, imp.instl == 1)
+    else:
+        offers = _offers(imp)
     floor = terms.floor_micros
-    facts = Placement(
-        impid=terms.impid, offers=tuple(offers), floor_micros=floor, lowest_micros=floor, secure=imp.secure == 1
-    )
+    facts = Placement(impid=terms.impid, offers=offers, floor_micros=floor, lowest_micros=floor, secure=imp.secure == 1)
     if terms.deals is not None or terms.streams is not None or terms.private:
         _settle_terms(facts, terms)
     return facts
+
+
+def _offers(imp: Imp) -> tuple[Offer, ...]:
+    offers: list[Offer] = []
+    if imp.banner is not None:
+        offers.append(_banner(imp.banner, imp.instl == 1))
+    if imp.video is not None:
+        offers.append(_stream(Media.VIDEO, imp.video))
+    if imp.audio is not None:
+        offers.append(_stream(Media.AUDIO, imp.audio))
+    if imp.native is not None:
+        offers.append(Offer(media=Media.NATIVE, attr_blocked=_tuple(imp.native.battr), api=_listed(imp.native.api)))
+    return tuple(offers)
+
+
+def _banner_alone(banner: Banner, interstitial: bool) -> tuple[Offer, ...]:
+    """The offer of an imp that is a banner; requests share the objects of equal banners (`openrtb.decode_request`)."""
+    key = id(banner), interstitial
+    known = _banners.get(key)
+    if known is None or known[0] is not banner:
+        if len(_banners) >= _MOST:
+            _banners.clear()
+        known = _banners[key] = banner, (_banner(banner, interstitial),)
+    return known[1]
 
 
 def _banner(banner: Banner, interstitial: bool) -> Offer:
@@ -260,7 +300,7 @@ def _settle_terms(facts: Placement, terms: Terms) -> None:
             facts.lowest_micros = lowest
 
 
-def with_parents(cats: list[str]) -> tuple[str, ...]:
+def with_parents(cats: Sequence[str]) -> tuple[str, ...]:
     """The categories and the tier-1 parents of the dashed ones, each once: IAB3-1 gives IAB3-1 and IAB3."""
     found = dict.fromkeys(cats)
     for cat in cats:
@@ -283,5 +323,18 @@ _strip = str.strip
 
 def _words(keywords: str | list[str]) -> tuple[str, ...]:
     """Each once, in lower case, without the blanks around; a comma separates words in a string."""
-    words = keywords.lower().split(",") if isinstance(keywords, str) else [word.lower() for word in keywords]
-    return tuple(dict.fromkeys(map(_strip, words)))
+    if isinstance(keywords, str):
+        return _keywords[keywords] if len(keywords) <= _LONGEST else _split(keywords)
+    return tuple(dict.fromkeys([word.lower().strip() for word in keywords]))
+
+
+def _split(keywords: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(map(_strip, keywords.lower().split(","))))
+
+
+_devices = Remembered(_device, _MOST)
+_places = Remembered(_place, _MOST)
+_venues = Remembered(_normal_venue, _MOST)
+_keywords = Remembered(_split, _MOST)
+_banners: dict[tuple[int, bool], tuple[Banner, tuple[Offer, ...]]] = {}
+"""By identity: the banner itself stands beside its offer, so that its id means it as long as it is here."""

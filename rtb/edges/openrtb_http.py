@@ -14,7 +14,7 @@ from rtb.domain.money import Rates
 from rtb.edges.http1 import Connection, Slot, broken, error, response
 from rtb.errors import BadRequest, TooLarge
 from rtb.openrtb import BidRequest, NoBid
-from rtb.services.answers import bid_response
+from rtb.services.answers import bid_response, encoded
 from rtb.services.exchange import Auction, Exchange, Outcome, Status
 from rtb.services.metrics import Metrics
 
@@ -100,7 +100,7 @@ class AuctionResponder:
 
     def _encode(self, request: BidRequest, outcome: Outcome) -> bytes:
         if outcome.nbr is None:
-            body = openrtb.encode(bid_response(request.id or "", outcome, self._rates))
+            body = encoded(request.id or "", outcome, self._rates)
             return b"%b%d\r\n\r\n%b" % (_WON, len(body), body)
         if request.wants_nbr:
             body = openrtb.encode(bid_response(request.id or "", outcome, self._rates))

@@ -31,6 +31,9 @@ from rtb.services.profiles import UNKNOWN, Profiles, User
 MAX_USER_ID = 512
 """Characters; what is longer identifies nobody, and is not kept."""
 
+_SECOND_PRICE, _FIRST_PRICE = int(AuctionType.SECOND_PRICE_PLUS), int(AuctionType.FIRST_PRICE)
+_OUTBID = int(Loss.OUTBID)
+
 _log = structlog.get_logger(__name__)
 
 
@@ -41,6 +44,9 @@ class Status(StrEnum):
     NO_BID = "no-bid"
     TIMEOUT = "timeout"
     SHED = "shed"
+
+
+_WON, _NO_BID = Status.WON, Status.NO_BID  # a look-up in an enum costs ten times that of a name
 
 
 class Outcome(Struct, gc=False):
@@ -65,49 +71,30 @@ class Rules(Struct, frozen=True, kw_only=True):
     tie_key: bytes = b""
 
 
-class Auction:
+class Auction(Struct, eq=False):
     """One auction in flight; rtb.ports.OpenAuction is what bidders see of it."""
 
-    __slots__ = (
-        "_settled",
-        "bids",
-        "currency",
-        "deadline_ns",
-        "failures",
-        "fanned_out",
-        "frequency",
-        "id",
-        "outcome",
-        "pending",
-        "profile",
-        "received_ns",
-        "rehearsal",
-        "rejected",
-        "reports",
-        "request",
-        "terms",
-        "user_id",
-    )
+    id: str
+    request: BidRequest
+    received_ns: int
+    deadline_ns: int
+    rehearsal: bool = False
+    terms: Sequence[Terms] = ()
+    currency: str = ""
+    user_id: str = ""
+    profile: Profile | None = None
+    frequency: Mapping[str, int] = {}
+    bids: dict[str, list[Bid]] = {}
+    rejected: list[Lost] = []
+    failures: dict[str, str] = {}
+    pending: set[str] = set()
+    fanned_out: bool = False
+    outcome: Outcome | None = None
+    _settled: asyncio.Future[None] | None = None
 
-    def __init__(self, auction_id: str, request: BidRequest, received_ns: int, deadline_ns: int) -> None:
-        """Open it."""
-        self.id = auction_id
-        self.request = request
-        self.received_ns = received_ns
-        self.deadline_ns = deadline_ns
-        self.terms: Sequence[Terms] = ()
-        self.currency = ""
-        self.user_id = _user_id(request)
-        self.profile: Profile | None = None
-        self.frequency: Mapping[str, int] = UNKNOWN.frequency
-        self.bids: dict[str, list[Bid]] = {}
-        self.rejected: list[Lost] = []
-        self.failures: dict[str, str] = {}
-        self.pending: set[str] = set()
-        self.fanned_out = False
-        self.rehearsal = False
-        self.outcome: Outcome | None = None
-        self._settled: asyncio.Future[None] | None = None
+    def __post_init__(self) -> None:
+        """Whom it is about."""
+        self.user_id = _user_id(self.request)
 
     def report(
         self, bidder: Bidder, bids: Sequence[Bid] = (), rejected: Sequence[Lost] = (), failure: str | None = None
@@ -152,7 +139,6 @@ class Exchange:
         """Auctions run under `rules`, in the currency of `rates`."""
         self.bidders = tuple(bidders)
         self._by_name = {bidder.name: bidder for bidder in bidders}
-        self._names = frozenset(self._by_name)
         self._profiles = profiles
         self._admission = admission
         self._metrics = metrics
@@ -191,8 +177,8 @@ class Exchange:
         """
         self._id_count += 1
         deadline_ns = self._admission.deadline_ns(request.tmax, received_ns)
-        auction = Auction(f"{self._id_prefix}{self._id_count:x}", request, received_ns, deadline_ns)
-        auction.rehearsal = rehearsal or request.test == 1
+        rehearsal = rehearsal or request.test == 1
+        auction = Auction(f"{self._id_prefix}{self._id_count:x}", request, received_ns, deadline_ns, rehearsal)
         now_ns = self._clock.monotonic_ns()
         refusal = self._admission.refusal(request, deadline_ns - now_ns, self._metrics.in_flight) or self._terms(
             auction
@@ -202,7 +188,7 @@ class Exchange:
             self._close(auction, Outcome(auction.id, Status.TIMEOUT, NoBid.ALL_LATE, (), auction.currency))
             return auction
         if refusal is not None:
-            status = Status.SHED if refusal is NoBid.SHED else Status.NO_BID
+            status = Status.SHED if refusal is NoBid.SHED else _NO_BID
             self._close(auction, Outcome(auction.id, status, refusal, (), auction.currency))
             return auction
         user = self._profiles.peek(auction.user_id, now_ns) if auction.user_id else UNKNOWN
@@ -242,26 +228,27 @@ class Exchange:
         except KeyError:
             return NoBid.NO_ELIGIBLE_DEMAND
         for i, terms in enumerate(auction.terms):
-            for deal in (terms.deals or {}).values():
-                if deal.at is not None and deal.at >= 500:
-                    self._auction_type(deal.at, f"imp[{i}].pmp: deal {deal.id[:64]!r}: at")
+            if terms.deals is not None:
+                for deal in terms.deals.values():
+                    if deal.at is not None and deal.at >= 500:
+                        self._auction_type(deal.at, f"imp[{i}].pmp: deal {deal.id[:64]!r}: at")
         return None if auction.currency else NoBid.NO_ELIGIBLE_DEMAND
 
     def _auction_type(self, at: int | None, field: str = "at") -> int:
-        if at is None or at == AuctionType.SECOND_PRICE_PLUS:
-            return AuctionType.SECOND_PRICE_PLUS
-        if at == AuctionType.FIRST_PRICE or at in self._rules.first_price_types:
-            return AuctionType.FIRST_PRICE
+        if at is None or at == _SECOND_PRICE:
+            return _SECOND_PRICE
+        if at == _FIRST_PRICE or at in self._rules.first_price_types:
+            return _FIRST_PRICE
         if at >= 500:
             raise BadRequest(
                 f"{field}: {at} is not an auction type of this exchange; send 1 (first price) or 2 (second)"
             )
-        return AuctionType.SECOND_PRICE_PLUS
+        return _SECOND_PRICE
 
     def _fan_out(self, auction: Auction, user: User) -> None:
         auction.profile, auction.frequency = user.profile, user.frequency
         auction.fanned_out = True
-        auction.pending = set(self._names)
+        auction.pending = set(self._by_name)
         for bidder in self.bidders:
             try:
                 bidder.bid(auction)
@@ -288,10 +275,8 @@ class Exchange:
                 self._claim(auction, results, rank)
         if not auction.rehearsal:
             self._count_bids(auction, bids, results)
-        for result in results:
-            if result.winner is not None:
-                outcome = Outcome(auction.id, Status.WON, None, results, auction.currency)
-                break
+        if [result.winner for result in results].count(None) < len(results):
+            outcome = Outcome(auction.id, _WON, None, results, auction.currency)
         else:
             outcome = self._unsold(auction, bids, results)
         self._close(auction, outcome)
@@ -341,11 +326,12 @@ class Exchange:
     def _count_bids(self, auction: Auction, bids: int, results: Sequence[Result]) -> None:
         metrics = self._metrics
         metrics.bids += bids
-        metrics.bidder_timeouts += len(auction.pending)
-        metrics.bidder_errors += len(auction.failures)
+        if auction.pending or auction.failures:
+            metrics.bidder_timeouts += len(auction.pending)
+            metrics.bidder_errors += len(auction.failures)
         losses = metrics.losses
         for result in results:
-            losses[Loss.OUTBID] += len(result.outbid)
+            losses[_OUTBID] += len(result.outbid)
             for lost in result.refused:
                 losses[lost.reason] += 1
         for lost in auction.rejected:
@@ -358,7 +344,7 @@ class Exchange:
             metrics.won += 1
         else:
             metrics.nbr[outcome.nbr] += 1
-            if outcome.status is Status.NO_BID:
+            if outcome.status is _NO_BID:
                 metrics.no_bid += 1
             elif outcome.status is Status.TIMEOUT:
                 metrics.timeout += 1

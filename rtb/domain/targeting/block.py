@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Hashable, Iterable
 from typing import Any, cast
 
-from rtb.domain.campaign import Campaign, Circle, FrequencyCap
-from rtb.domain.targeting.clauses import Clause
+from msgspec import Struct
+
+from rtb.domain.auction import HOUSE, Bid
+from rtb.domain.campaign import Campaign, Circle, Creative, FrequencyCap
+from rtb.domain.markup import MARKUP_TYPE
+from rtb.domain.remembered import Remembered
+from rtb.domain.targeting.clauses import Clause, Shelf
 from rtb.domain.targeting.hours import Hours
-from rtb.domain.targeting.postings import DIMENSIONS, END, SCHEDULE, START, Kind, Posting
-from rtb.domain.targeting.remembered import Remembered
+from rtb.domain.targeting.postings import DIMENSIONS, END, KIND, SCHEDULE, START, Kind, Posting
 
 Key = tuple[int, str]
 """Minus the price in CPM micros, and the id: smaller is better."""
-Entry = tuple[int, str, Campaign, Kind, tuple[Circle, ...], str, FrequencyCap | None, dict[Hashable, Any]]
-"""A key and what it is the key of; then, at hand for every search, circles, advertiser, frequency cap, and the bids
-made before, by creative and deal. Ids are unique, so that keys decide order."""
+Entry = tuple[int, str, Campaign, Kind]
+"""A key and what it is the key of. Ids are unique, so that keys decide order."""
 
 SLOTS = 1024
 BITS = tuple(1 << slot for slot in range(SLOTS))
@@ -29,13 +33,50 @@ FIRST: Key = (-(1 << 62), "")
 _LAST: Key = (1 << 62, "")
 _STRATA = 8
 _CROWDED = SLOTS // _STRATA * 2
-_MOST_MASKS = 512
+_MOST_MASKS = 1024
+_MOST_MADE = 4096
 _EMPTY: list[Any] = [None]  # a slot that is not used, which nothing reads
 
 
 def entry(campaign: Campaign, price: int, kind: Kind) -> Entry:
     """What a slot holds of a campaign."""
-    return -price, campaign.id, campaign, kind, campaign.targeting.geo, campaign.advertiser, campaign.frequency_cap, {}
+    return -price, campaign.id, campaign, kind
+
+
+class Prepared(Struct, gc=False):
+    """What answers keep of an ad, once it has won: the part of a bid on the wire that is always the same."""
+
+    tail: bytes = b""
+
+
+class Candidate(Bid, kw_only=True):
+    """A house campaign's bid for an imp, with the campaign and the creative it would show. The next auction may be
+    given the same; one for another imp shares what is `prepared`."""
+
+    campaign: Campaign
+    creative: Creative
+    prepared: Prepared
+
+
+def candidate(campaign: Campaign, creative: Creative, price_micros: int, dealid: str | None, impid: str) -> Candidate:
+    """The bid of a campaign: the advertiser is the seat, the house the bidder."""
+    return Candidate(
+        impid=impid,
+        seat=campaign.advertiser,
+        price_micros=price_micros,
+        bidder=HOUSE,
+        dealid=dealid,
+        adomain=campaign.adomain,
+        mtype=int(MARKUP_TYPE[creative.media]),
+        dur=creative.dur,
+        campaign=campaign,
+        creative=creative,
+        prepared=Prepared(),
+    )
+
+
+Ready = tuple[Candidate, str, str, tuple[Circle, ...], FrequencyCap | None]
+"""A bid made before, its seat; then what is left to check of its campaign, whose id is the third."""
 
 
 class Block:
@@ -48,15 +89,17 @@ class Block:
         "_bounds",
         "_flights",
         "_flying",
+        "_made",
         "_strata",
-        "_tidy",
         "bound",
         "entries",
         "live",
+        "made",
         "masks",
         "number",
         "postings",
         "since",
+        "tidy",
         "timely",
         "until",
         "used",
@@ -75,12 +118,15 @@ class Block:
         self.postings: list[dict[Any, int]] = [{} for _ in range(DIMENSIONS)]
         self.masks: Remembered[Clause, int] = Remembered(self._mask, _MOST_MASKS)
         """The slots that a clause lets through, until the block takes in another campaign."""
+        self.made: defaultdict[Shelf, dict[int, Ready]] = defaultdict(dict)
+        """The bids made before, by what the imp offers and slot."""
+        self._made = 0
         self._asof = 0.0
         self._flying = 0
         self._flights = math.inf, -math.inf
         self._strata = [0] * _STRATA
         self._bounds = [FIRST, *[_LAST] * (_STRATA - 1)]
-        self._tidy = False
+        self.tidy = False
 
     def __len__(self) -> int:
         return self.used.bit_count()
@@ -90,7 +136,7 @@ class Block:
         free = ~self.used
         slot = (free & -free).bit_length() - 1
         self.fill(slot, row, postings, live=live)
-        self._tidy = False
+        self.tidy = False
         self._tell_time_of(row[2], BITS[slot])
         stratum = bisect_right(self._bounds, row[:2]) - 1
         self._strata[stratum] |= BITS[slot]
@@ -128,6 +174,7 @@ class Block:
                 else:
                     masks[value] = mask ^ bit
         self.entries[slot : slot + 1] = _EMPTY
+        self._forget(slot)
         self.used ^= bit
         self.live &= ~bit
 
@@ -136,10 +183,11 @@ class Block:
         bit = BITS[slot]
         old = self.entries[slot]
         self.entries[slot] = row
+        self._forget(slot)
         self.live = self.live | bit if live else self.live & ~bit
         if row[:2] == old[:2]:
             return
-        self._tidy = False
+        self.tidy = False
         if -row[0] > self.bound:
             self.bound = -row[0]
         self._strata[bisect_right(self._bounds, old[:2]) - 1] ^= bit
@@ -148,32 +196,49 @@ class Block:
         if self._strata[stratum].bit_count() > _CROWDED:
             self.stratify()
 
-    def best(self, bits: int, want: int) -> tuple[list[Entry], int]:
-        """The best of some slots, in rank: all, or at least `want`; and the slots that are left."""
-        entries = self.entries
-        found: list[Entry] = []
-        if self._tidy:
-            while bits and want > 0:
-                slot = bits.bit_length() - 1
-                bits ^= BITS[slot]
-                found.append(entries[slot])
-                want -= 1
-            return found, bits
-        for stratum in self._strata:
-            some = bits & stratum
-            if some:
-                bits ^= some
-                part = []
-                while some:
-                    slot = some.bit_length() - 1
-                    some ^= BITS[slot]
-                    part.append(entries[slot])
-                if len(part) > 1:
-                    part.sort()
-                found += part
-                if not bits or len(found) >= want:
-                    break
-        return found, bits
+    def order(self, bits: int) -> list[int]:
+        """The best of some slots, of which there must be one, the best of all last."""
+        some = next(filter(None, map(bits.__and__, self._strata)))
+        slots = []
+        while some:
+            slot = some.bit_length() - 1
+            some ^= BITS[slot]
+            slots.append(slot)
+        slots.sort(key=self.entries.__getitem__, reverse=True)
+        return slots
+
+    def make(self, slot: int, shelf: Shelf, impid: str) -> Ready | None:
+        """A bid, kept for the next time; None when the campaign has no creative to show, and with it all of its kind,
+        which the shelf's mask then leaves out."""
+        minus_price, name, campaign, kind = self.entries[slot]
+        choice = shelf.choices[kind]
+        if choice < 0:
+            self.masks[shelf] &= ~self.postings[KIND][kind]
+            return None
+        if self._made >= _MOST_MADE:
+            self._made = 0
+            self.made.clear()
+        self._made += 1
+        bid = candidate(campaign, campaign.creatives[choice], -minus_price, None, impid)
+        ready = bid, campaign.advertiser, name, campaign.targeting.geo, campaign.frequency_cap
+        self.made[shelf][slot] = ready
+        return ready
+
+    def _forget(self, slot: int) -> None:
+        for made in self.made.values():
+            made.pop(slot, None)
+
+    def caring(self, dimension: int, values: Iterable[Hashable]) -> int:
+        """The slots of those who want one of the values, or none in particular."""
+        masks = self.postings[dimension]
+        particular = masks.get(None)
+        if particular is None:
+            return self.used
+        bits = self.used ^ particular
+        for value in values:
+            if value in masks:
+                bits |= masks[value]
+        return bits
 
     def _mask(self, clause: Clause) -> int:
         return clause.mask(self.postings, self.used)
@@ -251,7 +316,7 @@ class Block:
             self._strata[number] = sum([BITS[slot] for slot in part])
             if number:
                 self._bounds[number] = self.entries[part[0]][:2] if part else _LAST
-        self._tidy = slots == sorted(slots, reverse=True)
+        self.tidy = slots == sorted(slots, reverse=True)
         return slots
 
     def split(self, number: int) -> Block:
@@ -263,6 +328,7 @@ class Block:
             moved |= BITS[slot]
             lower.entries[slot] = self.entries[slot]
             self.entries[slot : slot + 1] = _EMPTY
+        self.made.clear()
         lower.used, lower.live = self.used & moved, self.live & moved
         lower.bound = -lower.entries[slots[len(slots) // 2]][0]
         self.used ^= lower.used

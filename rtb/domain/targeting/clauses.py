@@ -6,6 +6,7 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 from rtb.domain.facts import Offer
+from rtb.domain.remembered import Remembered
 from rtb.domain.targeting.creatives import choose, fits, wrong_duration
 from rtb.domain.targeting.criteria import category_in
 from rtb.domain.targeting.geo import cells_around
@@ -19,7 +20,6 @@ from rtb.domain.targeting.postings import (
     DEVICETYPE,
     DOMAIN,
     DOMAIN_EXCLUDE,
-    INTEREST,
     LANGUAGE,
     OS,
     PARENT,
@@ -31,7 +31,6 @@ from rtb.domain.targeting.postings import (
     SITE_CAT_EXCLUDE,
     Kind,
 )
-from rtb.domain.targeting.remembered import Remembered
 
 Values = Collection[Hashable]
 Postings = Sequence[Mapping[Any, int]]
@@ -78,30 +77,6 @@ class Clause:
         return bits
 
 
-class AnyShape(Clause):
-    """Who has a creative of the media, size and duration of one of the offers."""
-
-    __slots__ = ("_offers",)
-
-    def __init__(self, offers: Sequence[Offer]) -> None:
-        super().__init__()
-        self._offers = offers
-
-    def mask(self, postings: Postings, used: int) -> int:
-        """The slots of a block, of those `used`, that pass."""
-        bits = 0
-        for (media, w, h, seconds), mask in postings[SHAPE].items():
-            for offer in self._offers:
-                if (
-                    media is offer.media
-                    and (not offer.sizes or (w, h) in offer.sizes or any(fits(w, h, size) for size in offer.sizes))
-                    and not wrong_duration(seconds, offer)
-                ):
-                    bits |= mask
-                    break
-        return bits
-
-
 class Categories(Clause):
     """Whose categories in one taxonomy are all allowed (None: any) and none blocked."""
 
@@ -139,20 +114,30 @@ def _quick(values: Values) -> Values:
     return values if len(values) < 16 else frozenset(values)
 
 
-class Shelf:
-    """The offers of an imp: the shapes they take, and which creative each kind of campaign would show."""
+class Shelf(Clause):
+    """What an imp offers, as a clause: who has a creative of the media, size and duration of one of the offers. Which
+    creative each kind of campaign would show is in `choices`, -1 when none fits, and blocks then narrow the mask."""
 
-    __slots__ = ("_languages", "_offers", "_secure", "choices", "shapes")
+    __slots__ = ("_languages", "_offers", "_secure", "choices")
 
-    def __init__(
-        self, offers: Sequence[Offer], secure: bool, languages: Sequence[str] | None, shapes: AnyShape
-    ) -> None:
-        self._offers = offers
-        self._secure = secure
-        self._languages = languages
-        self.shapes = shapes
+    def __init__(self, key: tuple[tuple[Offer, ...], bool, tuple[str, ...] | None]) -> None:
+        super().__init__()
+        self._offers, self._secure, self._languages = key
         self.choices: Remembered[Kind, int] = Remembered(self._choose, 1000)
-        """The index of the creative, -1 when none fits."""
+
+    def mask(self, postings: Postings, used: int) -> int:
+        """The slots of a block, of those `used`, that pass."""
+        bits = 0
+        for (media, w, h, seconds), mask in postings[SHAPE].items():
+            for offer in self._offers:
+                if (
+                    media is offer.media
+                    and (not offer.sizes or (w, h) in offer.sizes or any(fits(w, h, size) for size in offer.sizes))
+                    and not wrong_duration(seconds, offer)
+                ):
+                    bits |= mask
+                    break
+        return bits
 
     def _choose(self, kind: Kind) -> int:
         return choose(kind.creatives, self._offers, self._secure, self._languages)
@@ -178,15 +163,9 @@ class Clauses:
         self.deals: Remembered[tuple[str, ...], Clause] = Remembered(_invited, _MOST)
         """Deals of a private auction."""
         self.shelves: Remembered[tuple[tuple[Offer, ...], bool, tuple[str, ...] | None], Shelf]
-        self.shelves = Remembered(self._shelf, _MOST)
+        self.shelves = Remembered(Shelf, _MOST)
         """Offers, secure, languages allowed."""
-        self._shapes: Remembered[tuple[Offer, ...], AnyShape] = Remembered(AnyShape, _MOST)
-        self.no_interest = Clause(wanted=((INTEREST, ()),))
         self.no_segment = Clause(wanted=((SEGMENT, ()),))
-
-    def _shelf(self, key: tuple[tuple[Offer, ...], bool, tuple[str, ...] | None]) -> Shelf:
-        offers, secure, languages = key
-        return Shelf(offers, secure, languages, self._shapes[_shapes(offers)])
 
 
 def _place(key: tuple[str, str, str]) -> Clause:
@@ -221,10 +200,3 @@ def _buyers(key: _Buyers) -> Clause:
 
 def _invited(dealids: tuple[str, ...]) -> Clause:
     return Clause(needed=((DEAL, dealids),))
-
-
-def _shapes(offers: Sequence[Offer]) -> tuple[Offer, ...]:
-    """As much of the offers as `AnyShape` reads, so that many imps share one."""
-    return tuple(
-        Offer(media=o.media, sizes=o.sizes, mindur=o.mindur, maxdur=o.maxdur, durations=o.durations) for o in offers
-    )

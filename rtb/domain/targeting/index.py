@@ -11,46 +11,19 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Hashable, Iterable, Iterator
 
+from msgspec.structs import replace
+
 from rtb.domain import pricing
-from rtb.domain.auction import HOUSE, Bid
-from rtb.domain.campaign import Campaign, Creative, Status
+from rtb.domain.campaign import Campaign, Circle, Status
 from rtb.domain.facts import Context, Placement
-from rtb.domain.markup import MARKUP_TYPE
 from rtb.domain.targeting import deals, geo
-from rtb.domain.targeting.block import BITS, FIRST, SLOTS, Block, Key, entry
-from rtb.domain.targeting.clauses import Clause, Clauses
+from rtb.domain.targeting.block import BITS, FIRST, SLOTS, Block, Candidate, Key, candidate, entry
+from rtb.domain.targeting.clauses import Clause, Clauses, Shelf
 from rtb.domain.targeting.hours import Hours
-from rtb.domain.targeting.postings import INTEREST, KIND, SEAT, SEGMENT, Kind, Posting, alike, postings, traits
+from rtb.domain.targeting.postings import INTEREST, SEAT, SEGMENT, Kind, Posting, alike, postings, traits
 
 _FILL = SLOTS * 3 // 4
 _SPARSE = SLOTS // 8
-_SPARE = 2  # campaigns fetched beyond those still wanted, as some turn out not to fit
-
-
-class Candidate(Bid, kw_only=True):
-    """A house campaign's bid for an imp, with the campaign and the creative it would show. The next auction
-    may be given the same."""
-
-    campaign: Campaign
-    creative: Creative
-    adm: str = ""
-    """Its markup, once somebody has asked for it."""
-
-
-def candidate(campaign: Campaign, creative: Creative, price_micros: int, dealid: str | None, impid: str) -> Candidate:
-    """The bid of a campaign: the advertiser is the seat, the house the bidder."""
-    return Candidate(
-        impid=impid,
-        seat=campaign.advertiser,
-        price_micros=price_micros,
-        bidder=HOUSE,
-        dealid=dealid,
-        adomain=campaign.adomain,
-        mtype=MARKUP_TYPE[creative.media],
-        dur=creative.dur,
-        campaign=campaign,
-        creative=creative,
-    )
 
 
 class Index:
@@ -155,18 +128,14 @@ class Index:
             placement: the facts of the imp.
             limit: the most advertisers.
         """
-        found: list[Candidate] = []
-        seats: set[str] = set()
+        found: dict[str, Candidate] = {}
         shelf = self._clauses.shelves[placement.offers, placement.secure, context.language_allowed]
-        choices = shelf.choices
-        strict, words = self._question(context, placement, shelf.shapes)
+        strict = self._clauses_of(context, placement)
+        words = self._words_of(context)
         lowest = placement.floor_micros if placement.terms is None else placement.lowest_micros
-        ceiling = -lowest
-        lat, lon = context.lat, context.lon
-        now, effort, room = context.now, self._effort, limit
-        frequency, terms, impid = context.frequency, placement.terms, placement.impid
+        now, effort = context.now, self._effort
         for block in self._blocks:
-            if block.bound < lowest or limit <= 0:
+            if block.bound < lowest or len(found) >= limit:
                 break
             effort -= 1
             if effort < 0:
@@ -174,95 +143,97 @@ class Index:
                 break
             if not block.since <= now < block.until:
                 block.tell_time(now, self._hours)
-            bits = block.live & block.timely
             masks = block.masks
+            bits = block.live & block.timely & masks[shelf]
             for clause in strict:
                 bits &= masks[clause]
-                if not bits:
-                    break
-            if not bits:
-                continue
             for dimension, values in words:
-                posted = block.postings[dimension]
-                if None in posted:
-                    some = block.used ^ posted[None]
-                    for value in values:
-                        if value in posted:
-                            some |= posted[value]
-                    bits &= some
-            while bits:
-                rows, bits = block.best(bits, room + _SPARE)
-                effort -= len(rows)
-                for minus_price, name, campaign, kind, circles, seat, cap, made in rows:
-                    if minus_price > ceiling:
-                        return found
-                    if seat in seats:
-                        bits &= ~block.postings[SEAT][seat]
-                        continue
-                    choice = choices[kind]
-                    if choice < 0:
-                        bits &= ~block.postings[KIND][kind]
-                        continue
-                    if circles and (lat is None or lon is None or not geo.inside(circles, lat, lon)):
-                        continue
-                    if cap is not None and name in frequency and frequency[name] >= cap.count:
-                        continue
-                    key: Hashable = choice
-                    dealid = None
-                    if terms is not None:
-                        fits, dealid = _deal(campaign, campaign.creatives[choice], -minus_price, placement)
-                        if not fits:
-                            continue
-                        if dealid is not None:
-                            key = choice, dealid
-                    bid = made.get(key)
-                    if bid is None or bid.impid != impid:
-                        bid = candidate(campaign, campaign.creatives[choice], -minus_price, dealid, impid)
-                        made[key] = bid
-                    found.append(bid)
-                    room -= 1
-                    if not room:
-                        return found
-                    seats.add(seat)
-        return found
+                if bits:
+                    bits &= block.caring(dimension, values)
+            if bits:
+                effort -= self._pick(block, bits, shelf, context, placement, limit, found)
+        bids = [*found.values()]
+        while bids and bids[-1].price_micros < lowest:
+            del bids[-1]
+        return bids
 
-    def _question(
-        self, context: Context, placement: Placement, shapes: Clause
-    ) -> tuple[list[Clause], list[tuple[int, list[str]]]]:
-        """The request as clauses, which many requests share, what rejects most first; and interests and segments,
-        which differ from one request to the next, as far as some campaign cares for them."""
+    def _pick(
+        self,
+        block: Block,
+        bits: int,
+        shelf: Shelf,
+        context: Context,
+        placement: Placement,
+        limit: int,
+        found: dict[str, Candidate],
+    ) -> int:
+        """Add the best of some slots to what was found, by advertiser; how many campaigns did not fit after all."""
+        made, frequency, impid, terms = block.made[shelf], context.frequency, placement.impid, placement.terms
+        order: list[int] | None = None if block.tidy else []
+        misfits = 0
+        while bits:
+            if order is None:
+                slot = bits.bit_length() - 1
+            else:
+                order = order or block.order(bits)
+                slot = order.pop()
+            bits ^= BITS[slot]
+            ready = made[slot] if slot in made else block.make(slot, shelf, impid)
+            if ready is None:
+                misfits += 1
+                bits &= block.masks[shelf]
+                order = order and []
+                continue
+            bid, seat, name, circles, cap = ready
+            if seat in found:
+                bits &= ~block.postings[SEAT][seat]
+                order = order and []
+                continue
+            if (
+                (circles and not _inside(circles, context))
+                or (cap is not None and name in frequency and frequency[name] >= cap.count)
+                or (terms is not None and not _acceptable(bid, placement))
+            ):
+                misfits += 1
+                continue
+            if terms is not None or bid.impid != impid:
+                bid = _adapted(bid, placement)
+            found[seat] = bid
+            if len(found) == limit:
+                break
+        return misfits
+
+    def _clauses_of(self, context: Context, placement: Placement) -> list[Clause]:
+        """What many requests have in common."""
         known = self._clauses
-        strict = [
-            shapes,
+        clauses = [
             known.places[context.country, context.region, context.city],
             known.devices[context.devicetype, context.os, context.language],
             known.venues[context.domains, context.site_cats],
         ]
         if context.cat_blocked or context.cat_allowed is not None:
-            strict.append(known.categories[context.cattax, context.cat_blocked, context.cat_allowed])
+            clauses.append(known.categories[context.cattax, context.cat_blocked, context.cat_allowed])
         if context.adv_blocked or context.seat_blocked or context.seat_allowed is not None:
-            strict.append(known.buyers[context.adv_blocked, context.seat_blocked, context.seat_allowed])
+            clauses.append(known.buyers[context.adv_blocked, context.seat_blocked, context.seat_allowed])
         if placement.private:
-            strict.insert(0, known.deals[placement.deals])
+            clauses.append(known.deals[placement.deals])
         if self._circled:
             lat, lon = context.lat, context.lon
-            strict.append(known.cells[None if lat is None or lon is None else geo.cell_of_point(lat, lon)])
+            clauses.append(known.cells[None if lat is None or lon is None else geo.cell_of_point(lat, lon)])
+        if self._segments and not context.segments:
+            clauses.append(known.no_segment)
+        return clauses
+
+    def _words_of(self, context: Context) -> list[tuple[int, list[str]]]:
+        """Interests and segments, which differ from one request to the next, as far as some campaign cares for them."""
         words = []
         cared = self._interests
         if cared:
-            names = [name for name in context.interests if name in cared]
-            if names:
-                words.append((INTEREST, names))
-            else:
-                strict.append(known.no_interest)
+            words.append((INTEREST, [name for name in context.interests if name in cared]))
         cared = self._segments
-        if cared:
-            names = [name for name in context.segments if name in cared]
-            if names:
-                words.append((SEGMENT, names))
-            else:
-                strict.append(known.no_segment)
-        return strict, words
+        if cared and context.segments:
+            words.append((SEGMENT, [name for name in context.segments if name in cared]))
+        return words
 
     def _build(self, campaigns: Iterable[Campaign]) -> None:
         """Fill an empty index, three quarters of every block."""
@@ -363,9 +334,23 @@ class Index:
                     del known[name]
 
 
-def _deal(campaign: Campaign, creative: Creative, price: int, placement: Placement) -> tuple[bool, str | None]:
-    """Whether the price meets the imp's terms, and under which deal."""
-    if placement.private and not deals.admitted(campaign, placement):
-        return False, None
-    dealid, floor = deals.settle(campaign, creative, price, placement)
-    return price >= floor, dealid
+def _inside(circles: tuple[Circle, ...], context: Context) -> bool:
+    lat, lon = context.lat, context.lon
+    return lat is not None and lon is not None and geo.inside(circles, lat, lon)
+
+
+def _acceptable(bid: Candidate, placement: Placement) -> bool:
+    """Whether the bid meets terms that differ from bid to bid."""
+    if placement.private and not deals.admitted(bid.campaign, placement):
+        return False
+    return bid.price_micros >= deals.settle(bid.campaign, bid.creative, bid.price_micros, placement)[1]
+
+
+def _adapted(bid: Candidate, placement: Placement) -> Candidate:
+    """The bid for another imp, or under the deal it settles for."""
+    dealid = None
+    if placement.terms is not None:
+        dealid, _ = deals.settle(bid.campaign, bid.creative, bid.price_micros, placement)
+    if dealid is None:
+        return replace(bid, impid=placement.impid)
+    return candidate(bid.campaign, bid.creative, bid.price_micros, dealid, placement.impid)

@@ -7,9 +7,9 @@ import pytest
 from rtb.domain.campaign import Creative, Media
 from rtb.domain.money import Rates
 from rtb.messages import HouseResponse, HouseStatus
-from rtb.openrtb import Banner, BidResponse, Imp, NoBid, Video
+from rtb.openrtb import Banner, BidResponse, Deal, Imp, NoBid, Pmp, Video, encode
 from rtb.openrtb import Bid as WireBid
-from rtb.services.answers import bid_response, house_response
+from rtb.services.answers import bid_response, encoded, house_response
 from rtb.services.exchange import Outcome, Status
 from tests.unit.parts import Build, Prompt, bid_request, campaign, imp, offer
 
@@ -193,3 +193,27 @@ async def test_a_banner_of_any_size_is_answered_with_the_creative_s(build: Build
     [seat] = bid_response("r", await world.run(bid_request(Imp(id="1", banner=Banner()))), USD).seatbid or []
     assert seat.bid is not None
     assert (seat.bid[0].w, seat.bid[0].h) == (None, None)
+
+
+@pytest.mark.parametrize("currency", ["USD", "KRW"])
+@pytest.mark.parametrize(
+    "imps",
+    [
+        [imp("1")],
+        [imp('a "quoted" \u00e9')],
+        [imp("1", pmp=Pmp(deals=[Deal(id="d", bidfloor=1.0)]))],
+        [imp("1"), imp("2")],
+        [imp("1", bidfloor=9.0)],
+    ],
+)
+async def test_the_encoded_answer_is_the_response_encoded(build: Build, imps: list[Imp], currency: str) -> None:
+    """Byte for byte, for house bids and others, the first time and when a bid wins again, in any currency."""
+    rates = Rates("USD", {"KRW": 0.0007})
+    mine = campaign("a", 3.0, cat=("IAB1",), deals=("d",), advertiser='"a"')
+    theirs = Prompt("dsp", offer("dsp", 5.0, content=WireBid(id="7", impid="1", price=5.0, adm="x")))
+    for world in (build(campaigns=[mine, campaign("b", 2.0)]), build(theirs, campaigns=[mine])):
+        for _ in range(3):
+            outcome = await world.run(bid_request(*imps))
+            outcome.currency = currency
+            for request_id in ("r", 'of "me"\n'):
+                assert encoded(request_id, outcome, rates) == encode(bid_response(request_id, outcome, rates))
