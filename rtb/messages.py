@@ -21,6 +21,7 @@ from rtb.openrtb import MAX_PRICE_CPM
 
 MAX_BODY = 256 * 1024
 HOUSE_TIMEOUT_MS = 120
+MAX_AMOUNT_NANOS = 9 * 10**15
 
 _T = TypeVar("_T")
 Id = Annotated[str, Meta(min_length=1, max_length=255)]
@@ -130,6 +131,24 @@ class CampaignUpdate(Struct, frozen=True, gc=False, omit_defaults=True):
     origin: str = ""
 
 
+class Win(Struct, frozen=True, gc=False):
+    """A house campaign won an imp, and its price was set aside.
+
+    `day` is the budget day that pays ("" when the campaign has no budget), `price_nanos` the clearing price of the
+    impression; the billing event is in time until `expires_at`. That and `received_at`, the time of the win, are Unix
+    seconds.
+    """
+
+    auction_id: Id
+    impid: str
+    campaign_id: Id
+    day: Annotated[str, Meta(max_length=10)]
+    price_nanos: Annotated[int, Meta(ge=0, le=MAX_AMOUNT_NANOS)]
+    expires_at: Annotated[float, Meta(gt=0, lt=1e11)]
+    instance: Id
+    received_at: Annotated[float, Meta(gt=0, lt=1e11)]
+
+
 class AlertKind(StrEnum):
     """What a budget alert tells: most of the budget is spent, or all of it and the campaign pauses."""
 
@@ -186,6 +205,7 @@ class Payload(Generic[_T]):
 
 HOUSE_REQUEST = Payload(HouseRequest)
 HOUSE_RESPONSE = Payload(HouseResponse)
+WIN = Payload(Win)
 CAMPAIGN_UPDATE = Payload(CampaignUpdate)
 BUDGET_ALERT = Payload(BudgetAlert)
 PERFORMANCE_UPDATE = Payload(PerformanceUpdate)

@@ -6,7 +6,7 @@ KEYS[1] is the book, ``budget:{campaign id}``, with these fields (``|`` joins th
                       days (``life`` among them) joined by commas
     w|i  q|i  n|i     instance i is waited for; its last sequence number; when it last synced
     l|d p|d a|d s|d v|d h|d x|d   of day d: limit, cap, available, spent, version, peak, older limits (nanos:until;)
-    L|d|i  U|d|i      what instance i has leased of day d; its holds that are billed and not settled
+    L|d|i B|d|i U|d|i   what instance i has leased of day d; its holds that are billed; those not settled of them
     K|b               there are bill keys of bucket b
 
 Beside it, in the same hash slot, named after the epoch so that a rebuilt book never sees an older one's:
@@ -138,6 +138,7 @@ local function release(gone)
       set('a|' .. day, num('a|' .. day) + num(field))
       del(field)
     end
+    del('B|' .. day .. '|' .. gone)
     del('U|' .. day .. '|' .. gone)
   end
   redis.call('DEL', settled_of(gone))
@@ -205,7 +206,10 @@ for _ = 1, argn() do
 end
 if announce then
   for _, day in ipairs(days()) do
-    if book.c == '1' or book['L|' .. day .. '|' .. instance] then put(day, instance, moves[day] or 0) end
+    local mine = day .. '|' .. instance
+    if book.c == '1' or book['L|' .. mine] then
+      put(day, instance, math.max(0, (moves[day] or 0) - num('B|' .. mine)))
+    end
   end
   del('w|' .. instance)
 elseif epoch == 0 then
@@ -287,6 +291,8 @@ local function ceiling(day)
 end
 local function charge(day, instance, nanos, held)
   local leased, unsettled = 'L|' .. day .. '|' .. instance, 'U|' .. day .. '|' .. instance
+  local billed = 'B|' .. day .. '|' .. instance
+  set(billed, num(billed) + held)
   local first = math.min(nanos, num(leased))
   if book[leased] then
     set(leased, num(leased) - first)

@@ -16,21 +16,23 @@ class Holding:
     """What a daemon has of one account, in nanos.
 
     `holds` are the open holds, a sum for each 10 s they expire in (end, Unix seconds), `held` their sum; `settled` is
-    what the account has told of them so far. What all daemons spent is as of the last reply.
+    what the account has told of them so far. What all daemons spent is as of the last reply. `owed` is leased and free,
+    but the account is in debt: it goes back with the next sync, and must not be spent before.
     """
 
     leased: int = 0
     held: int = 0
     holds: dict[int, int] = field(default_factory=dict)
     settled: dict[int, int] = field(default_factory=dict)
+    owed: int = 0
     spent: int = 0
     unsettled: int = 0
     available: int = 0
 
     @property
     def free(self) -> int:
-        """Leased and not held: what can be spent or returned."""
-        return self.leased - self.held
+        """Leased, not held and not owed: what can be spent or returned."""
+        return self.leased - self.held - self.owed
 
     @property
     def committed(self) -> int:
@@ -53,6 +55,8 @@ class Holding:
         self.settled = dict(state.settled)
         for bucket in [bucket for bucket in self.holds if self.has_lapsed(bucket, time_ms, settle_ms)]:
             self.held -= self.holds.pop(bucket)
+        self.owed = 0
+        self.owed = max(0, min(self.free, -self.available))
 
     def has_lapsed(self, bucket: int, time_ms: int, settle_ms: int) -> bool:
         """Whether what expired then can no longer be billed in time."""
@@ -143,10 +147,11 @@ class Balance:
         return True
 
     def _debit(self, day: str, nanos: int) -> int:
-        """What may be moved: a return is limited to what is free, and gone at once."""
-        if nanos >= 0:
-            return nanos
+        """What may be moved: a return is limited to what is free, and gone at once; what is owed goes with it."""
         holding = self.holding(day)
-        returned = min(-nanos, max(0, holding.free))
+        if nanos >= 0 and not holding.owed:
+            return nanos
+        returned = holding.owed + min(max(0, -nanos), max(0, holding.free))
         holding.leased -= returned
+        holding.owed = 0
         return -returned

@@ -31,7 +31,8 @@ class Account:
     """One budget day, or the lifetime; ``limit = available + sum(leased) + spent``, in nanos.
 
     `peak` is the highest limit there ever was; `older` are limits that were replaced, each with the time until which
-    wins made under it are still billed (ms). An instance in `leased` is known here, even with 0.
+    wins made under it are still billed (ms). An instance in `leased` is known here, even with 0. `billed` is the sum of
+    an instance's holds that were billed on this book, since it was made or the instance joined.
     """
 
     limit: int
@@ -42,6 +43,7 @@ class Account:
     peak: int = 0
     older: list[tuple[int, int]] = field(default_factory=list)
     leased: dict[str, int] = field(default_factory=dict)
+    billed: dict[str, int] = field(default_factory=dict)
     unsettled: dict[str, int] = field(default_factory=dict)
     settled: dict[str, dict[int, int]] = field(default_factory=dict)
 
@@ -81,11 +83,13 @@ class Account:
     def release(self, instance: str) -> None:
         """Take back what an instance has, and forget it."""
         self.available += self.leased.pop(instance, 0)
+        self.billed.pop(instance, None)
         self.unsettled.pop(instance, None)
         self.settled.pop(instance, None)
 
     def charge(self, instance: str, nanos: int, held: int) -> None:
         """Spend, from the instance's lease first, then from what is available, which may become a debt."""
+        self.billed[instance] = self.billed.get(instance, 0) + held
         if instance in self.leased:
             leased = min(nanos, self.leased[instance])
             self.leased[instance] -= leased
@@ -263,10 +267,11 @@ class Book:
             self.floor = max(self.floor, day)
 
     def _announce(self, instance: str, amounts: Mapping[str, int]) -> None:
-        """What an instance has after a rebuild; nothing where its reserve has expired since."""
+        """What an instance has after a rebuild, less what was billed for it since, which it does not know of; nothing
+        where its reserve has expired."""
         for day, account in self.accounts.items():
             if self.closed or instance in account.leased:
-                account.put(instance, amounts.get(day, 0))
+                account.put(instance, max(0, amounts.get(day, 0) - account.billed.get(instance, 0)))
         self.waiting.discard(instance)
 
     def _join(self, instance: str) -> None:

@@ -17,7 +17,9 @@ from rtb.domain.balance import Balance
 from rtb.domain.book import Books
 from rtb.domain.budget import Opening, Sync, Synced, SyncStatus, Timing, bucket
 from rtb.domain.campaign import Campaign
+from rtb.messages import AlertKind
 from rtb.ports import Clock, NearAccounts
+from rtb.services.alerting import Alert
 from rtb.services.purse import NS, Purse
 
 LONGEST_BACKOFF_S = 64.0
@@ -43,7 +45,8 @@ class Standing(Struct, frozen=True, gc=False):
 class Budgets:
     """A purse a campaign with a budget.
 
-    `on_change(campaign_id, funded)` is called when a campaign can no longer, or again, pay one impression at its bid.
+    `on_change(campaign_id, funded)` is called when a campaign can no longer, or again, pay one impression at its bid;
+    `on_exhausted` when that is so because of what was spent: it pauses until the next budget day.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class Budgets:
         share: float = 1.0,
         floor_nanos: int = NS,
         near: NearAccounts | None = None,
-        opening: Callable[[Purse], Opening] | None = None,
+        opening: Callable[[Campaign], Opening] | None = None,
         shared: bool = False,
     ) -> None:
         """Start without purses.
@@ -72,6 +75,7 @@ class Budgets:
             shared: the accounts are elsewhere: Leases syncs what `near` would have.
         """
         self.on_change = on_change
+        self.on_exhausted: Alert = _nobody
         self.instance = instance
         self.timing = timing or (Timing() if shared or near is not None else UNBILLED)
         self.wake = asyncio.Event()
@@ -87,7 +91,7 @@ class Budgets:
         self._near: NearAccounts | None = None
         if not shared:
             self._near = near or Books(self.timing, lambda: self._offset_ms + clock.monotonic_ns() // 1_000_000)
-        self._opening = opening or new_opening
+        self._opening = opening or self._new_opening
 
     def watch(self, campaign: Campaign) -> bool:
         """Open the purse of a campaign, or give it its new limits, keeping what was spent.
@@ -130,14 +134,15 @@ class Budgets:
         if purse is None:
             return None
         self.roll(purse, self._clock.time())
-        spent = 0
-        if self._near is not None and purse.balance is not None:
-            self._sync_near(purse, lease=False)
+        spent = purse.spent_nanos
+        if self._near is not None:
+            if purse.balance is not None:
+                self._sync_near(purse, lease=False)
+            else:
+                known = self._near.spent_now(campaign_id)
+                spent = (known if known is not None else self._opening(purse.campaign).spent).get(purse.day, 0)
         if purse.balance is not None:
             spent = purse.balance.holding(purse.day).committed
-        elif self._near is not None:
-            known = self._near.spent_now(campaign_id)
-            spent = (known if known is not None else self._opening(purse).spent).get(purse.day, 0)
         return Standing(purse.limits[purse.day].nanos, spent)
 
     def funded(self, campaign_id: str) -> bool:
@@ -187,7 +192,7 @@ class Budgets:
                 self._look_again(purse, now_ns)
 
     def _look_again(self, purse: Purse, now_ns: int) -> None:
-        if purse.balance is not None and purse.is_exhausted and purse.check_ns:
+        if purse.exhausted:
             return
         purse.check_ns = now_ns + int(purse.backoff_s * NS)
         purse.backoff_s = min(purse.backoff_s * 2, LONGEST_BACKOFF_S)
@@ -196,12 +201,12 @@ class Budgets:
             self._check(purse, now_ns)
 
     def request(self, purse: Purse, now_ns: int, *, lease: bool = True) -> Sync:
-        """The next sync of a purse, to be sent now."""
+        """The next sync of a purse, to be sent now; without `lease` all that is free goes back."""
         balance = purse.balance
         assert balance is not None
         moves = purse.moves(now_ns)
         if not lease:
-            moves = {day: min(nanos, 0) for day, nanos in moves.items()}
+            moves = {day: -max(0, holding.free) for day, holding in balance.holdings.items()}
         return balance.sync(next(self._seqs), purse.campaign.version, purse.limits, moves)
 
     def apply(self, purse: Purse, sync: Sync, reply: Synced, sent_ns: int) -> None:
@@ -212,13 +217,14 @@ class Budgets:
         now_ns = self._clock.monotonic_ns()
         if balance.apply(sync, reply, sent_ns):
             self._offset_ms = reply.time_ms - now_ns // 1_000_000
+            purse.believe()
             purse.forget_old_days()
         if self._purses.get(purse.campaign.id) is purse:
             self._check(purse, now_ns)
 
     def forget_idle(self, purse: Purse) -> None:
         """Drop the balance of a campaign that has nothing leased or held."""
-        if purse.is_empty and not purse.flying and not purse.dry:
+        if purse.is_empty and not purse.flying and not purse.asks:
             purse.balance = None
             self.active.pop(purse.campaign.id, None)
 
@@ -267,11 +273,15 @@ class Budgets:
             reply = near.sync_now(sync)
             if balance.apply(sync, reply, sent_ns):
                 self._offset_ms = reply.time_ms - sent_ns // 1_000_000
+                purse.believe()
                 purse.forget_old_days()
                 if not sync.announce:
                     return
-            elif reply.status is SyncStatus.MISSING:
-                near.install_now(self._opening(purse))
+            elif reply.status is SyncStatus.MISSING and near.spent_now(purse.campaign.id) is None:
+                near.install_now(self._opening(purse.campaign))
+            elif reply.status is SyncStatus.MISSING:  # a lifetime budget that is new: the next start counts it
+                if not purse.lose_lifetime():
+                    return
             elif reply.status is not SyncStatus.EPOCH:
                 return
 
@@ -285,6 +295,24 @@ class Budgets:
             self.on_change(purse.campaign.id, True)
         elif not funded and not purse.dry:
             self._set_dry(purse)
+        if purse.dry and purse.exhausted:
+            limit_nanos = purse.limits[purse.day].nanos
+            kind = AlertKind.PAUSE
+            self.on_exhausted(
+                purse.campaign.id, purse.day, kind, spent_nanos=purse.spent_nanos, limit_nanos=limit_nanos
+            )
+
+    def _new_opening(self, campaign: Campaign) -> Opening:
+        """The book of a campaign that never had one."""
+        return Opening(
+            campaign_id=campaign.id,
+            epoch=1,
+            version=campaign.version,
+            floor="",
+            limits=self._purses[campaign.id].limits,
+            spent={},
+            is_new=True,
+        )
 
     def _set_dry(self, purse: Purse, *, silent: bool = False) -> None:
         purse.dry = True
@@ -293,18 +321,9 @@ class Budgets:
             self.on_change(purse.campaign.id, False)
 
 
+def _nobody(campaign_id: str, day: str, kind: AlertKind, *, spent_nanos: int, limit_nanos: int) -> None:
+    """Nobody wants to know."""
+
+
 def _set_aside(purse: Purse, nanos: int, end: int, now_ns: int) -> bool:
     return purse.balance is not None and purse.balance.hold(purse.days, nanos, end, now_ns)
-
-
-def new_opening(purse: Purse) -> Opening:
-    """The book of a campaign that never had one."""
-    return Opening(
-        campaign_id=purse.campaign.id,
-        epoch=1,
-        version=purse.campaign.version,
-        floor="",
-        limits=purse.limits,
-        spent={},
-        is_new=True,
-    )

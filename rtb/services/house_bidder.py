@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from rtb.domain import facts
 from rtb.domain.auction import HOUSE, Bid
@@ -11,7 +11,7 @@ from rtb.domain.facts import Context
 from rtb.domain.money import Rates
 from rtb.domain.targeting import Candidate, Index
 from rtb.ports import Clock, OpenAuction
-from rtb.services.budgets import Budgets
+from rtb.services.budgets import Budgets, Hold
 from rtb.services.profiles import Profiles
 
 
@@ -33,6 +33,8 @@ class HouseBidder:
         self.index = Index()
         self.budgets = budgets or Budgets(clock)
         self.budgets.on_change = self._fund
+        self.on_win: Callable[[str, str, str, int, Hold], None] | None = None
+        """Called in the step of a win, with auction id, impid, campaign id, cost in nanos, and what was set aside."""
         self._profiles = profiles
         self._clock = clock
         self._rates = rates
@@ -65,7 +67,7 @@ class HouseBidder:
         return facts.context(auction.request, auction.profile, auction.frequency, now=self._clock.time())
 
     def claim(self, auction: OpenAuction, bid: Bid, cost_nanos: int) -> bool:
-        """Debit the campaign's budget and count its frequency cap.
+        """Hold the cost on the campaign's budget and count its frequency cap.
 
         False when the budget cannot pay, or the cap was reached since the bid: by another imp or auction of the user.
         """
@@ -74,8 +76,11 @@ class HouseBidder:
         cap = campaign.frequency_cap
         if cap is not None and auction.frequency.get(campaign.id, 0) >= cap.count:
             return False
-        if not self.budgets.debit(campaign.id, cost_nanos):
+        hold = self.budgets.hold(campaign.id, cost_nanos)
+        if hold is None:
             return False
+        if self.on_win is not None:
+            self.on_win(auction.id, bid.impid, campaign.id, cost_nanos, hold)
         if cap is not None and auction.user_id:
             self._profiles.count(auction.user_id, campaign.id, cap.seconds)
         return True

@@ -25,7 +25,8 @@ class Purse(Struct, gc=False, eq=False):
     """A campaign with a limit. `days` are the accounts that pay now, `day` the one that its wins are billed on.
 
     With less than `low_nanos` free it is time to lease more; `asks` that a lease is wanted though it is dry; `flying`
-    that a sync is under way.
+    that a sync is under way. `exhausted`: what was spent leaves less than one impression, so that nothing changes
+    before a new day or limit. `spent_nanos` is what all daemons spent of `day`, as last heard.
     """
 
     campaign: Campaign
@@ -45,6 +46,8 @@ class Purse(Struct, gc=False, eq=False):
     low_nanos: int = 0
     asks: bool = False
     flying: bool = False
+    exhausted: bool = False
+    spent_nanos: int = 0
 
     def begin(self, campaign: Campaign, now: float, share: float, floor_nanos: int) -> None:
         """Take the limits of a campaign (a new version, or a new day)."""
@@ -58,7 +61,9 @@ class Purse(Struct, gc=False, eq=False):
             limits[LIFE] = limit(life, share=share, floor_nanos=floor_nanos)
         self.limits = limits
         self.days = tuple(limits)
-        self.day = self.days[0]
+        if self.day != self.days[0]:
+            self.day, self.spent_nanos = self.days[0], 0
+        self.exhausted = False
         self.day_ends = day_end(now, campaign.zone)
         self.check_ns, self.backoff_s = 0, 1.0
         self.low_nanos = max(self.low_nanos, self.bid_nanos)
@@ -73,13 +78,14 @@ class Purse(Struct, gc=False, eq=False):
         balance = self.balance
         return 0 if balance is None else min(balance.spendable(day, now_ns) for day in self.days)
 
-    @property
-    def is_exhausted(self) -> bool:
-        """Whether what was spent leaves less than one impression: nothing changes before a new day or limit."""
+    def believe(self) -> None:
+        """Keep what a reply told of the spending."""
         balance = self.balance
-        return balance is not None and any(
-            balance.holding(day).spent + self.bid_nanos > limit.nanos for day, limit in self.limits.items()
-        )
+        if balance is not None:
+            self.spent_nanos = balance.holding(self.day).spent
+            self.exhausted = any(
+                balance.holding(day).spent + self.bid_nanos > limit.nanos for day, limit in self.limits.items()
+            )
 
     @property
     def is_empty(self) -> bool:
@@ -91,11 +97,17 @@ class Purse(Struct, gc=False, eq=False):
         balance = self.balance
         if balance is None or self.flying:
             return False
-        if now_ns - self.synced_ns > ttl_ns // 3:
+        if now_ns - self.synced_ns > ttl_ns // 3 or any(holding.owed for holding in balance.holdings.values()):
             return True
         if self.dry or self._is_idle(now_ns):
             return any(holding.free > 0 for holding in balance.holdings.values())
         return any(balance.holding(day).free < self.low_nanos for day in self.days)
+
+    def lose_lifetime(self) -> bool:
+        """Go by the day alone, when the lifetime account cannot be had; whether there is a day."""
+        self.limits = {day: limit for day, limit in self.limits.items() if day != LIFE}
+        self.days = tuple(self.limits)
+        return bool(self.days)
 
     def moves(self, now_ns: int) -> dict[str, int]:
         """What to lease and to return now, an account each."""
@@ -124,7 +136,7 @@ class Purse(Struct, gc=False, eq=False):
     def _move(self, holding: Holding) -> int:
         free, target = holding.free, self._target()
         if holding.available < 0:
-            return -min(max(free, 0), -holding.available)
+            return 0  # what it owes goes back by itself
         if 2 * free < target:
             need = self.bid_nanos - free
             known = self.balance is not None and self.balance.epoch

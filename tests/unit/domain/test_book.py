@@ -250,16 +250,18 @@ def test_the_lease_of_a_dead_instance_expires() -> None:
 
 
 def test_a_rebuilt_book_waits_for_announcements() -> None:
-    """It is closed to leases, not to bills; once all have announced it opens, with what they said."""
+    """It is closed to leases, not to bills; once all have announced it opens, with what they said, less what was billed
+    for them before they said it."""
     desk = Desk(epoch=2, spent={DAY: 10}, waiting=("i", "j"), is_new=False)
     assert desk.sync("i", epoch=1, day=5) == Synced(SyncStatus.EPOCH, 2, desk.now)
     assert desk.sync("new", epoch=0, day=5).status is SyncStatus.CLOSED
     assert desk.charge(desk.bill("a", asked=2)) == (BillStatus.OK, 5)
-    assert desk.leased("i", epoch=2, announce=True, day=25) == 25
+    assert desk.leased("i", epoch=2, announce=True, day=25) == 20
+    assert desk.leased("i", epoch=2, announce=True, day=25) == 20
     assert desk.sync("i", epoch=2, day=5).status is SyncStatus.CLOSED
     assert desk.leased("j", epoch=2, announce=True, day=0) == 0
     assert desk.leased("new", epoch=0, day=5) == 5
-    assert desk.available == 100 - 10 - 5 - 25 - 5
+    assert desk.available == 100 - 10 - 5 - 20 - 5
 
 
 def test_the_cap_is_reserved_for_who_does_not_announce() -> None:

@@ -1,0 +1,223 @@
+"""Billing: an event charges its campaign's account once, and then stands in the ledger, whatever happens in between.
+
+First the accounts, then the ledger, then the accounts again to settle. The ledger commits only while the epoch is that
+of the charge, else the events are billed again. Every step can be repeated: a bill has its key, a row has its key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+
+import structlog
+from msgspec import Struct
+from msgspec.structs import replace
+
+from rtb.domain.budget import Bill, Billed, BillStatus, Timing
+from rtb.domain.money import MAX_NANOS
+from rtb.errors import NotFound, RtbError, StaleEpoch, StoreError
+from rtb.messages import AlertKind
+from rtb.ports import Accounts, Ledger, LedgerRow
+from rtb.services.alerting import Alert
+
+ATTEMPTS = 8
+"""How often events are billed again before the stores are taken for broken; a rebuild takes one or two."""
+TOO_LATE = "received after its expiry"
+PROCESSED_LATE = "processed too long after its expiry: the money held for it had lapsed"
+AT_THE_LIMIT = "the limit was reached"
+
+_log = structlog.get_logger(__name__)
+
+
+class BillingEvent(Struct, frozen=True, gc=False):
+    """What happened and what it costs, `row.charged_nanos` still open; `held_nanos` was set aside for it."""
+
+    row: LedgerRow
+    held_nanos: int
+
+
+class _Work(Struct, gc=False):
+    """The state of one event on its way."""
+
+    event: BillingEvent
+    bill: Bill | None
+    result: LedgerRow | None = None
+    epoch: int = 0
+    done: bool = False
+    error: RtbError | None = None
+
+
+class Billing:
+    """Bills batches of events; batches may be billed at once, by any number of daemons."""
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        ledger: Ledger,
+        restore: Callable[[Collection[str]], Awaitable[None]],
+        *,
+        timing: Timing,
+        alert: Alert | None = None,
+        alert_at: float = 0.9,
+    ) -> None:
+        """`restore` puts missing books back (NotFound for a campaign that nobody knows); `alert` hears of accounts that
+        are spent to `alert_at` of their limit, or to all of it."""
+        self._accounts = accounts
+        self._ledger = ledger
+        self._restore = restore
+        self._timing = timing
+        self._alert = alert
+        self._alert_at = alert_at
+        self.billed = self.charged_nanos = 0
+        self.uncovered = 0
+        """Events in time that were not charged in full."""
+
+    async def bill(self, events: Sequence[BillingEvent]) -> list[LedgerRow | RtbError]:
+        """Charge the events and commit their rows; for each the row, or why it cannot be billed.
+
+        An event that was billed before gives the same row again. The rows are durable when this returns.
+
+        Raises:
+            StoreError: the accounts or the ledger are away; repeat the whole call.
+        """
+        works = [_Work(event, self._bill_of(event)) for event in events]
+        stale: dict[str, int] = {}
+        for _ in range(ATTEMPTS):
+            if not await self._charge([work for work in works if work.result is None and work.error is None]):
+                continue
+            try:
+                await self._commit(works)
+            except StaleEpoch:
+                await self._catch_up(works, stale)
+            else:
+                await self._accounts.settle([w.bill for w in works if w.bill and not w.done and w.result])
+                self._count(works)
+                return [work.error or work.result or NotFound("not billed") for work in works]
+        raise StoreError("the budgets are rebuilt again and again; is another daemon using the same ledger alone?")
+
+    async def check(self) -> None:
+        """Raise StoreError while the accounts or the ledger are away."""
+        await self._ledger.epochs([""])
+        await self._accounts.identity([""])
+
+    def _bill_of(self, event: BillingEvent) -> Bill | None:
+        """None when no account pays: there is none, or the event came too late."""
+        row = event.row
+        if not row.day or row.received_at > row.expires_at:
+            return None
+        return Bill(
+            key=row.key,
+            campaign_id=row.campaign_id,
+            day=row.day,
+            instance=row.instance,
+            price_nanos=row.price_nanos,
+            held_nanos=event.held_nanos,
+            expires_ms=round(row.expires_at * 1_000),
+        )
+
+    async def _charge(self, works: Sequence[_Work]) -> bool:
+        """Charge what is not charged yet; whether all is."""
+        bills: list[Bill] = []
+        waiting: list[_Work] = []
+        for work in works:
+            if work.bill is None:
+                row = work.event.row
+                charged, reason = (0, TOO_LATE) if row.day else (row.price_nanos, "")
+                work.result = replace(row, charged_nanos=charged, reason=reason)
+            else:
+                bills.append(work.bill)
+                waiting.append(work)
+        if not bills:
+            return True
+        asks: list[tuple[_Work, int]] = []
+        missing: dict[str, list[_Work]] = {}
+        for work, billed in zip(waiting, await self._accounts.bill(bills), strict=True):
+            if billed.status is BillStatus.MISSING:
+                missing.setdefault(work.event.row.campaign_id, []).append(work)
+            elif billed.status is BillStatus.ASK:
+                asks.append((work, billed.epoch))
+            else:
+                self._take(work, billed)
+        if asks:
+            await self._ask(asks)
+        if missing:
+            await self._rebuild(missing)
+        return not asks and not missing
+
+    def _take(self, work: _Work, billed: Billed) -> None:
+        row = work.event.row
+        reason = ""
+        if billed.charged_nanos < row.price_nanos:
+            is_late = billed.time_ms > row.expires_at * 1_000 + self._timing.settle_ms
+            reason = PROCESSED_LATE if is_late else AT_THE_LIMIT
+        work.result = replace(row, charged_nanos=billed.charged_nanos, reason=reason)
+        work.epoch = billed.epoch
+        if self._alert is not None and billed.status is BillStatus.OK:
+            self._tell(self._alert, row.campaign_id, billed)
+
+    def _tell(self, alert: Alert, campaign_id: str, billed: Billed) -> None:
+        for day, spent in billed.spent.items():
+            limit = billed.limits[day]
+            if 0 < limit < MAX_NANOS and spent >= limit * self._alert_at:
+                alert(campaign_id, day, AlertKind.ALERT, spent_nanos=spent, limit_nanos=limit)
+                if spent >= limit:
+                    alert(campaign_id, day, AlertKind.PAUSE, spent_nanos=spent, limit_nanos=limit)
+
+    async def _ask(self, asks: Sequence[tuple[_Work, int]]) -> None:
+        """Let the ledger say which were billed before; the others are billed with the mark that it was asked."""
+        known = await self._ledger.charged([work.event.row.key for work, _ in asks])
+        for work, epoch in asks:
+            row = work.event.row
+            assert work.bill is not None
+            if row.key in known:
+                work.result = replace(row, charged_nanos=known[row.key])
+                work.done = True
+            else:
+                work.bill = replace(work.bill, asked_epoch=epoch)
+
+    async def _rebuild(self, missing: dict[str, list[_Work]]) -> None:
+        try:
+            await self._restore(list(missing))
+        except NotFound:
+            for campaign_id, works in missing.items():  # one by one: only the unknown ones fail
+                try:
+                    await self._restore([campaign_id])
+                except NotFound as error:
+                    for work in works:
+                        work.error = error
+
+    async def _commit(self, works: Sequence[_Work]) -> None:
+        rows = [work.result for work in works if work.result is not None and not work.done]
+        epochs = {self._accounts.fence(w.event.row.campaign_id): w.epoch for w in works if w.epoch and not w.done}
+        await self._ledger.append(rows, epochs=epochs)
+
+    async def _catch_up(self, works: Sequence[_Work], stale: dict[str, int]) -> None:
+        """Bill again. A book that stays behind its epoch was never installed: whoever raised it failed."""
+        epochs = {work.event.row.campaign_id: work.epoch for work in works if work.epoch and not work.done}
+        current = await self._ledger.epochs([self._accounts.fence(name) for name in epochs])
+        behind = {name: epoch for name, epoch in epochs.items() if current[self._accounts.fence(name)] > epoch}
+        again = [name for name, epoch in behind.items() if stale.get(name) == epoch]
+        stale.update(behind)
+        if again:
+            await self._restore(again)
+        for work in works:
+            if work.epoch and not work.done:
+                work.result, work.epoch = None, 0
+
+    def _count(self, works: Sequence[_Work]) -> None:
+        for work in works:
+            row = work.result
+            if row is None or work.done:
+                continue
+            self.billed += 1
+            self.charged_nanos += row.charged_nanos
+            if row.charged_nanos < row.price_nanos and row.reason != TOO_LATE:
+                self.uncovered += 1
+                _log.warning(
+                    "billing_event_uncovered",
+                    key=row.key,
+                    campaign_id=row.campaign_id,
+                    day=row.day,
+                    price_nanos=row.price_nanos,
+                    charged_nanos=row.charged_nanos,
+                    reason=row.reason,
+                )
