@@ -82,6 +82,7 @@ class Budgets:
         self.urgent: dict[str, Purse] = {}
         self.active: dict[str, Purse] = {}
         self._clock = clock
+        self._time, self._monotonic_ns = clock.time, clock.monotonic_ns
         self._share = share
         self._floor_nanos = floor_nanos
         self._purses: dict[str, Purse] = {}
@@ -157,24 +158,28 @@ class Budgets:
             nanos: its cost.
             window_ms: how long its billing event may take; at most the longest window, which is the default.
         """
-        now_ns = self._clock.monotonic_ns()
-        window = self.timing.window_ms if window_ms is None else min(window_ms, self.timing.window_ms)
+        now_ns = self._monotonic_ns()
+        longest = self.timing.window_ms
+        window = longest if window_ms is None or window_ms > longest else window_ms
         expires_ms = now_ns // 1_000_000 + self._offset_ms + window
         purse = self._purses.get(campaign_id)
         if purse is None:
             return Hold("", expires_ms / 1_000)
-        now = self._clock.time()
+        now = self._time()
         if now >= purse.day_ends:
             self.roll(purse, now)
         purse.used_ns = now_ns
-        end = bucket(expires_ms)
-        if not _set_aside(purse, nanos, end, now_ns):
-            self._lease(purse)
-            if self._near is None or not _set_aside(purse, nanos, end, now_ns):
+        only, balance = purse.only, purse.balance
+        if only is not None and only.leased - only.held - only.owed >= nanos and now_ns < balance.deadline_ns:  # type: ignore[union-attr]
+            only.hold(nanos, bucket(expires_ms))
+            free = only.leased - only.held - only.owed
+        else:
+            if not self._hold_slowly(purse, nanos, bucket(expires_ms), now_ns):
                 self._check(purse, now_ns)
                 return None
+            free = purse.free(now_ns)
         purse.used_nanos += nanos
-        if purse.free(now_ns) < purse.low_nanos:
+        if free < purse.low_nanos:
             self._lease(purse)
             self._check(purse, now_ns)
         return Hold(purse.day, expires_ms / 1_000)
@@ -225,8 +230,13 @@ class Budgets:
     def forget_idle(self, purse: Purse) -> None:
         """Drop the balance of a campaign that has nothing leased or held."""
         if purse.is_empty and not purse.flying and not purse.asks:
-            purse.balance = None
+            purse.use(None)
             self.active.pop(purse.campaign.id, None)
+
+    def look(self) -> None:
+        """Hear from accounts in this process which holds are over."""
+        for purse in self.active.values() if self._near is not None else ():
+            self._sync_near(purse, lease=False)
 
     @property
     def held(self) -> bool:
@@ -245,12 +255,21 @@ class Budgets:
     def _lease(self, purse: Purse) -> None:
         """Get money: at once from near accounts, else soon."""
         if purse.balance is None:
-            purse.balance = Balance(purse.campaign.id, self.instance, self.timing)
+            purse.use(Balance(purse.campaign.id, self.instance, self.timing))
             self.active[purse.campaign.id] = purse
         if self._near is None:
             self._hurry(purse)
         else:
             self._sync_near(purse)
+
+    def _hold_slowly(self, purse: Purse, nanos: int, end: int, now_ns: int) -> bool:
+        """On two accounts, or after leasing more."""
+        balance = purse.balance
+        if balance is not None and balance.hold(purse.days, nanos, end, now_ns):
+            return True
+        self._lease(purse)
+        balance = purse.balance
+        return self._near is not None and balance is not None and balance.hold(purse.days, nanos, end, now_ns)
 
     def _hurry(self, purse: Purse) -> None:
         purse.asks = True
@@ -323,7 +342,3 @@ class Budgets:
 
 def _nobody(campaign_id: str, day: str, kind: AlertKind, *, spent_nanos: int, limit_nanos: int) -> None:
     """Nobody wants to know."""
-
-
-def _set_aside(purse: Purse, nanos: int, end: int, now_ns: int) -> bool:
-    return purse.balance is not None and purse.balance.hold(purse.days, nanos, end, now_ns)

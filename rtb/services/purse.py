@@ -26,7 +26,8 @@ class Purse(Struct, gc=False, eq=False):
 
     With less than `low_nanos` free it is time to lease more; `asks` that a lease is wanted though it is dry; `flying`
     that a sync is under way. `exhausted`: what was spent leaves less than one impression, so that nothing changes
-    before a new day or limit. `spent_nanos` is what all daemons spent of `day`, as last heard.
+    before a new day or limit. `spent_nanos` is what all daemons spent of `day`, as last heard. `only` is the holding
+    where one account pays alone.
     """
 
     campaign: Campaign
@@ -48,6 +49,7 @@ class Purse(Struct, gc=False, eq=False):
     flying: bool = False
     exhausted: bool = False
     spent_nanos: int = 0
+    only: Holding | None = None
 
     def begin(self, campaign: Campaign, now: float, share: float, floor_nanos: int) -> None:
         """Take the limits of a campaign (a new version, or a new day)."""
@@ -67,6 +69,12 @@ class Purse(Struct, gc=False, eq=False):
         self.day_ends = day_end(now, campaign.zone)
         self.check_ns, self.backoff_s = 0, 1.0
         self.low_nanos = max(self.low_nanos, self.bid_nanos)
+        self.use(self.balance)
+
+    def use(self, balance: Balance | None) -> None:
+        """Spend from this balance."""
+        self.balance = balance
+        self.only = balance.holding(self.day) if balance is not None and len(self.days) == 1 else None
 
     @property
     def can_ever_pay(self) -> bool:
@@ -107,7 +115,10 @@ class Purse(Struct, gc=False, eq=False):
         """Go by the day alone, when the lifetime account cannot be had; whether there is a day."""
         self.limits = {day: limit for day, limit in self.limits.items() if day != LIFE}
         self.days = tuple(self.limits)
-        return bool(self.days)
+        if not self.days:
+            return False
+        self.use(self.balance)
+        return True
 
     def moves(self, now_ns: int) -> dict[str, int]:
         """What to lease and to return now, an account each."""
