@@ -48,11 +48,11 @@ async def measure(campaigns: int, body: str, count: int, repeat: int) -> list[tu
         system.house.load(catalogue.campaigns(campaigns))
         gc.collect()
         gc.freeze()
-        await system.repository.start()
+        await system.outside.repository.start()
         traffic = Traffic(1)
         bodies = [traffic.body(SIZES[body]) for _ in range(count)]
         requests = [openrtb.decode_request(item) for item in bodies]
-        await system.repository.put_profiles([profile.Profile(traffic.user(rank).id) for rank in range(1000)])
+        await system.outside.repository.put_profiles([profile.Profile(traffic.user(rank).id) for rank in range(1000)])
         clock, exchange, house, rates = system.clock, system.exchange, system.house, system.rates
         for request in requests:
             await exchange.run(request, clock.monotonic_ns())
@@ -88,7 +88,7 @@ async def measure(campaigns: int, body: str, count: int, repeat: int) -> list[tu
             ("answer and encode", timed(answer, outcomes, repeat)),
         ]
         await system.profiles.close()
-        await system.repository.close()
+        await system.outside.repository.close()
         return rows
 
 

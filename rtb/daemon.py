@@ -9,13 +9,14 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import structlog
 from aiohttp import web
 
 from dashboard.guard import require_loopback
-from rtb.config import Settings, masked
+from rtb.config import MEMORY, Settings, masked
 from rtb.edges import admin as admin_edge
 from rtb.errors import ConfigError
 from rtb.services import topology
@@ -84,8 +85,8 @@ async def _start(system: System, stack: AsyncExitStack, stop: asyncio.Event) -> 
     await _refuse_second_daemon(socket_path)
     gc.disable()  # nothing of what is loaded now is garbage
     make_store_folder(settings)
-    await system.repository.start()
-    stack.push_async_callback(system.repository.close)
+    await system.outside.repository.start()
+    stack.push_async_callback(system.outside.repository.close)
     count = await system.catalogue.load()
     _tune_gc()
     await system.broker.start()
@@ -93,16 +94,18 @@ async def _start(system: System, stack: AsyncExitStack, stop: asyncio.Event) -> 
     await system.broker.declare(topology.topology())
     await system.outbox.start()
     stack.push_async_callback(system.outbox.stop, settings.drain.limit_s)
+    stack.push_async_callback(system.money.alerts.stop)
+    await _open_budgets(system, stack)
     await system.writer.start()
     stack.push_async_callback(_within, system.writer.stop, settings.drain.limit_s, "campaign updates")
     await system.listener.start()
     stack.push_async_callback(system.listener.stop)
     system.catalogue.follow()
     stack.push_async_callback(system.catalogue.stop)
-    stack.push_async_callback(system.state.close)
+    stack.push_async_callback(system.outside.state.close)
     stack.push_async_callback(system.profiles.close)
-    if system.management is not None:
-        stack.push_async_callback(system.management.close)
+    if system.outside.management is not None:
+        stack.push_async_callback(system.outside.management.close)
     system.monitor.start()
     stack.push_async_callback(system.monitor.stop)
     system.source.start()
@@ -122,6 +125,25 @@ async def _start(system: System, stack: AsyncExitStack, stop: asyncio.Event) -> 
     system.ready = True
     _log.info("started", campaigns=count, store=masked(settings.store.url))
     return urls
+
+
+async def _open_budgets(system: System, stack: AsyncExitStack) -> None:
+    """Rebuild or lease what may be spent, and bill; on the way back every win is billed before the leases go."""
+    money, limit_s = system.money, system.settings.drain.limit_s
+    stack.push_async_callback(money.accounts.close)
+    await money.treasury.start([*system.house.campaigns()])
+    stack.push_async_callback(money.treasury.stop)
+    await money.consumer.start()
+    stack.push_async_callback(_within, partial(_bill_the_last, system), limit_s, "wins")
+
+
+async def _bill_the_last(system: System) -> None:
+    """What was won stands on the queue or in the spool; where the queue ends with this process, it is billed, too."""
+    system.money.wins.flush()
+    await system.outbox.flush(system.settings.drain.limit_s / 2)
+    if system.settings.broker.url == MEMORY:
+        await system.money.consumer.drain()
+    await system.money.consumer.stop()
 
 
 async def _listen(system: System, stack: AsyncExitStack) -> str:

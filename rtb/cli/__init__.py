@@ -17,7 +17,7 @@ from rtb.cli.auctions import auction, explain
 from rtb.cli.broker import dead_letters, queues, topology
 from rtb.cli.campaigns import campaigns
 from rtb.cli.lab import lab
-from rtb.cli.operations import migrate
+from rtb.cli.operations import audit, migrate
 from rtb.cli.running import check_config, demo, serve
 from rtb.errors import RtbError
 
@@ -67,5 +67,18 @@ def cli(context: click.Context, config_path: Path | None, overrides: Sequence[st
     context.obj = (config_path, tuple(overrides))
 
 
-for _command in (serve, demo, check_config, campaigns, auction, explain, migrate, dead_letters, topology, queues, lab):
+for _command in (
+    serve,
+    demo,
+    check_config,
+    campaigns,
+    auction,
+    explain,
+    migrate,
+    audit,
+    dead_letters,
+    topology,
+    queues,
+    lab,
+):
     cli.add_command(_command)

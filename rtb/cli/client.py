@@ -20,6 +20,7 @@ from rtb.errors import AdminError
 ANSWER_LIMIT_S = 300.0
 """How long a command waits for the daemon, which may be writing a million campaigns."""
 
+AUDIT = "audit"
 ON_BROKER = ("dead-letters.", "topology.", "queues")
 
 
@@ -71,14 +72,20 @@ async def _offline(settings: Settings, name: str, arguments: dict[str, Any]) -> 
                 raise AdminError(f"{name}: no daemon runs, and the broker of broker.url {MEMORY} ends with its daemon")
             system = wiring.build(settings, os.getpid())
             stack.push_async_callback(system.broker.close)
-            if system.management is not None:
-                stack.push_async_callback(system.management.close)
+            if system.outside.management is not None:
+                stack.push_async_callback(system.outside.management.close)
             await system.broker.start()
         else:
+            if name == AUDIT and settings.state.url == MEMORY:
+                raise AdminError(
+                    f"{name}: no daemon runs, and the accounts of state.url {MEMORY} end with their daemon"
+                )
             daemon.make_store_folder(settings)
             system = wiring.build(settings, os.getpid())
+            stack.push_async_callback(system.outside.state.close)
+            stack.push_async_callback(system.money.accounts.close)
             stack.push_async_callback(system.profiles.close)
-            stack.push_async_callback(system.repository.close)
-            await system.repository.start()
+            stack.push_async_callback(system.outside.repository.close)
+            await system.outside.repository.start()
             await system.catalogue.load()
         return await system.admin.run(name, arguments)

@@ -34,7 +34,7 @@ def fill(context: click.Context, count: int, seed: int, config_path: Path | None
 
     async def write() -> int:
         daemon.make_store_folder(settings)
-        repository = wiring.build(settings, os.getpid()).repository
+        repository = wiring.build(settings, os.getpid()).outside.repository
         await repository.start()
         try:
             wanted = catalogue.campaigns(count, seed)

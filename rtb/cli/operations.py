@@ -8,7 +8,9 @@ from pathlib import Path
 
 import click
 
+from rtb.cli.client import command
 from rtb.cli.options import load, settings_options
+from rtb.cli.output import print_json
 from rtb.errors import StoreError
 
 
@@ -32,3 +34,30 @@ def migrate(context: click.Context, check: bool, sql: bool, config_path: Path | 
     else:
         done = asyncio.run(sql_schema.migrate(url))
         click.echo(f"migrated: {', '.join(done)}" if done else "the schema was the newest already")
+
+
+@click.command()
+@click.argument("campaign_ids", nargs=-1, metavar="[CAMPAIGN]...")
+@click.option("--json", "as_json", is_flag=True, help="JSON in place of text.")
+@click.pass_context
+def audit(context: click.Context, campaign_ids: Sequence[str], as_json: bool) -> None:
+    """Check that every budget account adds up and agrees with the ledger; exit code 1 when one does not.
+
+    For each account: limit = available + leased + spent, and what was spent stands in the ledger, key by key. Events in
+    time that were not charged in full are listed with their reason.
+    """
+    report = command(context, "audit", ids=[*campaign_ids] or None)
+    if as_json:
+        print_json(report)
+    else:
+        for finding in report["findings"]:
+            click.echo(f"{finding['campaign_id']} {finding['day']}: {finding['what']}")
+        for row in report["uncovered"]:
+            lacks = row["price_nanos"] - row["charged_nanos"]
+            click.echo(f"uncovered {row['key']} {row['campaign_id']} {row['day']}: {lacks} nanos, {row['reason']}")
+        click.echo(
+            f"{report['books']} campaigns, {report['accounts']} accounts, {report['keys']} bill keys, "
+            f"{report['rows']} ledger rows: " + ("balanced" if report["balanced"] else "NOT BALANCED")
+        )
+    if not report["balanced"]:
+        raise SystemExit(1)

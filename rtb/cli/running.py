@@ -65,7 +65,7 @@ def demo(context: click.Context, rate: float, seed: int, config_path: Path | Non
         show = Demonstration(wiring.resource("campaigns.json"), rate=rate, seed=seed)
 
         async def begin(system: System, url: str) -> Callable[[], Awaitable[None]]:
-            await show.begin(url, system.catalogue.put, system.repository.put_profiles)
+            await show.begin(url, system.catalogue.put, system.outside.repository.put_profiles)
             return show.end
 
         _run_daemon(settings, begin)

@@ -65,6 +65,13 @@ class WinConsumer:
         self._worker = asyncio.create_task(self._work())
         self._subscription = await self._broker.consume(topology.WINS, self._take, prefetch=self._prefetch)
 
+    async def drain(self) -> None:
+        """Return once nothing is waiting on the queue and all that was taken is billed. Raises BrokerError."""
+        while (await self._broker.depth(topology.WINS)).ready or not self._idle.is_set():
+            self._filled.set()
+            await asyncio.sleep(0)  # give the broker, then the worker, their turn
+            await self._idle.wait()
+
     async def stop(self) -> None:
         """Take no more, and finish what was taken; cancelled, leave it to whoever consumes next."""
         if self._subscription is not None:

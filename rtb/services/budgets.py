@@ -85,7 +85,8 @@ class Budgets:
         self._time, self._monotonic_ns = clock.time, clock.monotonic_ns
         self._share = share
         self._floor_nanos = floor_nanos
-        self._purses: dict[str, Purse] = {}
+        self._limited: dict[str, Campaign] = {}
+        self._purses: dict[str, Purse] = {}  # of those that won or were looked at: a catalogue has a million
         self._dry: dict[str, Purse] = {}
         self._seqs = count(1)
         self._offset_ms = int(clock.time() * 1_000) - clock.monotonic_ns() // 1_000_000
@@ -103,12 +104,15 @@ class Budgets:
         if campaign.daily_budget is None and campaign.lifetime_budget is None:
             self.drop(campaign.id)
             return True
-        now = self._clock.time()
+        self._limited[campaign.id] = campaign
         purse = self._purses.get(campaign.id)
         if purse is None:
-            purse = self._purses[campaign.id] = Purse(campaign)
-            purse.begin(campaign, now, *self._terms)
+            if _pays(campaign):
+                return True
+            purse = self.purse(campaign.id)
+            assert purse is not None
         else:
+            now = self._clock.time()
             is_today = now < purse.day_ends and campaign.timezone == purse.campaign.timezone
             purse.begin(campaign, purse.day_ends - 1 if is_today else now, *self._terms)  # a day never comes back
         self._dry.pop(campaign.id, None)
@@ -126,12 +130,21 @@ class Budgets:
 
     def drop(self, campaign_id: str) -> None:
         """Forget a campaign; what it holds is still billed."""
-        for known in (self._purses, self._dry, self.urgent, self.active):
-            known.pop(campaign_id, None)
+        for known in (self._limited, self._purses, self._dry, self.urgent, self.active):
+            known.pop(campaign_id, None)  # type: ignore[attr-defined]
+
+    def purse(self, campaign_id: str) -> Purse | None:
+        """The purse of a campaign, None for one without a budget."""
+        purse = self._purses.get(campaign_id)
+        campaign = self._limited.get(campaign_id)
+        if purse is None and campaign is not None:
+            purse = self._purses[campaign_id] = Purse(campaign)
+            purse.begin(campaign, self._clock.time(), *self._terms)
+        return purse
 
     def account(self, campaign_id: str) -> Standing | None:
         """The budget of today, else of its life; None for a campaign without one. Shared accounts: as last heard."""
-        purse = self._purses.get(campaign_id)
+        purse = self.purse(campaign_id)
         if purse is None:
             return None
         self.roll(purse, self._clock.time())
@@ -162,7 +175,7 @@ class Budgets:
         longest = self.timing.window_ms
         window = longest if window_ms is None or window_ms > longest else window_ms
         expires_ms = now_ns // 1_000_000 + self._offset_ms + window
-        purse = self._purses.get(campaign_id)
+        purse = self._purses.get(campaign_id) or self.purse(campaign_id)
         if purse is None:
             return Hold("", expires_ms / 1_000)
         now = self._time()
@@ -338,6 +351,12 @@ class Budgets:
         self._dry[purse.campaign.id] = purse
         if not silent:
             self.on_change(purse.campaign.id, False)
+
+
+def _pays(campaign: Campaign) -> bool:
+    """Whether its budgets allow one impression at its bid."""
+    limits = (campaign.daily_budget_nanos, campaign.lifetime_budget_nanos)
+    return all(nanos is None or nanos >= campaign.bid_micros for nanos in limits)
 
 
 def _nobody(campaign_id: str, day: str, kind: AlertKind, *, spent_nanos: int, limit_nanos: int) -> None:

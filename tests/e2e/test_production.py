@@ -76,7 +76,7 @@ async def test_a_database_without_tables_is_refused_until_it_is_migrated(
     store = f"store.url={await postgres_databases.empty()}"
     refused = run(tmp_path, "--set", store, "serve")
     assert refused.code == 1
-    assert refused.err.splitlines()[-1].endswith("has no tables of rtb; run `rtb migrate`")
+    assert refused.err.splitlines()[-1].endswith("was never migrated; run `rtb migrate`")
     checked = run(tmp_path, "--set", store, "migrate", "--check")
     assert checked.code == 1
     assert "run `rtb migrate`" in checked.err

@@ -69,7 +69,7 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
     """Of a system with one campaign: "tea" at 3.00 CPM around Seoul, for coffee drinkers or any OpenRTB request."""
     settings = config.load(None, {}, [f"store.url=sqlite:///{tmp_path}/rtb.db", "auction.deadline_ms=5000"])
     system = build(settings, os.getpid())
-    await system.repository.start()
+    await system.outside.repository.start()
     tea = campaign(
         "tea",
         bid=3.0,
@@ -88,7 +88,7 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
     await system.consumer.stop()
     await system.broker.close()
     await system.profiles.close()
-    await system.repository.close()
+    await system.outside.repository.close()
 
 
 async def test_a_house_request_is_answered_where_it_says(client: Client) -> None:

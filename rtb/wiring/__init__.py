@@ -8,27 +8,18 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import msgspec
 
 from dashboard.server import create_app
-from rtb.adapters.amqp import RabbitBroker
-from rtb.adapters.clock import SystemClock, TimerClock
+from rtb.adapters.clock import SystemClock
 from rtb.adapters.coroutine_bidder import CoroutineBidder
-from rtb.adapters.management import ManagementApi
-from rtb.adapters.memory_broker import MemoryBroker
-from rtb.adapters.memory_state import MemoryState
-from rtb.adapters.redis_state import RedisState
-from rtb.adapters.spool import FileSpool
-from rtb.adapters.sql import SqlRepository
-from rtb.adapters.sql_database import SqlDatabase
-from rtb.config import MEMORY, Settings
-from rtb.domain import money
-from rtb.domain.money import Rates
+from rtb.config import Settings
+from rtb.domain.money import Rates, to_micros
 from rtb.edges import http1, prometheus
 from rtb.edges.admin import Admin, Command
 from rtb.edges.admin_broker import broker_commands
+from rtb.edges.admin_money import audit_command
 from rtb.edges.campaign_consumer import CampaignListener, CampaignWriter
 from rtb.edges.consumers import BidRequestConsumer
 from rtb.edges.http1 import Limits, Server
@@ -36,7 +27,7 @@ from rtb.edges.openrtb_http import AuctionResponder
 from rtb.lab.bidders import SlowBidder
 from rtb.lab.load.plan import Plan
 from rtb.lab.load.queue_target import run_queue
-from rtb.ports import Bidder, Broker, Clock, Repository, StateStore
+from rtb.ports import Bidder, Broker, Clock
 from rtb.services.admission import Admission
 from rtb.services.announcements import Announcements
 from rtb.services.auction_log import AuctionLog
@@ -48,8 +39,10 @@ from rtb.services.outbox import Outbox
 from rtb.services.profiles import Profiles
 from rtb.services.queue_monitor import QueueMonitor
 from rtb.services.results import Results
+from rtb.wiring.money import Money, money
+from rtb.wiring.outside import Outside, outside
 
-__all__ = ["System", "build", "create_app"]
+__all__ = ["Money", "Outside", "System", "build", "create_app", "resource"]
 
 
 @dataclass(slots=True)
@@ -62,9 +55,9 @@ class System:
     rates: Rates
     metrics: Metrics
     source: FrameSource
-    repository: Repository
+    outside: Outside
     broker: Broker
-    state: StateStore
+    money: Money
     profiles: Profiles
     house: HouseBidder
     catalogue: Campaigns
@@ -72,7 +65,6 @@ class System:
     listener: CampaignListener
     writer: CampaignWriter
     monitor: QueueMonitor
-    management: ManagementApi | None
     exchange: Exchange
     consumer: BidRequestConsumer
     responder: AuctionResponder
@@ -87,11 +79,13 @@ def build(settings: Settings, pid: int) -> System:
     instance = f"{pid}-{secrets.token_hex(4)}"
     rates = Rates(settings.currency.code, settings.currency.rates)
     metrics = Metrics(instance, clock)
-    broker, state, database = outside(settings, clock, instance)
-    repository = SqlRepository(database)
+    out = outside(settings, clock, instance)
+    broker = out.broker
+    outbox = Outbox(broker, out.spool, metrics)
+    funds = money(settings, out, outbox, metrics, clock, instance)
     profiles = Profiles(
-        state,
-        repository,
+        out.state,
+        out.repository,
         clock,
         metrics,
         wait_s=settings.profiles.wait_ms / 1e3,
@@ -101,7 +95,8 @@ def build(settings: Settings, pid: int) -> System:
         ttl_s=settings.profiles.ttl_s,
     )
     auction = settings.auction
-    house = HouseBidder(profiles, clock, rates, advertisers=auction.advertisers)
+    house = HouseBidder(profiles, clock, rates, advertisers=auction.advertisers, budgets=funds.budgets)
+    house.on_win = funds.wins
     bidders: list[Bidder] = [house]
     if settings.lab.bidder:
         lab = settings.lab
@@ -114,7 +109,7 @@ def build(settings: Settings, pid: int) -> System:
         max_in_flight=auction.max_in_flight,
     )
     rules = Rules(
-        increment_micros=money.to_micros(auction.increment_cpm),
+        increment_micros=to_micros(auction.increment_cpm),
         deals_first=auction.deals == "priority",
         first_price_types=frozenset(auction.auction_types),
         tie_key=blake2b(auction.tie_key.encode(), digest_size=32).digest() if auction.tie_key else b"",
@@ -123,10 +118,10 @@ def build(settings: Settings, pid: int) -> System:
     if settings.log.auctions:
         exchange.listen(AuctionLog(settings.log.auctions))
     if settings.state.announce_results:
-        exchange.listen(Results(state, clock, rates))
-    outbox = Outbox(broker, FileSpool(Path(settings.broker.spool)), metrics)
-    catalogue = Campaigns(repository, house, announce=Announcements(outbox, clock, instance).campaigns)
+        exchange.listen(Results(out.state, clock, rates))
+    catalogue = Campaigns(out.repository, house, announce=Announcements(outbox, clock, instance).campaigns)
     admin = Admin(catalogue, exchange, house, clock, rates)
+    admin.commands["audit"] = audit_command(funds.audit, rates.currency)
     consumer = BidRequestConsumer(broker, exchange, metrics, clock, rates, prefetch=settings.broker.prefetch)
     pages: dict[bytes, Callable[[], bytes]] = {}
     source = FrameSource(metrics, clock, currency=rates.currency)
@@ -140,7 +135,6 @@ def build(settings: Settings, pid: int) -> System:
     )
     http = settings.http
     limits = Limits(http.max_body_bytes, http.max_connections, http.idle_timeout_s, http.request_timeout_s)
-    management = _management(settings)
     system = System(
         settings=settings,
         instance=instance,
@@ -148,17 +142,16 @@ def build(settings: Settings, pid: int) -> System:
         rates=rates,
         metrics=metrics,
         source=source,
-        repository=repository,
+        outside=out,
         broker=broker,
-        state=state,
+        money=funds,
         profiles=profiles,
         house=house,
         catalogue=catalogue,
         outbox=outbox,
         listener=CampaignListener(broker, catalogue, metrics, instance=instance),
         writer=CampaignWriter(broker, catalogue, metrics, clock),
-        monitor=QueueMonitor(broker, metrics, clock, stats=management),
-        management=management,
+        monitor=QueueMonitor(broker, metrics, clock, stats=out.management),
         exchange=exchange,
         consumer=consumer,
         responder=responder,
@@ -169,26 +162,6 @@ def build(settings: Settings, pid: int) -> System:
     admin.commands |= broker_commands(broker, system.monitor)
     admin.commands["load.queue"] = _queue_load(broker, pid)
     return system
-
-
-def outside(settings: Settings, clock: TimerClock, name: str) -> tuple[Broker, StateStore, SqlDatabase]:
-    """The adapters of broker, state and store that the URLs name. Raises StoreError for a store's URL that is none."""
-    broker: Broker = MemoryBroker(clock)
-    if settings.broker.url != MEMORY:
-        heartbeat_s = settings.broker.heartbeat_s
-        broker = RabbitBroker(settings.broker.url, clock, deferred=True, name=f"rtb {name}", heartbeat_s=heartbeat_s)
-    state: StateStore = MemoryState(clock)
-    if settings.state.url != MEMORY:
-        state = RedisState(settings.state.url, cluster=settings.state.cluster)
-    return broker, state, SqlDatabase(settings.store.url)
-
-
-def _management(settings: Settings) -> ManagementApi | None:
-    """RabbitMQ's management API, for the virtual host of the broker's URL."""
-    if settings.broker.url == MEMORY or not settings.broker.management_url:
-        return None
-    vhost = urlsplit(settings.broker.url).path.removeprefix("/")
-    return ManagementApi(settings.broker.management_url, vhost=unquote(vhost) or "/")
 
 
 def _queue_load(broker: Broker, pid: int) -> Command:
@@ -223,5 +196,5 @@ def _pages(system: System, pid: int) -> dict[bytes, Callable[[], bytes]]:
 
 def resource(name: str) -> Path:
     """A file of config/, as installed or in the checkout."""
-    installed = Path(__file__).parent / "data" / name
-    return installed if installed.exists() else Path(__file__).parent.parent / "config" / name
+    installed = Path(__file__).parents[1] / "data" / name
+    return installed if installed.exists() else Path(__file__).parents[2] / "config" / name

@@ -1,0 +1,75 @@
+"""The life of a daemon's budgets: registered before the first lease, kept while it runs, given back when it stops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+
+import structlog
+
+from rtb.domain.campaign import Campaign
+from rtb.errors import StoreError
+from rtb.services.budgets import Budgets
+from rtb.services.leases import Leases
+from rtb.services.rebuild import HEARTBEAT_S, LocalRebuild, Registration
+
+_log = structlog.get_logger(__name__)
+
+
+class Treasury:
+    """Starts and stops what budgets need."""
+
+    def __init__(
+        self,
+        budgets: Budgets,
+        registration: Registration,
+        *,
+        local: LocalRebuild | None = None,
+        leases: Leases | None = None,
+    ) -> None:
+        """Keep `budgets` in step with their accounts: those in this process (`local`), or shared ones (`leases`)."""
+        self._budgets = budgets
+        self._registration = registration
+        self._local = local
+        self._leases = leases
+        self._beating: asyncio.Task[None] | None = None
+
+    async def start(self, campaigns: Collection[Campaign]) -> None:
+        """Register, and rebuild the accounts of this process; `campaigns` is the catalogue. Raises StoreError."""
+        await self._registration.beat()
+        if self._local is not None:
+            await self._local.start([campaign for campaign in campaigns if campaign.lifetime_budget is not None])
+        if self._leases is not None:
+            await self._leases.start()
+        self._beating = asyncio.create_task(self._beat())
+
+    async def stop(self) -> None:
+        """Give back what is free, and leave unless something is held: that is billed within minutes, or lapses."""
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.wait({self._beating})
+        if self._leases is not None:
+            is_free = await self._leases.stop()
+        else:
+            self._budgets.look()
+            is_free = not self._budgets.held
+        try:
+            if is_free:
+                await self._registration.leave()
+            else:
+                await self._registration.beat()
+        except StoreError as error:
+            _log.warning("instance_not_deregistered", reason=str(error))
+
+    async def _beat(self) -> None:
+        is_away = False
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            try:
+                await self._registration.beat()
+            except StoreError as error:
+                if not is_away:
+                    _log.warning("instance_not_registered", reason=str(error))
+                is_away = True
+            else:
+                is_away = False

@@ -1,0 +1,79 @@
+"""Budgets, billing and audit: over accounts in this process, or shared ones in Redis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rtb.adapters.clock import TimerClock
+from rtb.adapters.memory_accounts import MemoryAccounts
+from rtb.adapters.redis_accounts import RedisAccounts
+from rtb.config import MEMORY, Settings
+from rtb.domain.budget import Timing
+from rtb.edges.event_consumers import WinConsumer
+from rtb.ports import Accounts
+from rtb.services.audit import Audit
+from rtb.services.billing import Billing
+from rtb.services.budget_alerts import BudgetAlerts
+from rtb.services.budgets import Budgets
+from rtb.services.leases import Leases
+from rtb.services.metrics import Metrics
+from rtb.services.outbox import Outbox
+from rtb.services.rebuild import LocalRebuild, Rebuild, Registration, Share
+from rtb.services.treasury import Treasury
+from rtb.services.wins import Wins
+from rtb.wiring.outside import Outside
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """What holds, bills and audits."""
+
+    accounts: Accounts
+    budgets: Budgets
+    treasury: Treasury
+    alerts: BudgetAlerts
+    wins: Wins
+    billing: Billing
+    consumer: WinConsumer
+    audit: Audit
+
+
+def money(
+    settings: Settings, out: Outside, outbox: Outbox, metrics: Metrics, clock: TimerClock, instance: str
+) -> Money:
+    """The parts around the accounts that `state.url` names."""
+    given = settings.budgets
+    timing = Timing(
+        ttl_ms=round(given.lease_ttl_s * 1_000),
+        window_ms=round(given.window_s * 1_000),
+        settle_ms=round(given.settle_s * 1_000),
+    )
+    ledger, find = out.ledger, out.repository.campaign
+    registration = Registration(ledger, clock, instance)
+    if settings.state.url == MEMORY:
+        near = MemoryAccounts(clock, timing)
+        local = LocalRebuild(near, ledger, find, clock, instance=instance, timing=timing)
+        accounts: Accounts = near
+        restore = local.restore
+        budgets = Budgets(clock, instance=instance, timing=timing, near=near, opening=local.opening)
+        treasury = Treasury(budgets, registration, local=local)
+    else:
+        accounts = RedisAccounts(settings.state.url, timing, cluster=settings.state.cluster)
+        share = Share(given.lease_share)
+        restore = Rebuild(accounts, ledger, find, clock, timing=timing, share=share).restore
+        budgets = Budgets(clock, instance=instance, timing=timing, share=given.lease_share, shared=True)
+        leases = Leases(budgets, accounts, restore, clock, interval_s=given.sync_ms / 1_000)
+        treasury = Treasury(budgets, registration, leases=leases)
+    alerts = BudgetAlerts(outbox, out.state, clock, instance=instance, currency=settings.currency.code)
+    budgets.on_exhausted = alerts.raise_alert
+    billing = Billing(accounts, ledger, restore, timing=timing, alert=alerts.raise_alert, alert_at=given.alert_at)
+    return Money(
+        accounts=accounts,
+        budgets=budgets,
+        treasury=treasury,
+        alerts=alerts,
+        wins=Wins(outbox.post, clock, instance=instance),
+        billing=billing,
+        consumer=WinConsumer(out.broker, billing, metrics, clock),
+        audit=Audit(accounts, ledger),
+    )

@@ -1,0 +1,61 @@
+"""The adapters that the settings name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from rtb.adapters.amqp import RabbitBroker
+from rtb.adapters.clock import TimerClock
+from rtb.adapters.management import ManagementApi
+from rtb.adapters.memory_broker import MemoryBroker
+from rtb.adapters.memory_state import MemoryState
+from rtb.adapters.redis_state import RedisState
+from rtb.adapters.spool import FileSpool
+from rtb.adapters.sql import SqlRepository
+from rtb.adapters.sql_database import SqlDatabase
+from rtb.adapters.sql_ledger import SqlLedger
+from rtb.config import MEMORY, Settings
+from rtb.ports import Broker, Spool, StateStore
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Everything beyond the process; nothing is connected yet. `repository` and `ledger` are one database."""
+
+    broker: Broker
+    management: ManagementApi | None
+    state: StateStore
+    repository: SqlRepository
+    ledger: SqlLedger
+    spool: Spool
+
+
+def outside(settings: Settings, clock: TimerClock, instance: str) -> Outside:
+    """The adapters of broker, state and store. Raises StoreError for a store's URL that is none."""
+    broker: Broker = MemoryBroker(clock)
+    if settings.broker.url != MEMORY:
+        broker = RabbitBroker(
+            settings.broker.url, clock, deferred=True, name=f"rtb {instance}", heartbeat_s=settings.broker.heartbeat_s
+        )
+    state: StateStore = MemoryState(clock)
+    if settings.state.url != MEMORY:
+        state = RedisState(settings.state.url, cluster=settings.state.cluster)
+    database = SqlDatabase(settings.store.url)
+    return Outside(
+        broker=broker,
+        management=_management(settings),
+        state=state,
+        repository=SqlRepository(database),
+        ledger=SqlLedger(database),
+        spool=FileSpool(Path(settings.broker.spool)),
+    )
+
+
+def _management(settings: Settings) -> ManagementApi | None:
+    """RabbitMQ's management API, for the virtual host of the broker's URL."""
+    if settings.broker.url == MEMORY or not settings.broker.management_url:
+        return None
+    vhost = urlsplit(settings.broker.url).path.removeprefix("/")
+    return ManagementApi(settings.broker.management_url, vhost=unquote(vhost) or "/")

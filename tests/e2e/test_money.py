@@ -1,0 +1,78 @@
+"""Budgets of whole daemons: what was won is billed, stands in the ledger, and outlives the process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.daemon import Daemon
+from tests.support.production import Production
+from tests.support.samples import bid_request, campaign, imp
+
+PRICE = 1.0  # CPM: the floor of every imp and the only bid, so what is paid
+IMPRESSION = 1_000_000  # nanos: a thousandth of 1.00
+
+
+def test_what_was_spent_outlives_the_daemon(tmp_path: Path) -> None:
+    """A budget of five impressions is spent in two lives of an embedded daemon: three, then two, and never a sixth."""
+    with Daemon(tmp_path) as daemon:
+        daemon.put_campaigns(campaign("tea", bid=PRICE, daily_budget=5 * PRICE / 1000))
+        assert wins(daemon, 3) == 3
+    with Daemon(tmp_path) as daemon:
+        assert wins(daemon, 6) == 2
+        assert spent(daemon) == 5
+        assert daemon.admin("audit")["result"]["balanced"]
+        assert "tea" not in daemon.admin("audit")["result"]["findings"]
+
+
+def test_the_audit_of_a_running_daemon_balances(tmp_path: Path) -> None:
+    """``rtb audit`` counts one account, and a row for each win, once they are committed."""
+    with Daemon(tmp_path) as daemon:
+        daemon.put_campaigns(campaign("tea", bid=PRICE, daily_budget=1.0))
+        assert wins(daemon, 4) == 4
+        done = daemon.run("audit")
+        assert (done.code, done.out.rpartition(": ")[2]) == (0, "balanced\n")
+
+
+def test_an_audit_without_the_accounts_is_refused(tmp_path: Path) -> None:
+    """Accounts in process end with their daemon: one line that says so."""
+    with Daemon(tmp_path) as daemon:
+        daemon.put_campaigns(campaign("tea", bid=PRICE, daily_budget=1.0))
+    refused = Daemon.run(daemon, "audit")
+    assert refused.code == 1
+    assert "no daemon runs" in refused.err
+
+
+def test_two_daemons_share_one_budget(tmp_path: Path, production: Production) -> None:
+    """Ten impressions, two daemons: together they sell ten, and the audit without any daemon balances."""
+    (one_folder := tmp_path / "one").mkdir()
+    (two_folder := tmp_path / "two").mkdir()
+    settings = [*production.settings(), "budgets.sync_ms=50", "budgets.lease_share=0.2"]
+    with Daemon(one_folder, *settings) as one, Daemon(two_folder, *settings) as two:
+        one.put_campaigns(campaign("tea", bid=PRICE, daily_budget=10 * PRICE / 1000))
+        two.admin("campaigns.list")
+        sold = 0
+        for _ in range(200):
+            sold += wins(one, 1) + wins(two, 1)
+            if sold == 10:
+                break
+        assert sold == 10
+        assert wins(one, 20) + wins(two, 20) == 0
+    audited = one.run("--set", production.settings()[0], *sets(production), "audit")
+    assert (audited.code, audited.out.rpartition(": ")[2]) == (0, "balanced\n"), audited
+
+
+def sets(production: Production) -> list[str]:
+    """The settings as arguments of a command."""
+    return [part for setting in production.settings() for part in ("--set", setting)]
+
+
+def wins(daemon: Daemon, count: int) -> int:
+    """How many of so many auctions were won."""
+    request = bid_request(imp=[imp(bidfloor=PRICE)])
+    return sum(daemon.auction({**request, "id": str(i)}).status == 200 for i in range(count))
+
+
+def spent(daemon: Daemon) -> int:
+    """Impressions that the campaign's budget paid today, as ``rtb campaigns list`` tells it."""
+    (row,) = daemon.admin("campaigns.list")["result"]
+    return round(row["spent_today"] * 1e9 / IMPRESSION)
