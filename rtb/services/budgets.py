@@ -131,7 +131,7 @@ class Budgets:
     def drop(self, campaign_id: str) -> None:
         """Forget a campaign; what it holds is still billed."""
         for known in (self._limited, self._purses, self._dry, self.urgent, self.active):
-            known.pop(campaign_id, None)  # type: ignore[attr-defined]
+            known.pop(campaign_id, None)
 
     def purse(self, campaign_id: str) -> Purse | None:
         """The purse of a campaign, None for one without a budget."""

@@ -28,6 +28,7 @@ from rtb.services.audit import Audit
 from rtb.services.billing import TOO_LATE, Billing, BillingEvent
 from rtb.services.budgets import Budgets
 from rtb.services.leases import Leases
+from rtb.services.purse import Purse
 from rtb.services.rebuild import Rebuild, Registration, Share
 
 TICK_S = 10
@@ -213,6 +214,13 @@ class Daemon:
     syncing: Flow | None = None
 
 
+def purse_of(daemon: Daemon) -> Purse:
+    """Of the campaign."""
+    purse = daemon.budgets.purse("c")
+    assert purse is not None
+    return purse
+
+
 class World:
     """Up to three daemons, one campaign, two days."""
 
@@ -264,7 +272,7 @@ class World:
         if daemon.syncing is not None:
             self.advance(daemon, daemon.syncing)
             return
-        purse = daemon.budgets._purses["c"]
+        purse = purse_of(daemon)
         daemon.budgets.roll(purse, self.clock.time())
         if purse.balance is None or purse.dry:
             daemon.budgets._lease(purse)
@@ -304,7 +312,7 @@ class World:
         if daemon.wire.slow:
             syncs, replies, sent_ns = daemon.wire.slow.pop()
             for sync, reply in zip(syncs, replies, strict=True):
-                if (purse := daemon.budgets._purses["c"]).balance is not None:
+                if (purse := purse_of(daemon)).balance is not None:
                     daemon.budgets.apply(purse, sync, reply, sent_ns)
 
     def win(self, n: int, price: int) -> None:
@@ -497,7 +505,7 @@ class World:
             self.tick(TIMING.lease_ms // 10_000 + 1)
             for daemon in self.daemons:
                 for _ in range(4):
-                    purse = daemon.budgets._purses["c"]
+                    purse = purse_of(daemon)
                     daemon.budgets.roll(purse, self.clock.time())
                     if purse.balance is None:
                         daemon.budgets._lease(purse)
