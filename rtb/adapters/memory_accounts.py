@@ -6,6 +6,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Collection, Sequence
 
+from msgspec import structs
+
 from rtb.domain.book import Book, Books
 from rtb.domain.budget import Bill, Billed, Opening, Sync, Synced, Timing
 from rtb.errors import StoreError
@@ -13,6 +15,10 @@ from rtb.ports import AccountView, BookView, Clock
 
 FENCE = "*"
 """All of them are rebuilt together, at a start: one fence guards them."""
+KEY_LIFE_MS = 600_000
+KEY_BUCKET_MS = 60_000
+"""A process has no memory for the bill keys of a day: ten minutes after its expiry a repeated event is looked up in the
+ledger."""
 
 
 class MemoryAccounts(Books):
@@ -21,7 +27,13 @@ class MemoryAccounts(Books):
     def __init__(self, clock: Clock, timing: Timing | None = None) -> None:
         """Without books."""
         offset_ms = int(clock.time() * 1_000) - clock.monotonic_ns() // 1_000_000
-        super().__init__(timing or Timing(), lambda: offset_ms + clock.monotonic_ns() // 1_000_000)
+        given = timing or Timing()
+        short = structs.replace(
+            given,
+            key_life_ms=min(given.key_life_ms, KEY_LIFE_MS),
+            key_bucket_ms=min(given.key_bucket_ms, KEY_BUCKET_MS),
+        )
+        super().__init__(short, lambda: offset_ms + clock.monotonic_ns() // 1_000_000)
         self._identity = secrets.token_hex(8)
 
     def fence(self, campaign_id: str) -> str:

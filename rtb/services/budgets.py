@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from rtb.domain.balance import Balance
 from rtb.domain.book import Books
-from rtb.domain.budget import Opening, Sync, Synced, SyncStatus, Timing, bucket
+from rtb.domain.budget import BUCKET_MS, Opening, Sync, Synced, SyncStatus, Timing, bucket
 from rtb.domain.campaign import Campaign
 from rtb.messages import AlertKind
 from rtb.ports import Clock, NearAccounts
@@ -184,7 +184,9 @@ class Budgets:
         purse.used_ns = now_ns
         only, balance = purse.only, purse.balance
         if only is not None and only.leased - only.held - only.owed >= nanos and now_ns < balance.deadline_ns:  # type: ignore[union-attr]
-            only.hold(nanos, bucket(expires_ms))
+            end = -(-expires_ms // BUCKET_MS) * (BUCKET_MS // 1_000)  # bucket() and only.hold(), without the calls
+            only.held += nanos
+            only.holds[end] = only.holds.get(end, 0) + nanos
             free = only.leased - only.held - only.owed
         else:
             if not self._hold_slowly(purse, nanos, bucket(expires_ms), now_ns):
