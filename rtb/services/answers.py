@@ -38,20 +38,28 @@ def bid_response(request_id: str, outcome: Outcome, rates: Rates) -> openrtb.Bid
 
 
 def encoded(request_id: str, outcome: Outcome, rates: Rates) -> bytes:
-    """The JSON of `bid_response`, byte for byte. For one house bid most of it was encoded when it first won."""
-    results = outcome.results
-    winner = results[0].winner if len(results) == 1 else None
-    if outcome.nbr is not None or not isinstance(winner, Candidate):
+    """The JSON of `bid_response`, byte for byte. Most of a house bid was encoded when it first won."""
+    seats: dict[str, list[bytes]] = {}
+    for result in outcome.results:
+        winner = result.winner
+        if isinstance(winner, Candidate):
+            seats.setdefault(winner.seat, []).append(_encoded_bid(winner, outcome, result, rates))
+        elif winner is not None:
+            return openrtb.encode(bid_response(request_id, outcome, rates))
+    if not seats:
         return openrtb.encode(bid_response(request_id, outcome, rates))
+    seatbid = [b'{"bid":[' + b",".join(bids) + b'],"seat":' + _json(seat) + b"}" for seat, bids in seats.items()]
+    rest = _json({"bidid": outcome.auction_id, "cur": outcome.currency})
+    return b'{"id":' + _json(request_id) + b',"seatbid":[' + b",".join(seatbid) + b"]," + rest[1:]
+
+
+def _encoded_bid(winner: Candidate, outcome: Outcome, result: Result, rates: Rates) -> bytes:
     prepared = winner.prepared
     if not prepared.tail:
-        prepared.tail = b'%b],"seat":%b}],' % (_json(_unpriced(winner))[1:], _json(winner.seat))
-    price = money.to_cpm(rates.outward_micros(results[0].price_micros, outcome.currency))
-    head = {"id": f"{outcome.auction_id}-{winner.impid}", "impid": winner.impid, "price": price}
-    rest = {"bidid": outcome.auction_id, "cur": outcome.currency}
-    return b'{"id":%b,"seatbid":[{"bid":[%b,%b%b' % (
-        _json(request_id), _json(head)[:-1], prepared.tail, _json(rest)[1:],
-    )  # fmt: skip
+        prepared.tail = _json(_unpriced(winner))[1:]
+    price = money.to_cpm(rates.outward_micros(result.price_micros, outcome.currency))
+    head = _json({"id": f"{outcome.auction_id}-{winner.impid}", "impid": winner.impid, "price": price})
+    return head[:-1] + b"," + prepared.tail
 
 
 _json = msgspec.json.Encoder().encode

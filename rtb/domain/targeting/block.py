@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections import defaultdict
 from collections.abc import Hashable, Iterable
 from typing import Any, cast
 
@@ -34,6 +33,7 @@ _LAST: Key = (1 << 62, "")
 _STRATA = 8
 _CROWDED = SLOTS // _STRATA * 2
 _MOST_MASKS = 1024
+_MOST_SHELVES = 256
 _MOST_MADE = 4096
 _EMPTY: list[Any] = [None]  # a slot that is not used, which nothing reads
 
@@ -90,6 +90,7 @@ class Block:
         "_flights",
         "_flying",
         "_made",
+        "_ready",
         "_strata",
         "bound",
         "entries",
@@ -118,9 +119,10 @@ class Block:
         self.postings: list[dict[Any, int]] = [{} for _ in range(DIMENSIONS)]
         self.masks: Remembered[Clause, int] = Remembered(self._mask, _MOST_MASKS)
         """The slots that a clause lets through, until the block takes in another campaign."""
-        self.made: defaultdict[Shelf, dict[int, Ready]] = defaultdict(dict)
+        self.made: Remembered[Shelf, dict[int, Ready]] = Remembered(lambda _: {}, _MOST_SHELVES)
         """The bids made before, by what the imp offers and slot."""
         self._made = 0
+        self._ready = 0  # the slots that have bids there
         self._asof = 0.0
         self._flying = 0
         self._flights = math.inf, -math.inf
@@ -219,14 +221,17 @@ class Block:
             self._made = 0
             self.made.clear()
         self._made += 1
+        self._ready |= BITS[slot]
         bid = candidate(campaign, campaign.creatives[choice], -minus_price, None, impid)
         ready = bid, campaign.advertiser, name, campaign.targeting.geo, campaign.frequency_cap
         self.made[shelf][slot] = ready
         return ready
 
     def _forget(self, slot: int) -> None:
-        for made in self.made.values():
-            made.pop(slot, None)
+        if self._ready & BITS[slot]:
+            self._ready ^= BITS[slot]
+            for made in self.made.values():
+                made.pop(slot, None)
 
     def caring(self, dimension: int, values: Iterable[Hashable]) -> int:
         """The slots of those who want one of the values, or none in particular."""

@@ -30,8 +30,8 @@ class Index:
     """A catalogue that can be asked and changed at any time, in place; not thread-safe.
 
     `capped` counts the requests whose search was cut short: by `effort`, the most blocks looked at plus campaigns
-    checked exactly, a safety net that keeps one request from holding up all others. Its default lets a search see all
-    of a million campaigns as long as bitmaps reject them.
+    that did not fit after all, a safety net that keeps one request from holding up all others. Its default lets a
+    search see all of a million campaigns as long as bitmaps reject them.
     """
 
     def __init__(self, campaigns: Iterable[Campaign] = (), *, effort: int = 4000) -> None:
@@ -170,7 +170,7 @@ class Index:
         """Add the best of some slots to what was found, by advertiser; how many campaigns did not fit after all."""
         made, frequency, impid, terms = block.made[shelf], context.frequency, placement.impid, placement.terms
         order: list[int] | None = None if block.tidy else []
-        misfits = 0
+        misfits, room = 0, limit - len(found)
         while bits:
             if order is None:
                 slot = bits.bit_length() - 1
@@ -178,13 +178,16 @@ class Index:
                 order = order or block.order(bits)
                 slot = order.pop()
             bits ^= BITS[slot]
-            ready = made[slot] if slot in made else block.make(slot, shelf, impid)
-            if ready is None:
-                misfits += 1
-                bits &= block.masks[shelf]
-                order = order and []
-                continue
-            bid, seat, name, circles, cap = ready
+            try:
+                bid, seat, name, circles, cap = made[slot]
+            except KeyError:
+                ready = block.make(slot, shelf, impid)
+                if ready is None:
+                    misfits += 1
+                    bits &= block.masks[shelf]
+                    order = order and []
+                    continue
+                bid, seat, name, circles, cap = ready
             if seat in found:
                 bits &= ~block.postings[SEAT][seat]
                 order = order and []
@@ -199,7 +202,8 @@ class Index:
             if terms is not None or bid.impid != impid:
                 bid = _adapted(bid, placement)
             found[seat] = bid
-            if len(found) == limit:
+            room -= 1
+            if not room:
                 break
         return misfits
 
