@@ -15,6 +15,7 @@ from dashboard.server import create_app
 from rtb.adapters.clock import SystemClock
 from rtb.adapters.coroutine_bidder import CoroutineBidder
 from rtb.config import Settings
+from rtb.domain.campaign import Campaign
 from rtb.domain.money import Rates, to_micros
 from rtb.edges import http1, prometheus
 from rtb.edges.admin import Admin, Command
@@ -82,7 +83,11 @@ def build(settings: Settings, pid: int) -> System:
     out = outside(settings, clock, instance)
     broker = out.broker
     outbox = Outbox(broker, out.spool, metrics)
-    funds = money(settings, out, outbox, metrics, clock, instance)
+
+    async def find(campaign_id: str) -> Campaign | None:
+        return house.index.get(campaign_id) or await out.repository.campaign(campaign_id)
+
+    funds = money(settings, out, outbox, metrics, clock, instance, find)
     profiles = Profiles(
         out.state,
         out.repository,

@@ -18,7 +18,7 @@ from rtb.services.budgets import Budgets
 from rtb.services.leases import Leases
 from rtb.services.metrics import Metrics
 from rtb.services.outbox import Outbox
-from rtb.services.rebuild import LocalRebuild, Rebuild, Registration, Share
+from rtb.services.rebuild import Find, LocalRebuild, Rebuild, Registration, Share
 from rtb.services.treasury import Treasury
 from rtb.services.wins import Wins
 from rtb.wiring.outside import Outside
@@ -39,29 +39,28 @@ class Money:
 
 
 def money(
-    settings: Settings, out: Outside, outbox: Outbox, metrics: Metrics, clock: TimerClock, instance: str
+    settings: Settings, out: Outside, outbox: Outbox, metrics: Metrics, clock: TimerClock, instance: str, find: Find
 ) -> Money:
-    """The parts around the accounts that `state.url` names."""
+    """The parts around the accounts that `state.url` names; `find` knows every campaign."""
     given = settings.budgets
     timing = Timing(
         ttl_ms=round(given.lease_ttl_s * 1_000),
         window_ms=round(given.window_s * 1_000),
         settle_ms=round(given.settle_s * 1_000),
     )
-    ledger, find = out.ledger, out.repository.campaign
+    ledger, share = out.ledger, Share(given.lease_share)
     registration = Registration(ledger, clock, instance)
     if settings.state.url == MEMORY:
         near = MemoryAccounts(clock, timing)
-        local = LocalRebuild(near, ledger, find, clock, instance=instance, timing=timing)
+        local = LocalRebuild(near, ledger, find, clock, instance=instance, timing=timing, share=share)
         accounts: Accounts = near
         restore = local.restore
-        budgets = Budgets(clock, instance=instance, timing=timing, near=near, opening=local.opening)
+        budgets = Budgets(clock, instance=instance, timing=timing, share=share.share, near=near, opening=local.opening)
         treasury = Treasury(budgets, registration, local=local)
     else:
         accounts = RedisAccounts(settings.state.url, timing, cluster=settings.state.cluster)
-        share = Share(given.lease_share)
         restore = Rebuild(accounts, ledger, find, clock, timing=timing, share=share).restore
-        budgets = Budgets(clock, instance=instance, timing=timing, share=given.lease_share, shared=True)
+        budgets = Budgets(clock, instance=instance, timing=timing, share=share.share, shared=True)
         leases = Leases(budgets, accounts, restore, clock, interval_s=given.sync_ms / 1_000)
         treasury = Treasury(budgets, registration, leases=leases)
     alerts = BudgetAlerts(outbox, out.state, clock, instance=instance, currency=settings.currency.code)

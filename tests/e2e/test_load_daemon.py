@@ -9,6 +9,7 @@ import pytest
 
 from rtb.lab.load.plan import Report
 from tests.support.daemon import ROOT, Daemon, run
+from tests.support.production import Production
 
 SHORT = ("--duration", "2", "--warmup", "0.5", "--rate", "200", "--users", "200", "--unique", "200")
 LENIENT = ("--max-lag-ms", "10000")  # a busy machine is not what this is about
@@ -58,3 +59,19 @@ def test_no_daemon_is_one_line(tmp_path: Path) -> None:
     assert done.code == 1
     assert len(done.err.splitlines()) == 1
     assert "nowhere.sock" in done.err
+
+
+def test_accounts_balance_over_rabbitmq(tmp_path: Path, production: Production) -> None:
+    """The same over a RabbitMQ, from the tool's own process; and without a broker one line."""
+    with Daemon(tmp_path, *production.settings()) as daemon:
+        assert daemon.run("campaigns", "import", str(ROOT / "config" / "campaigns.json")).code == 0
+        done = daemon.run("load", "--broker", production.broker, "--json", "report.json", *SHORT, *LENIENT)
+        result = msgspec.json.decode((tmp_path / "report.json").read_bytes(), type=Report).result
+        assert done.code == 0, done
+        assert result.sent == 400
+        assert result.sent == result.won + result.no_bid + result.timeout + result.shed + result.error + result.lost
+        assert result.error == result.lost == 0
+        assert result.won > 0
+    refused = run(tmp_path, "load", "--broker", "amqp://guest:guest@127.0.0.1:1/", "--rate", "1")
+    assert refused.code == 1
+    assert len(refused.err.splitlines()) == 1
