@@ -36,6 +36,7 @@ def daemon(folder: Path, *overrides: str) -> Iterator[tuple[str, int, Path]]:
     """A running `rtb serve` over the store in `folder`: auction URL, pid, admin socket."""
     socket = folder / "rtb.sock"
     settings = ["http.port=0", "dashboard.port=0", f"store.url=sqlite:///{folder}/rtb.db", f"admin.socket={socket}"]
+    settings.append(f"broker.spool={folder}/spool")
     flags = [flag for setting in (*settings, *overrides) for flag in ("--set", setting)]
     process = subprocess.Popen([*RTB, "serve", *flags], stdout=subprocess.PIPE, text=True)
     try:

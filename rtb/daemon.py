@@ -18,7 +18,7 @@ from aiohttp import web
 from dashboard.guard import require_loopback
 from rtb.config import MEMORY, Settings, masked
 from rtb.edges import admin as admin_edge
-from rtb.errors import ConfigError
+from rtb.errors import ConfigError, StoreError
 from rtb.services import topology
 from rtb.wiring import System, build, create_app
 
@@ -92,7 +92,10 @@ async def _start(system: System, stack: AsyncExitStack, stop: asyncio.Event) -> 
     await system.broker.start()
     stack.push_async_callback(system.broker.close)
     await system.broker.declare(topology.topology())
-    await system.outbox.start()
+    try:
+        await system.outbox.start()
+    except StoreError as error:
+        raise ConfigError(f"broker.spool: {error}") from None
     stack.push_async_callback(system.outbox.stop, settings.drain.limit_s)
     stack.push_async_callback(system.money.alerts.stop)
     await _open_budgets(system, stack)

@@ -700,6 +700,8 @@ def decode_request(body: bytes) -> BidRequest:
     except RecursionError:
         raise TooLarge(_NESTING) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if _too_deep(body):
+            raise TooLarge(_NESTING) from None
         raise BadRequest(f"the body is not JSON: {_one_line(error)}") from None
     validate(request)
     return request

@@ -19,7 +19,7 @@ from rtb.messages import HOUSE_REQUEST, Envelope, MessageType
 from rtb.openrtb import BidRequest
 from rtb.ports import Broker, Clock, Delivery, Message, Subscription
 from rtb.services import topology
-from rtb.services.answers import bid_response, house_response
+from rtb.services.answers import encoded, house_response
 from rtb.services.exchange import Exchange, Outcome
 from rtb.services.metrics import Metrics
 
@@ -107,14 +107,15 @@ class BidRequestConsumer:
         self, delivery: Delivery, envelope: Envelope, request: BidRequest, outcome: Outcome, is_house: bool
     ) -> None:
         request_id = request.id or ""
-        respond = house_response if is_house else bid_response
+        rates = self._rates
+        data = house_response(request_id, outcome, rates) if is_house else Raw(encoded(request_id, outcome, rates))
         reply_to = envelope.reply_to or delivery.message.reply_to
         correlation_id = envelope.correlation_id or delivery.message.correlation_id or request_id
         message_id = f"{self._id_prefix}{next(self._ids):x}"
         now = self._clock.time()
         body = messages.encode(
             MessageType.BID_RESPONSE,
-            respond(request_id, outcome, self._rates),
+            data,
             message_id=message_id,
             timestamp=now,
             correlation_id=correlation_id,

@@ -17,7 +17,7 @@ from rtb.services.billing import Billing, BillingEvent
 from rtb.services.metrics import Metrics
 
 BATCH = 1_000
-LINGER_S = 0.02
+LINGER_S = 0.05
 """How long the first event of a batch waits for others."""
 PREFETCH = 3 * BATCH
 
