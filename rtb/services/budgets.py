@@ -129,9 +129,13 @@ class Budgets:
         return not purse.dry
 
     def drop(self, campaign_id: str) -> None:
-        """Forget a campaign; what it holds is still billed."""
-        for known in (self._limited, self._purses, self._dry, self.urgent, self.active):
+        """Forget a campaign; what it holds is still billed, and known until then, should a budget come back."""
+        for known in (self._limited, self._purses, self._dry, self.urgent):
             known.pop(campaign_id, None)
+        purse = self.active.get(campaign_id)
+        if purse is not None:
+            purse.dry, purse.asks = True, False  # what is free goes back with the next sync
+            self.forget_idle(purse)
 
     def purse(self, campaign_id: str) -> Purse | None:
         """The purse of a campaign, None for one without a budget."""
@@ -140,6 +144,11 @@ class Budgets:
         if purse is None and campaign is not None:
             purse = self._purses[campaign_id] = Purse(campaign)
             purse.begin(campaign, self._clock.time(), *self._terms)
+            dropped = self.active.get(campaign_id)
+            if dropped is not None:  # a new balance would give away what this one still holds
+                purse.use(dropped.balance)
+                purse.synced_ns = dropped.synced_ns
+                self.active[campaign_id] = purse
         return purse
 
     def account(self, campaign_id: str) -> Standing | None:

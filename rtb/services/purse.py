@@ -112,11 +112,13 @@ class Purse(Struct, gc=False, eq=False):
         return any(balance.holding(day).free < self.low_nanos for day in self.days)
 
     def lose_lifetime(self) -> bool:
-        """Go by the day alone, when the lifetime account cannot be had; whether there is a day."""
-        self.limits = {day: limit for day, limit in self.limits.items() if day != LIFE}
-        self.days = tuple(self.limits)
-        if not self.days:
+        """Go by the day alone, when the lifetime account cannot be had; whether there is a day. Without one nothing can
+        be spent."""
+        limits = {day: limit for day, limit in self.limits.items() if day != LIFE}
+        if not limits:
             return False
+        self.limits = limits
+        self.days = tuple(limits)
         self.use(self.balance)
         return True
 

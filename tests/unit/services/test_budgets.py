@@ -204,3 +204,31 @@ def test_a_clock_that_is_set_back_gives_no_second_day() -> None:
     world.clock.step(-HOUR)
     world.budgets.refresh()
     assert (world.spent("c"), world.budgets.funded("c")) == (10_000_000, False)
+
+
+def test_a_budget_that_goes_and_comes_back_remembers_what_is_held() -> None:
+    """All five impressions of 0.01 are held; the budget is taken away and set again: none of it is there twice."""
+    world = World()
+    assert world.budgets.watch(limited(0.01))
+    for n in range(5):
+        assert world.budgets.debit("c", 2_000_000), n
+    assert world.budgets.watch(replace(limited(None), version=2))
+    assert world.budgets.debit("c", 2_000_000)  # nothing limits it
+    world.budgets.watch(replace(limited(0.01), version=3))
+    assert not world.budgets.debit("c", 2_000_000)
+    assert world.spent("c") == 10_000_000
+
+
+def test_a_daily_budget_that_becomes_one_for_life_spends_nothing_it_cannot_count() -> None:
+    """Only the ledger knows what was spent of a life, and it is read at the start: until then the campaign waits."""
+    world = World()
+    assert world.budgets.watch(limited(0.01))
+    assert world.budgets.debit("c", 2_000_000)
+    life = replace(limited(None), lifetime_budget=0.01, version=2)
+    assert not world.budgets.watch(life)
+    assert not world.budgets.debit("c", 2_000_000)
+    world.clock.advance(24 * HOUR)
+    world.budgets.refresh()
+    assert not world.budgets.debit("c", 2_000_000)
+    assert world.budgets.watch(replace(limited(0.01), version=3))
+    assert world.budgets.debit("c", 2_000_000)
