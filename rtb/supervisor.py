@@ -54,7 +54,7 @@ async def supervise(settings: Settings, workers: int, arguments: Sequence[str]) 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    team = [Worker(i, settings, arguments) for i in range(workers)]
+    team = [Worker(i, workers, settings, arguments) for i in range(workers)]
     try:
         lines = await asyncio.gather(*(worker.start() for worker in team))
         print(f"ready workers={workers} {_merged(lines)} pid={os.getpid()}", flush=True)
@@ -69,9 +69,10 @@ async def supervise(settings: Settings, workers: int, arguments: Sequence[str]) 
 class Worker:
     """One daemon process; the first has the dashboard and the admin socket under their own names."""
 
-    def __init__(self, number: int, settings: Settings, arguments: Sequence[str]) -> None:
-        """Describe it."""
+    def __init__(self, number: int, workers: int, settings: Settings, arguments: Sequence[str]) -> None:
+        """Describe it, as one of so many."""
         self.number = number
+        self._workers = workers
         own = ["http.reuse_port=true"]
         if number:
             own += [
@@ -93,7 +94,7 @@ class Worker:
             *self._command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, "RTB_SUPERVISOR": str(os.getpid())},
+            env={**os.environ, "RTB_SUPERVISOR": str(os.getpid()), "RTB_WORKERS": str(self._workers)},
             start_new_session=True,  # Ctrl-C reaches the supervisor alone, which tells the workers
         )
         assert self._process.stdout is not None

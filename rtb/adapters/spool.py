@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import glob
 import os
 import struct
 import zlib
@@ -28,6 +29,8 @@ from rtb.ports.spool import MAX_RECORD
 READ_BYTES = 4 << 20
 """A read hands out no more than this at once, but always one record."""
 
+INHERITED_AT_ONCE = 1_000
+
 _HEAD = struct.Struct("<II")
 _LENGTH = struct.Struct("<I")
 _POSITION = struct.Struct("<QQ")
@@ -38,9 +41,13 @@ _log = structlog.get_logger(__name__)
 class FileSpool:
     """The records in one folder, as `ports.Spool`."""
 
-    def __init__(self, folder: Path, *, max_bytes: int = 1 << 30, segment_bytes: int = 16 << 20) -> None:
-        """Hold at most `max_bytes` in segments of about `segment_bytes`."""
+    def __init__(
+        self, folder: Path, *, max_bytes: int = 1 << 30, segment_bytes: int = 16 << 20, heir_from: int | None = None
+    ) -> None:
+        """Hold at most `max_bytes` in segments of about `segment_bytes`. With `heir_from` take over what was left in
+        the folders of workers of that number and above, ``{folder}.{number}``, unless somebody uses them."""
         self._folder = folder
+        self._heir_from = heir_from
         self._max_bytes = max_bytes
         self._segment_bytes = segment_bytes
         self._thread: ThreadPoolExecutor | None = None
@@ -114,6 +121,26 @@ class FileSpool:
                 continue
             self._survey(number)
         self._sync_folder()
+        if self._heir_from is not None:
+            for folder in _left_by_workers(self._folder, self._heir_from):
+                self._inherit(folder)
+
+    def _inherit(self, folder: Path) -> None:
+        """Append what another folder holds, then empty it; after a crash in between some of it is published twice."""
+        left = FileSpool(folder)
+        try:
+            left._open()
+            count = left._waiting
+            while left._waiting:
+                records = left._oldest(INHERITED_AT_ONCE)
+                self._append(records)
+                left._discard(len(records))
+        except (StoreError, OSError) as error:
+            _log.warning("spool_not_inherited", folder=str(folder), reason=str(error))
+        else:
+            _log.info("spool_inherited", folder=str(folder), messages=count)
+        finally:
+            left._close()
 
     def _survey(self, number: int) -> None:
         """Find where the whole records of a segment end, and count those that were not replayed."""
@@ -229,6 +256,16 @@ class FileSpool:
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:08}.spool"
+
+
+def _left_by_workers(folder: Path, first: int) -> list[Path]:
+    """The folders with records of workers from this number on."""
+    numbered = [
+        (int(found.suffix[1:]), found)
+        for found in folder.parent.glob(f"{glob.escape(folder.name)}.*")
+        if found.is_dir() and found.suffix[1:].isdecimal()
+    ]
+    return [found for number, found in sorted(numbered) if number >= first and any(found.glob("*.spool"))]
 
 
 def _framed(record: bytes) -> bytes:

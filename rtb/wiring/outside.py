@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -49,7 +50,7 @@ def outside(settings: Settings, clock: TimerClock, instance: str) -> Outside:
         state=state,
         repository=SqlRepository(database),
         ledger=SqlLedger(database),
-        spool=FileSpool(Path(settings.broker.spool)),
+        spool=FileSpool(Path(settings.broker.spool), heir_from=int(os.environ.get("RTB_WORKERS", "1"))),
     )
 
 

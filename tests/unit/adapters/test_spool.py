@@ -254,3 +254,49 @@ async def test_a_process_killed_at_work_loses_nothing_durable(make: Make, tmp_pa
     assert found == list(range(found[0], found[-1] + 1))
     assert found[-1] >= written - 1
     assert found[0] <= written + 10 - waiting + 10
+
+
+async def left(folder: Path, *records: bytes) -> None:
+    """A spool that a process left behind with these records."""
+    spool = FileSpool(folder)
+    await spool.open()
+    await spool.append(records)
+    await spool.close()
+
+
+async def test_the_records_of_workers_that_are_no_more_are_inherited(tmp_path: Path, make: Make) -> None:
+    """Of four workers two are left: the first takes over what workers 2 and 3 had, behind its own; not that of 1."""
+    await left(tmp_path / "spool", b"own")
+    for number in range(1, 4):
+        await left(tmp_path / f"spool.{number}", b"a%d" % number, b"b%d" % number)
+    await left(tmp_path / "spool.old", b"somebody else's")
+    spool = make(heir_from=2)
+    assert await spool.open() == 5
+    assert await drained(spool) == [b"own", b"a2", b"b2", b"a3", b"b3"]
+    await spool.close()
+    again = make(heir_from=2)
+    assert await again.open() == 0
+    other = FileSpool(tmp_path / "spool.1")
+    assert await other.open() == 2
+    await other.close()
+
+
+async def test_a_spool_in_use_is_not_inherited(tmp_path: Path, make: Make) -> None:
+    """Another daemon still has the folder: its records are its own."""
+    await left(tmp_path / "spool.1", b"a")
+    user = FileSpool(tmp_path / "spool.1")
+    await user.open()
+    spool = make(heir_from=1)
+    assert await spool.open() == 0
+    assert await drained(user) == [b"a"]
+    await user.close()
+
+
+async def test_a_full_spool_inherits_nothing(tmp_path: Path, make: Make) -> None:
+    """What does not fit stays where it is, and the spool opens."""
+    await left(tmp_path / "spool.1", b"x" * 100)
+    spool = make(heir_from=1, max_bytes=50)
+    assert await spool.open() == 0
+    other = FileSpool(tmp_path / "spool.1")
+    assert await other.open() == 1
+    await other.close()
