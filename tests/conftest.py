@@ -3,7 +3,7 @@
 from tests.support.postgres import own_postgres, postgres_databases, postgres_server
 from tests.support.production import production
 from tests.support.rabbitmq import make_rabbit, rabbit_server
-from tests.support.redis import make_redis, redis_server
+from tests.support.redis import make_redis, redis_cluster, redis_server
 
 __all__ = [
     "make_rabbit",
@@ -13,5 +13,6 @@ __all__ = [
     "postgres_server",
     "production",
     "rabbit_server",
+    "redis_cluster",
     "redis_server",
 ]

@@ -52,6 +52,9 @@ class SqlDatabase:
         self._answer_limit_s = answer_limit_s
         self._turn = asyncio.Lock()
         self._engine: AsyncEngine | None = None
+        self._users = 0
+        self._unused = asyncio.Event()
+        self._unused.set()
 
     @property
     def is_sqlite(self) -> bool:
@@ -71,13 +74,14 @@ class SqlDatabase:
         """Finish what is under way and close; doing so again changes nothing."""
         engine, self._engine = self._engine, None
         if engine is not None:
+            await self._unused.wait()  # disposing closes only what nobody uses
             await engine.dispose()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A connection to read with; on SQLite every statement sees the database as it is then."""
-        with self.translated():
-            async with self._open.connect() as connection:
+        with self.translated(), self._in_use() as engine:
+            async with engine.connect() as connection:
                 yield connection
 
     @asynccontextmanager
@@ -86,8 +90,8 @@ class SqlDatabase:
         of its transaction: what it reads there stays true until it commits."""
         # In line here, because SQLite's own waiting is polling that may starve one of them.
         async with self._turn if self.is_sqlite else nullcontext():
-            with self.translated():
-                async with self._open.connect() as connection:
+            with self.translated(), self._in_use() as engine:
+                async with engine.connect() as connection:
                     await connection.execution_options(rtb_writes=True)
                     async with connection.begin():
                         yield connection
@@ -112,11 +116,20 @@ class SqlDatabase:
         except (asyncpg.PostgresError, asyncpg.InterfaceError, UnicodeError) as error:
             raise StoreError(f"{self.name} {reason(error)}") from error
 
-    @property
-    def _open(self) -> AsyncEngine:
-        if self._engine is None:
+    @contextmanager
+    def _in_use(self) -> Iterator[AsyncEngine]:
+        """The engine, which is not disposed of meanwhile. Raises StoreError when it is not open."""
+        engine = self._engine
+        if engine is None:
             raise StoreError(f"{self.name} is not open; call start() first")
-        return self._engine
+        self._users += 1
+        self._unused.clear()
+        try:
+            yield engine
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._unused.set()
 
 
 def _url(database: str) -> URL:

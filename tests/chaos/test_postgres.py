@@ -20,9 +20,6 @@ from rtb.domain.campaign import Campaign, Creative
 from rtb.errors import StoreError
 from rtb.lab.servers.postgres import PostgresServer
 from rtb.ports import LedgerKind, LedgerRow
-from tests.support.postgres import own_postgres
-
-__all__ = ["own_postgres"]
 
 WRITERS = 3
 PATIENCE_S = 30.0

@@ -12,11 +12,6 @@ from rtb.ports import Broker, Ledger, Repository, StateStore
 from tests.contract.brokers import BROKERS, Connect
 from tests.contract.ledgers import LEDGERS, OpenLedger
 from tests.contract.support import REPOSITORIES, STATES, StateUnderTest
-from tests.support.postgres import postgres_databases, postgres_server
-from tests.support.rabbitmq import rabbit_server
-from tests.support.redis import redis_cluster, redis_server
-
-__all__ = ["postgres_databases", "postgres_server", "redis_cluster", "redis_server"]
 
 
 @pytest.fixture

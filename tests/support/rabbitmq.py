@@ -1,4 +1,4 @@
-"""RabbitMQ for tests. Import the fixtures into the conftest.py beside the tests that use them."""
+"""RabbitMQ for tests. tests/conftest.py makes the fixtures known."""
 
 from __future__ import annotations
 

@@ -11,9 +11,7 @@ import pytest_asyncio
 
 from rtb.adapters.redis_connection import RedisConnection, Refused, connect
 from tests.support.fault_proxy import FaultProxy
-from tests.support.redis import MakeRedis, make_redis
-
-__all__ = ["make_redis"]
+from tests.support.redis import MakeRedis
 
 
 async def test_each_call_gets_its_own_replies(make_redis: MakeRedis) -> None:

@@ -12,9 +12,6 @@ from rtb.adapters.redis_state import RedisState
 from rtb.errors import StoreError
 from rtb.lab.servers.process import free_port
 from rtb.lab.servers.redis import RedisServer
-from tests.support.redis import redis_server
-
-__all__ = ["redis_server"]
 
 
 @pytest_asyncio.fixture

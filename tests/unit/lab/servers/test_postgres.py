@@ -11,9 +11,7 @@ import pytest
 
 from rtb.lab.servers.postgres import PostgresServer
 from rtb.lab.servers.process import ServerFailed
-from tests.support.postgres import execute, own_postgres
-
-__all__ = ["own_postgres"]
+from tests.support.postgres import execute
 
 
 async def fetch(url: str, query: str) -> object:
