@@ -44,7 +44,8 @@ def require_shared(settings: Settings) -> None:
 
 
 async def supervise(settings: Settings, workers: int, arguments: Sequence[str]) -> None:
-    """Run `workers` daemons with the arguments of ``rtb serve`` until SIGTERM or SIGINT, then drain them all.
+    """Run `workers` daemons with the arguments of ``rtb serve`` until SIGTERM or SIGINT, then drain them all; a second
+    signal ends them at once.
 
     Raises:
         ConfigError: the settings name a part that several processes cannot share.
@@ -52,17 +53,30 @@ async def supervise(settings: Settings, workers: int, arguments: Sequence[str]) 
     """
     require_shared(settings)
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     team = [Worker(i, workers, settings, arguments) for i in range(workers)]
+
+    def on_signal() -> None:
+        if stop.is_set():
+            for worker in team:
+                worker.signal()  # its second one: it ends at once
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    starting = asyncio.create_task(_ready(team))
+    stopping = asyncio.create_task(stop.wait())
+    keepers: list[asyncio.Task[None]] = []
     try:
-        lines = await asyncio.gather(*(worker.start() for worker in team))
-        print(f"ready workers={workers} {_merged(lines)} pid={os.getpid()}", flush=True)
-        keepers = [asyncio.create_task(worker.keep()) for worker in team]
-        await stop.wait()
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            print(f"ready workers={workers} {await starting} pid={os.getpid()}", flush=True)
+            keepers = [asyncio.create_task(worker.keep()) for worker in team]
+            await stopping
+    finally:
+        starting.cancel()
         for keeper in keepers:
             keeper.cancel()
-    finally:
+        await asyncio.gather(starting, *keepers, return_exceptions=True)
         await asyncio.gather(*(worker.end() for worker in team))
 
 
@@ -117,7 +131,7 @@ class Worker:
             await asyncio.sleep(pause_s)
             try:
                 await self.start()
-            except WorkerFailed as error:
+            except (WorkerFailed, OSError) as error:
                 _log.warning("worker_not_started", worker=self.number, reason=str(error))
             else:
                 _log.info("worker_started", worker=self.number, pid=self._process.pid)
@@ -127,9 +141,18 @@ class Worker:
         process = self._process
         if process is None:
             return
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
+        self.signal()
         await process.wait()
+
+    def signal(self) -> None:
+        """Send it SIGTERM, if it runs."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(signal.SIGTERM)
+
+
+async def _ready(team: Sequence[Worker]) -> str:
+    """Start them; the fields of the ready line."""
+    return _merged(await asyncio.gather(*(worker.start() for worker in team)))
 
 
 def _merged(lines: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from rtb.openrtb import BidResponse
 from rtb.ports import Message, QueueSpec, Topology
 from rtb.services import topology
 from tests.contract.brokers import Inbox
-from tests.support.daemon import LIMIT_S, Daemon, bids, run
+from tests.support.daemon import LIMIT_S, Daemon, bids, finish, run, start
 from tests.support.http import get
 from tests.support.postgres import PostgresDatabases
 from tests.support.production import Production
@@ -113,6 +114,25 @@ def served_by(url: str) -> set[int]:
     while len(seen) < 2 and time.monotonic() < give_up:
         seen.add(msgspec.json.decode(get(url, "/healthz").body)["pid"])
     return seen
+
+
+def test_a_signal_while_workers_start_ends_them(tmp_path: Path, port: int) -> None:
+    """The database accepts and says nothing, so that no worker is ready yet: the signal does not wait for that."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(LIMIT_S)
+        urls = (
+            "broker.url=amqp://127.0.0.1:1/",
+            "state.url=redis://127.0.0.1:1",
+            f"store.url=postgresql://127.0.0.1:{silent.getsockname()[1]}/rtb",
+            f"http.port={port}",
+        )
+        process = start(tmp_path, "serve", "--workers", "2", *(part for url in urls for part in ("--set", url)))
+        connection, _ = silent.accept()
+        process.send_signal(signal.SIGTERM)
+        result = finish(process)
+        connection.close()
+    assert (result.code, result.out) == (0, "")
+    assert "Traceback" not in result.err
 
 
 def test_workers_need_shared_servers(tmp_path: Path, port: int) -> None:
