@@ -97,6 +97,7 @@ async def _start(system: System, stack: AsyncExitStack, stop: asyncio.Event) -> 
     except StoreError as error:
         raise ConfigError(f"broker.spool: {error}") from None
     stack.push_async_callback(system.outbox.stop, settings.drain.limit_s)
+    stack.push_async_callback(system.outside.state.close)
     stack.push_async_callback(system.money.alerts.stop)
     await _open_budgets(system, stack)
     await system.writer.start()
@@ -104,8 +105,7 @@ async def _start(system: System, stack: AsyncExitStack, stop: asyncio.Event) -> 
     await system.listener.start()
     stack.push_async_callback(system.listener.stop)
     system.catalogue.follow()
-    stack.push_async_callback(system.catalogue.stop)
-    stack.push_async_callback(system.outside.state.close)
+    stack.push_async_callback(_within, system.catalogue.stop, settings.drain.limit_s, "catalogue")
     stack.push_async_callback(system.profiles.close)
     if system.outside.management is not None:
         stack.push_async_callback(system.outside.management.close)
@@ -135,7 +135,7 @@ async def _open_budgets(system: System, stack: AsyncExitStack) -> None:
     money, limit_s = system.money, system.settings.drain.limit_s
     stack.push_async_callback(money.accounts.close)
     await money.treasury.start([*system.house.campaigns()])
-    stack.push_async_callback(money.treasury.stop)
+    stack.push_async_callback(_within, money.treasury.stop, limit_s, "leases")
     await money.consumer.start()
     stack.push_async_callback(_within, partial(_bill_the_last, system), limit_s, "wins")
 
@@ -187,10 +187,16 @@ async def _dashboard(system: System, stack: AsyncExitStack) -> str:
 async def _sweep(system: System, stop: asyncio.Event) -> None:
     """What is due every second: idle connections, new budget days; and no worker outlives its supervisor."""
     supervisor = int(os.environ.get("RTB_SUPERVISOR", "0"))
+    problem = ""
     while not supervisor or os.getppid() == supervisor:
         await asyncio.sleep(SWEEP_S)
-        system.server.sweep()
-        system.house.refresh()
+        try:
+            system.server.sweep()
+            system.house.refresh()
+        except Exception as error:  # a mistake of ours, which must not end new days and dry campaigns for good
+            if problem != repr(error):
+                _log.exception("sweep_failed")
+            problem = repr(error)
     _log.error("supervisor_died", pid=supervisor)
     stop.set()
 

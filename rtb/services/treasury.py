@@ -26,8 +26,11 @@ class Treasury:
         *,
         local: LocalRebuild | None = None,
         leases: Leases | None = None,
+        interval_s: float = HEARTBEAT_S,
     ) -> None:
-        """Keep `budgets` in step with their accounts: those in this process (`local`), or shared ones (`leases`)."""
+        """Keep `budgets` in step with their accounts: those in this process (`local`), or shared ones (`leases`); say
+        every `interval_s` that the instance lives."""
+        self._interval_s = interval_s
         self._budgets = budgets
         self._registration = registration
         self._local = local
@@ -64,12 +67,13 @@ class Treasury:
     async def _beat(self) -> None:
         is_away = False
         while True:
-            await asyncio.sleep(HEARTBEAT_S)
+            await asyncio.sleep(self._interval_s)
             try:
                 await self._registration.beat()
-            except StoreError as error:
+            except Exception as error:  # whatever it is: an instance nobody hears of for a day is forgotten
                 if not is_away:
-                    _log.warning("instance_not_registered", reason=str(error))
+                    unexpected = None if isinstance(error, StoreError) else error
+                    _log.warning("instance_not_registered", reason=str(error), exc_info=unexpected)
                 is_away = True
             else:
                 is_away = False
