@@ -113,7 +113,7 @@ async def _start(system: System, stack: AsyncExitStack, stop: asyncio.Event) -> 
     stack.push_async_callback(system.monitor.stop)
     system.source.start()
     stack.callback(system.source.stop)
-    runner = await admin_edge.listen(system.admin, socket_path)
+    runner = await admin_edge.listen(system.admin, socket_path, limit_s=settings.drain.limit_s)
     stack.push_async_callback(_remove_socket, runner, socket_path)
     urls = {}
     dashboard_url = await _dashboard(system, stack)

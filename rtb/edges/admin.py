@@ -6,7 +6,7 @@ is readable by its owner alone; who can open it may command the daemon.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,10 +18,11 @@ from msgspec import Meta
 from rtb import openrtb
 from rtb.domain import campaign as campaigns
 from rtb.domain import money
+from rtb.domain.budget import budget_day
 from rtb.domain.campaign import Campaign, Status
 from rtb.domain.money import Rates
-from rtb.errors import BadRequest, ConfigError, RtbError
-from rtb.ports import Clock
+from rtb.errors import BadRequest, ConfigError, RtbError, StoreError
+from rtb.ports import Clock, Ledger
 from rtb.services.answers import bid_response
 from rtb.services.campaigns import Campaigns
 from rtb.services.exchange import Exchange
@@ -40,9 +41,17 @@ class Admin:
     """The commands, by name; each takes decoded JSON arguments and returns plain values."""
 
     def __init__(
-        self, catalogue: Campaigns, exchange: Exchange, house: HouseBidder, clock: Clock, rates: Rates
+        self,
+        catalogue: Campaigns,
+        exchange: Exchange,
+        house: HouseBidder,
+        clock: Clock,
+        rates: Rates,
+        *,
+        ledger: Ledger | None = None,
     ) -> None:
-        """Act on these services."""
+        """Act on these services. With shared accounts `ledger` knows what other daemons spent, too."""
+        self._ledger = ledger
         self._catalogue = catalogue
         self._exchange = exchange
         self._house = house
@@ -82,11 +91,12 @@ class Admin:
 
     async def _list(self, arguments: dict[str, Any]) -> Any:
         found = self._catalogue.all(given(arguments, "status", Status, None))
-        return [self._row(campaign) for campaign in found[: given(arguments, "limit", _Count, None)]]
+        return await self._rows(found[: given(arguments, "limit", _Count, None)])
 
     async def _show(self, arguments: dict[str, Any]) -> Any:
         campaign = self._catalogue.get(given(arguments, "id", str))
-        return {**self._row(campaign), "campaign": msgspec.to_builtins(campaign)}
+        [row] = await self._rows([campaign])
+        return {**row, "campaign": msgspec.to_builtins(campaign)}
 
     async def _pause(self, arguments: dict[str, Any]) -> Any:
         return self._row(await self._catalogue.set_status(given(arguments, "id", str), Status.PAUSED))
@@ -106,7 +116,20 @@ class Admin:
         request = openrtb.decode_request(given(arguments, "request", str).encode())
         return msgspec.to_builtins(await explain(self._exchange, self._house, request, self._clock, self._rates))
 
-    def _row(self, campaign: Campaign) -> dict[str, Any]:
+    async def _rows(self, found: Sequence[Campaign]) -> list[dict[str, Any]]:
+        """A daemon hears what the others spent only of campaigns that it leases money for itself: the ledger knows."""
+        now = self._clock.time()
+        days = {campaign.id: budget_day(now, campaign.zone) for campaign in found if campaign.daily_budget is not None}
+        spent: Mapping[tuple[str, str], int] = {}
+        if self._ledger is not None and days:
+            try:
+                spent = await self._ledger.spent(list(days), since_day=min(days.values()))
+            except StoreError as error:
+                _log.info("spending_not_read", reason=str(error))
+        return [self._row(campaign, spent.get((campaign.id, days.get(campaign.id, "")), 0)) for campaign in found]
+
+    def _row(self, campaign: Campaign, booked_nanos: int = 0) -> dict[str, Any]:
+        """A campaign; `booked_nanos` of today stand in the ledger."""
         account = self._house.budgets.account(campaign.id)
         return {
             "id": campaign.id,
@@ -117,7 +140,7 @@ class Admin:
             "bid": campaign.bid,
             "ecpm": money.to_cpm(campaign.bid_micros),
             "daily_budget": campaign.daily_budget,
-            "spent_today": None if account is None else account.spent_nanos / money.NANOS,
+            "spent_today": None if account is None else max(account.spent_nanos, booked_nanos) / money.NANOS,
             "funded": self._house.is_funded(campaign.id),
             "version": campaign.version,
         }
@@ -164,13 +187,14 @@ def _json(value: dict[str, Any], status: int) -> web.Response:
     return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")
 
 
-async def listen(admin: Admin, path: Path) -> web.AppRunner:
-    """Serve on a unix socket at `path`, replacing one that a dead daemon left behind.
+async def listen(admin: Admin, path: Path, *, limit_s: float = 10.0) -> web.AppRunner:
+    """Serve on a unix socket at `path`, replacing one that a dead daemon left behind; at the end commands under way
+    have `limit_s` to finish.
 
     Raises:
         ConfigError: the path cannot be made or bound, or something else stands there.
     """
-    runner = web.AppRunner(application(admin), access_log=None)
+    runner = web.AppRunner(application(admin), access_log=None, shutdown_timeout=limit_s)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_socket():

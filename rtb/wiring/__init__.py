@@ -14,7 +14,7 @@ import msgspec
 from dashboard.server import create_app
 from rtb.adapters.clock import SystemClock
 from rtb.adapters.coroutine_bidder import CoroutineBidder
-from rtb.config import Settings
+from rtb.config import MEMORY, Settings
 from rtb.domain.campaign import Campaign
 from rtb.domain.money import Rates, to_micros
 from rtb.edges import http1, prometheus
@@ -125,7 +125,7 @@ def build(settings: Settings, pid: int) -> System:
     if settings.state.announce_results:
         exchange.listen(Results(out.state, clock, rates))
     catalogue = Campaigns(out.repository, house, announce=Announcements(outbox, clock, instance).campaigns)
-    admin = Admin(catalogue, exchange, house, clock, rates)
+    admin = Admin(catalogue, exchange, house, clock, rates, ledger=None if settings.state.url == MEMORY else out.ledger)
     admin.commands["audit"] = audit_command(funds.audit, rates.currency)
     consumer = BidRequestConsumer(broker, exchange, metrics, clock, rates, prefetch=settings.broker.prefetch)
     pages: dict[bytes, Callable[[], bytes]] = {}

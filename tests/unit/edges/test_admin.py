@@ -15,7 +15,10 @@ import pytest
 import pytest_asyncio
 
 from rtb import openrtb
+from rtb.adapters.memory_ledger import MemoryLedger
 from rtb.edges.admin import Admin, listen
+from rtb.ports import LedgerKind, LedgerRow
+from rtb.services.budgets import Budgets
 from rtb.services.campaigns import Campaigns
 from tests.unit.parts import Build, World, bid_request, campaign, imp
 
@@ -221,3 +224,31 @@ async def test_a_socket_left_behind_is_replaced(bench: Bench) -> None:
     other = Bench(bench.world, stale)
     assert await other.command("campaigns.list") == []
     await runner.cleanup()
+
+
+async def test_what_other_daemons_spent_today_is_listed(build: Build) -> None:
+    """With shared accounts this daemon knows of no spending before it leases: the ledger has 0.25 of today, in the
+    campaign's zone, and 0.5 of yesterday, which does not count."""
+    world = build(campaigns=[campaign("tea", 2.0, daily_budget=10.0)])
+    ledger = MemoryLedger()
+    for day, nanos in (("2025-12-31", 500_000_000), ("2026-01-01", 250_000_000)):
+        row = LedgerRow(
+            key=day,
+            kind=LedgerKind.WIN,
+            campaign_id="tea",
+            day=day,
+            auction_id="a",
+            impid="1",
+            instance="another",
+            price_nanos=nanos,
+            charged_nanos=nanos,
+            expires_at=0.0,
+            received_at=0.0,
+        )
+        await ledger.append([row], epochs={})
+    world.house.budgets = Budgets(world.clock, shared=True)
+    world.house.load([campaign("tea", 2.0, daily_budget=10.0)])
+    catalogue = Campaigns(world.repository, world.house)
+    admin = Admin(catalogue, world.exchange, world.house, world.clock, world.rates, ledger=ledger)
+    assert [row["spent_today"] for row in await admin.run("campaigns.list", {})] == [0.25]
+    assert (await admin.run("campaigns.show", {"id": "tea"}))["spent_today"] == 0.25
