@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 
 import structlog
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from rtb.domain.histogram import Histogram
 from rtb.errors import BrokerError
@@ -180,7 +180,10 @@ class QueueMonitor:
     async def _complete(self, name: str, figure: QueueFigures | None) -> QueueFigures:
         """The figures with what was missing in them, from the broker itself."""
         if figure is not None and None not in (figure.ready, figure.unacked, figure.consumers):
-            return figure
+            if figure.consumers or not (figure.ready or name in CONSUMED):
+                return figure
+            # The management's figures are seconds old: a daemon that has just started is not in them.
+            return structs.replace(figure, consumers=(await self._broker.depth(name)).consumers)
         depth = await self._broker.depth(name)
         now_ns = self._clock.monotonic_ns()
         earlier_ns, earlier = self._last.get(name, (now_ns, depth))

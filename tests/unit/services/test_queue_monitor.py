@@ -181,6 +181,15 @@ async def test_what_management_does_not_tell_is_asked_of_the_broker(bench: Bench
     assert bench.monitor.report.problem == "the management API does not answer"
 
 
+async def test_a_consumer_that_the_management_does_not_know_yet_is_one(bench: Bench) -> None:
+    """The management's figures lag behind by seconds; before a warning the broker itself is asked."""
+    await Inbox().open(bench.broker, QUEUE)
+    bench.make(QUEUE, stats=Told(QueueFigures(QUEUE, 0, 0, 0, 7.0, 7.0)))
+    await bench.row()
+    row = await bench.row()
+    assert (row.consumers, row.publish_per_s, row.warnings) == (1, 7.0, ())
+
+
 async def test_while_the_broker_is_away_there_are_no_rows(bench: Bench) -> None:
     """And the report says why."""
     bench.make(QUEUE)
