@@ -105,6 +105,10 @@ def queues(context: click.Context, as_json: bool) -> None:
     if as_json:
         print_json(report)
         return
+    if report["problem"]:
+        if not report["queues"]:
+            raise BrokerError(report["problem"])
+        click.echo(f"rtb: {report['problem']}", err=True)
     for row in report["queues"]:
         row["warnings"] = " ".join(row["warnings"])
     columns = ("name", "ready", "unacked", "consumers", "publish_per_s", "deliver_per_s", "warnings")
