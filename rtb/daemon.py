@@ -7,6 +7,7 @@ import errno
 import gc
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
@@ -26,6 +27,24 @@ SWEEP_S = 1.0
 
 _log = structlog.get_logger(__name__)
 Ready = Callable[[System, str], Awaitable[Callable[[], Awaitable[None]]]]
+
+
+class Patience:
+    """How long the parts of a stopping daemon may take: `limit_s` together, but a fifth of it each, so that one that
+    hangs leaves the others time to bring what they have into safety."""
+
+    def __init__(self, limit_s: float, now: Callable[[], float] = time.monotonic) -> None:
+        """Not begun; `now` is in seconds."""
+        self._limit_s = limit_s
+        self._now = now
+        self._end: float | None = None
+
+    @property
+    def left_s(self) -> float:
+        """For the part that stops now; the first one begins it."""
+        if self._end is None:
+            self._end = self._now() + self._limit_s
+        return max(self._end - self._now(), self._limit_s / 5)
 
 
 async def serve(settings: Settings, *, on_ready: Ready | None = None) -> None:
@@ -81,6 +100,7 @@ def make_store_folder(settings: Settings) -> None:
 async def _start(system: System, stack: AsyncExitStack, stop: asyncio.Event) -> dict[str, str]:
     """Start the parts in order, each with its way to stop on the stack; the stack unwinds in reverse."""
     settings = system.settings
+    patience = Patience(settings.drain.limit_s)
     socket_path = Path(settings.admin.socket)
     await _refuse_second_daemon(socket_path)
     gc.disable()  # nothing of what is loaded now is garbage
@@ -96,16 +116,16 @@ async def _start(system: System, stack: AsyncExitStack, stop: asyncio.Event) -> 
         await system.outbox.start()
     except StoreError as error:
         raise ConfigError(f"broker.spool: {error}") from None
-    stack.push_async_callback(system.outbox.stop, settings.drain.limit_s)
+    stack.push_async_callback(_stop_outbox, system, patience)
     stack.push_async_callback(system.outside.state.close)
     stack.push_async_callback(system.money.alerts.stop)
-    await _open_budgets(system, stack)
+    await _open_budgets(system, stack, patience)
     await system.writer.start()
-    stack.push_async_callback(_within, system.writer.stop, settings.drain.limit_s, "campaign updates")
+    stack.push_async_callback(_within, system.writer.stop, patience, "campaign updates")
     await system.listener.start()
     stack.push_async_callback(system.listener.stop)
     system.catalogue.follow()
-    stack.push_async_callback(_within, system.catalogue.stop, settings.drain.limit_s, "catalogue")
+    stack.push_async_callback(_within, system.catalogue.stop, patience, "catalogue")
     stack.push_async_callback(system.profiles.close)
     if system.outside.management is not None:
         stack.push_async_callback(system.outside.management.close)
@@ -118,8 +138,8 @@ async def _start(system: System, stack: AsyncExitStack, stop: asyncio.Event) -> 
     urls = {}
     dashboard_url = await _dashboard(system, stack)
     await system.consumer.start()
-    stack.push_async_callback(_within, system.consumer.stop, settings.drain.limit_s, "queue")
-    urls["http"] = await _listen(system, stack)
+    stack.push_async_callback(_within, system.consumer.stop, patience, "queue")
+    urls["http"] = await _listen(system, stack, patience)
     if dashboard_url:
         urls["dashboard"] = dashboard_url
     urls["admin"] = settings.admin.socket
@@ -130,26 +150,30 @@ async def _start(system: System, stack: AsyncExitStack, stop: asyncio.Event) -> 
     return urls
 
 
-async def _open_budgets(system: System, stack: AsyncExitStack) -> None:
+async def _stop_outbox(system: System, patience: Patience) -> None:
+    await system.outbox.stop(patience.left_s)
+
+
+async def _open_budgets(system: System, stack: AsyncExitStack, patience: Patience) -> None:
     """Rebuild or lease what may be spent, and bill; on the way back every win is billed before the leases go."""
-    money, limit_s = system.money, system.settings.drain.limit_s
+    money = system.money
     stack.push_async_callback(money.accounts.close)
     await money.treasury.start([*system.house.campaigns()])
-    stack.push_async_callback(_within, money.treasury.stop, limit_s, "leases")
+    stack.push_async_callback(_within, money.treasury.stop, patience, "leases")
     await money.consumer.start()
-    stack.push_async_callback(_within, partial(_bill_the_last, system), limit_s, "wins")
+    stack.push_async_callback(_within, partial(_bill_the_last, system, patience), patience, "wins")
 
 
-async def _bill_the_last(system: System) -> None:
+async def _bill_the_last(system: System, patience: Patience) -> None:
     """What was won stands on the queue or in the spool; where the queue ends with this process, it is billed, too."""
     system.money.wins.flush()
-    await system.outbox.flush(system.settings.drain.limit_s / 2)
+    await system.outbox.flush(patience.left_s / 2)
     if system.settings.broker.url == MEMORY:
         await system.money.consumer.drain()
     await system.money.consumer.stop()
 
 
-async def _listen(system: System, stack: AsyncExitStack) -> str:
+async def _listen(system: System, stack: AsyncExitStack, patience: Patience) -> str:
     http = system.settings.http
     try:
         server = await asyncio.get_running_loop().create_server(
@@ -157,15 +181,15 @@ async def _listen(system: System, stack: AsyncExitStack) -> str:
         )
     except OSError as error:
         raise _cannot_listen("http", http.host, http.port, error) from None
-    stack.push_async_callback(_drain_http, system, server)
+    stack.push_async_callback(_drain_http, system, server, patience)
     return _url(http.host, server.sockets[0].getsockname()[1])
 
 
-async def _drain_http(system: System, server: asyncio.Server) -> None:
+async def _drain_http(system: System, server: asyncio.Server, patience: Patience) -> None:
     """Stop accepting, answer what is under way within the limit, close every connection."""
     server.close()
     system.server.drain()
-    await _within(system.responder.drained, system.settings.drain.limit_s, "http")
+    await _within(system.responder.drained, patience, "http")
     for connection in list(system.server.connections):
         connection.abort()
 
@@ -218,11 +242,12 @@ async def _remove_socket(runner: web.AppRunner, path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-async def _within(work: Callable[[], Awaitable[None]], limit_s: float, what: str) -> None:
+async def _within(work: Callable[[], Awaitable[None]], patience: Patience, what: str) -> None:
+    limit_s = patience.left_s
     try:
         await asyncio.wait_for(work(), limit_s)
     except TimeoutError:
-        _log.warning("drain_limit_reached", part=what, limit_s=limit_s)
+        _log.warning("drain_limit_reached", part=what, limit_s=round(limit_s, 3))
 
 
 def _handle_signals(stop: asyncio.Event) -> None:
