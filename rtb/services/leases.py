@@ -15,6 +15,8 @@ from rtb.services.purse import NS, Purse
 
 BATCH = 500
 """Syncs that travel together."""
+PROBE = "-"
+"""No campaign: what is asked about only to see whether the accounts answer."""
 PAUSE_S = 0.05
 """Between syncs of a campaign whose book is closed or missing, and after a failure."""
 
@@ -40,7 +42,7 @@ class Leases:
         self._clock = clock
         self._interval_s = interval_s
         self._task: asyncio.Task[None] | None = None
-        self._is_away = False
+        self._is_away: bool | None = None  # None: nobody has asked yet
         self.synced = 0
         self.failed = 0
 
@@ -144,16 +146,18 @@ class Leases:
     async def _attempt(self, periodic: bool) -> bool:
         """Sync what is due; whether some of it must be tried again soon. Says once that the accounts are away."""
         try:
+            if self._is_away is not False:  # perhaps nothing is due, and a sync of nothing proves nothing
+                await self._accounts.identity([PROBE])
             again = await self.sync_due(periodic=periodic)
         except StoreError as error:
             if not self._is_away:
                 self._is_away = True
-                _log.warning("leases_not_synced", reason=str(error))
+                _log.warning("leases_not_synced", reason=str(error), remedy="start it, or set state.url")
             return True
         except Exception:
             _log.exception("leases_failed")
             return True
         if self._is_away:
-            self._is_away = False
             _log.info("leases_resumed")
+        self._is_away = False
         return again

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from rtb.adapters.clock import ManualClock
 from rtb.adapters.memory_accounts import MemoryAccounts
@@ -309,3 +311,27 @@ def test_the_audit_names_what_is_wrong(wrong: dict[str, Any], spent: int, charge
     """Each way in which an account, a key and the ledger can disagree."""
     found = [finding.what for finding in check(book(**wrong), {DAY: spent}, {} if charged is None else {"k": charged})]
     assert any(says in what for what in found), found
+
+
+async def test_accounts_that_are_away_from_the_start_are_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even while no campaign needs a lease; once, and again when they answer."""
+    world = World()
+    asked: asyncio.Queue[bool] = asyncio.Queue()
+    answers = iter([False, False, True])
+
+    async def identity(campaign_ids: Sequence[str]) -> list[str]:
+        answer = next(answers)
+        asked.put_nowait(answer)
+        if not answer:
+            raise StoreError("gone")
+        return [""]
+
+    monkeypatch.setattr(world.accounts, "identity", identity)
+    leases = Leases(
+        Budgets(world.clock, timing=TIMING, shared=True), world.accounts, world.rebuild.restore, world.clock
+    )
+    with capture_logs() as lines:
+        await leases.start()
+        assert [await asked.get() for _ in range(3)] == [False, False, True]
+        await leases.stop()
+    assert [line["event"] for line in lines] == ["leases_not_synced", "leases_resumed"]
