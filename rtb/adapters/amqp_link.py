@@ -155,9 +155,10 @@ class Link:
         return " ".join(str(error).split()) or type(error).__name__
 
     def _report(self, error: BaseException, *, first: bool) -> None:
-        self.problem = str(failure("cannot connect", error))
+        self.problem = str(failure(f"cannot connect to {self._url.host}:{self._url.port}", error))
         if first:
-            _log.warning("broker_away", link=self._name, reason=self.problem)
+            remedy = "start it, or set broker.url"
+            _log.warning("broker_away", link=self._name, reason=self.problem, remedy=remedy)
 
     async def _drop(self, reason: str) -> None:
         self.up.clear()
