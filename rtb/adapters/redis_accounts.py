@@ -55,7 +55,7 @@ class RedisAccounts:
 
     @property
     def connected(self) -> bool:
-        """Whether the last call succeeded (readiness)."""
+        """Whether the last call succeeded."""
         return self._link.connected
 
     def fence(self, campaign_id: str) -> str:

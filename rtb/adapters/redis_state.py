@@ -73,7 +73,7 @@ class RedisState:
 
     @property
     def connected(self) -> bool:
-        """Whether the last call succeeded (readiness)."""
+        """Whether the last call succeeded."""
         return self._link.connected
 
     @property

@@ -62,7 +62,7 @@ class StateStore(Protocol):
 
     @property
     def connected(self) -> bool:
-        """Whether the last call succeeded (readiness)."""
+        """Whether the last call succeeded."""
         ...
 
     async def close(self) -> None:
