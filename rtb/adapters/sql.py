@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 from sqlalchemy import select, update
 
 from rtb.adapters.interning import Interner
-from rtb.adapters.sql_database import BUSY_TIMEOUT_MS, SqlDatabase
-from rtb.adapters.sql_schema import ensure
+from rtb.adapters.sql_store import SqlStore
 from rtb.adapters.sql_tables import CAMPAIGN_CHANGES, CAMPAIGNS, PROFILES
 from rtb.domain import campaign as campaigns_
 from rtb.domain import profile as profiles_
@@ -24,32 +23,8 @@ READ_CHUNK = 5_000
 _T = TypeVar("_T")
 
 
-class SqlRepository:
+class SqlRepository(SqlStore):
     """Campaigns and profiles as JSON bodies beside the columns that are searched. Every method raises StoreError."""
-
-    def __init__(
-        self, database: str | SqlDatabase, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS, upgrade: bool | None = None
-    ) -> None:
-        """Use `database`: what SqlDatabase takes, or one that others use, too.
-
-        With `upgrade`, `start` makes the tables and brings old ones to the newest schema; None: on SQLite only.
-
-        Raises:
-            StoreError: a URL that is not one, or of an unknown kind of database.
-        """
-        if isinstance(database, str):
-            database = SqlDatabase(database, busy_timeout_ms=busy_timeout_ms)
-        self.database = database
-        self._upgrade = database.is_sqlite if upgrade is None else upgrade
-
-    async def start(self) -> None:
-        """Open it and see that it has the newest schema."""
-        await self.database.start()
-        try:
-            await ensure(self.database, upgrade=self._upgrade)
-        except StoreError:
-            await self.close()
-            raise
 
     async def campaigns(self, chunk: int = 10_000) -> AsyncIterator[list[Campaign]]:
         """Every campaign, ordered by id, in lists of at most `chunk`; equal values are shared between them."""
@@ -136,10 +111,6 @@ class SqlRepository:
             for batch in _chunks(ordered, WRITE_CHUNK):
                 rows = [{"user_id": p.user_id, "body": profiles_.encode(p).decode()} for p in batch]
                 await connection.execute(statement, rows)
-
-    async def close(self) -> None:
-        """Finish what is under way and close."""
-        await self.database.close()
 
     async def _read(self, query: Any) -> Sequence[Any]:
         async with self.database.read() as connection:

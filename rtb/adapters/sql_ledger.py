@@ -10,10 +10,9 @@ from msgspec.structs import astuple
 from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rtb.adapters.sql_database import BUSY_TIMEOUT_MS, SqlDatabase
-from rtb.adapters.sql_schema import ensure
+from rtb.adapters.sql_store import SqlStore
 from rtb.adapters.sql_tables import BUDGET_EPOCHS, INSTANCES, LEDGER
-from rtb.errors import StaleEpoch, StoreError
+from rtb.errors import StaleEpoch
 from rtb.ports import Instance, LedgerKind, LedgerRow
 
 WRITE_CHUNK = 10_000
@@ -33,37 +32,11 @@ _POSTGRES_INSERT = (
 _T = TypeVar("_T")
 
 
-class SqlLedger:
+class SqlLedger(SqlStore):
     """Implements ports.Ledger. Who appends reads the epochs in the same transaction, and holds them: on SQLite there is
     one writer, on PostgreSQL appends share a lock of the table, and `raise_epochs` takes it alone. So that waits for
     commits under way, in a queue, and a commit after it finds the new epochs. (Locks of rows would not do: behind a new
     fence there is no row yet, and who shares a row may keep who wants it alone waiting for ever.)"""
-
-    def __init__(
-        self, database: str | SqlDatabase, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS, upgrade: bool | None = None
-    ) -> None:
-        """Use `database`: what SqlDatabase takes, or one that others use, too; `upgrade` as for SqlRepository.
-
-        Raises:
-            StoreError: a URL that is not one, or of an unknown kind of database.
-        """
-        if isinstance(database, str):
-            database = SqlDatabase(database, busy_timeout_ms=busy_timeout_ms)
-        self.database = database
-        self._upgrade = database.is_sqlite if upgrade is None else upgrade
-
-    async def start(self) -> None:
-        """Open it and see that it has the newest schema."""
-        await self.database.start()
-        try:
-            await ensure(self.database, upgrade=self._upgrade)
-        except StoreError:
-            await self.close()
-            raise
-
-    async def close(self) -> None:
-        """Finish what is under way and close."""
-        await self.database.close()
 
     async def epochs(self, fences: Collection[str]) -> Mapping[str, int]:
         """The epoch behind each fence, 0 where none has begun."""
