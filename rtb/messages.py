@@ -149,6 +149,29 @@ class Win(Struct, frozen=True, gc=False):
     received_at: Annotated[float, Meta(gt=0, lt=1e11)]
 
 
+class TrackedEvent(Struct, frozen=True, gc=False, omit_defaults=True):
+    """An impression, click or conversion, as an edge took it at `received_at` (Unix seconds).
+
+    `token` is the signed ticket of the win (rtb.domain.tracking), and all that is believed of what it cost and whom. A
+    conversion that an advertiser's server tells may have none: then `campaign_id` and `user_id` say whom to attribute
+    it to. `value` is what a conversion was worth to the advertiser, in units of `currency` ("" is the exchange's);
+    `order_id` is the advertiser's. `source` is how it came: pixel, burl, redirect, postback. With `refused`, the edge's
+    reason, it is only kept for the record.
+    """
+
+    received_at: Annotated[float, Meta(gt=0, lt=1e11)]
+    token: Annotated[str, Meta(max_length=2_048)] = ""
+    source: Annotated[str, Meta(max_length=16)] = "pixel"
+    ua: Annotated[str, Meta(max_length=512)] = ""
+    ip: Annotated[str, Meta(max_length=45)] = ""
+    campaign_id: Annotated[str, Meta(max_length=200)] = ""
+    user_id: Annotated[str, Meta(max_length=512)] = ""
+    value: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+    currency: Annotated[str, Meta(pattern="^([A-Z]{3})?$")] = ""
+    order_id: Annotated[str, Meta(max_length=200)] = ""
+    refused: Annotated[str, Meta(max_length=200)] = ""
+
+
 class AlertKind(StrEnum):
     """What a budget alert tells: most of the budget is spent, or all of it and the campaign pauses."""
 
@@ -173,13 +196,20 @@ class BudgetAlert(Struct, frozen=True, gc=False):
 
 
 class PerformanceUpdate(Struct, frozen=True, gc=False):
-    """What a campaign's ads did since the last update; `spend` is in currency units."""
+    """What a campaign's ads did since the last update, on `day` in its time zone.
+
+    `spend` and `revenue` (what its conversions were worth to the advertiser) are in units of the exchange currency.
+    """
 
     campaign_id: Id
     impressions: Annotated[int, Meta(ge=0)] = 0
     clicks: Annotated[int, Meta(ge=0)] = 0
     conversions: Annotated[int, Meta(ge=0)] = 0
     spend: Annotated[float, Meta(ge=0)] = 0.0
+    revenue: Annotated[float, Meta(ge=0)] = 0.0
+    wins: Annotated[int, Meta(ge=0)] = 0
+    day: Annotated[str, Meta(max_length=10)] = ""
+    instance: Annotated[str, Meta(max_length=255)] = ""
 
 
 class Payload(Generic[_T]):
@@ -206,6 +236,7 @@ class Payload(Generic[_T]):
 HOUSE_REQUEST = Payload(HouseRequest)
 HOUSE_RESPONSE = Payload(HouseResponse)
 WIN = Payload(Win)
+TRACKED_EVENT = Payload(TrackedEvent)
 CAMPAIGN_UPDATE = Payload(CampaignUpdate)
 BUDGET_ALERT = Payload(BudgetAlert)
 PERFORMANCE_UPDATE = Payload(PerformanceUpdate)
