@@ -136,7 +136,7 @@ class Win(Struct, frozen=True, gc=False):
 
     `day` is the budget day that pays ("" when the campaign has no budget), `price_nanos` the clearing price of the
     impression; the billing event is in time until `expires_at`. That and `received_at`, the time of the win, are Unix
-    seconds.
+    seconds. `user` is the digest that the win's tracking URLs carry.
     """
 
     auction_id: Id
@@ -147,6 +147,8 @@ class Win(Struct, frozen=True, gc=False):
     expires_at: Annotated[float, Meta(gt=0, lt=1e11)]
     instance: Id
     received_at: Annotated[float, Meta(gt=0, lt=1e11)]
+    creative_id: Annotated[str, Meta(max_length=200)] = ""
+    user: Annotated[str, Meta(max_length=64)] = ""
 
 
 class TrackedEvent(Struct, frozen=True, gc=False, omit_defaults=True):
