@@ -11,6 +11,16 @@ from rtb.openrtb import MAX_PRICE_CPM, BidRequest, BidResponse, Imp, Loss
 from rtb.openrtb import Bid as WireBid
 
 
+class RemoteBid(Bid, kw_only=True):
+    """A bid that came over the wire: `content` is it as it came, `currency` and `bidid` are its response's.
+
+    The price was in that currency; it has a rate unless the bid was refused for it.
+    """
+
+    currency: str = ""
+    bidid: str = ""
+
+
 def take_in(
     response: BidResponse,
     request: BidRequest,
@@ -46,6 +56,7 @@ def take_in(
                 or objection(wire, request, imp, crid=crid, adomain=adomain)
             )
             bid = _bid(wire, imp, seat, bidder, rates, currency if allowed else rates.currency)
+            bid.currency, bid.bidid = currency, response.bidid or ""
             if reason is None and bid.price_micros == 0:  # less than a micro is no price
                 reason = Loss.PRICE_MISSING
             if seatbid.group == 1:
@@ -57,13 +68,13 @@ def take_in(
     return _whole_groups(bids, rejected), rejected
 
 
-def _bid(wire: WireBid, imp: Imp | None, seat: str, bidder: str, rates: money.Rates, currency: str) -> Bid:
+def _bid(wire: WireBid, imp: Imp | None, seat: str, bidder: str, rates: money.Rates, currency: str) -> RemoteBid:
     price = wire.price
     micros = 0
     if price is not None and math.isfinite(price) and 0 < price <= MAX_PRICE_CPM:
         micros = rates.bid_micros(money.to_micros(price), currency)
     mtype = None if imp is None else markup_type(wire, imp)
-    return Bid(
+    return RemoteBid(
         impid=wire.impid or "",
         seat=seat,
         price_micros=micros,
