@@ -14,24 +14,29 @@ from rtb.domain import campaign as campaigns
 from rtb.domain.campaign import Campaign
 from rtb.domain.profile import Profile
 from rtb.errors import ConfigError
+from rtb.lab.audience import Audience, Behaviour
 from rtb.lab.drive import drive
 from rtb.lab.traffic import Traffic
 from rtb.lab.vocabulary import SEGMENTS
 
 USERS = 20_000
 PROFILES = 2_000
+BEHAVIOUR = Behaviour(click=0.05, conversion=0.2)
+"""More eager than people are, so that a minute of it shows everything."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Demonstration:
-    """Fills a daemon with demo campaigns and user profiles, then sends it traffic until `end`."""
+    """Fills a daemon with demo campaigns and user profiles, then sends it traffic until `end`; an audience sees the ads
+    that win."""
 
     def __init__(self, path: Path, *, rate: float, seed: int) -> None:
         """Campaigns from the JSON file at `path`; `rate` requests a second, none when 0."""
         self._path = path
         self._rate = rate
         self._traffic = Traffic(seed, users=USERS)
+        self._audience = Audience(BEHAVIOUR, seed=seed)
         self._stop = asyncio.Event()
         self._driving: asyncio.Task[int] | None = None
 
@@ -72,7 +77,10 @@ class Demonstration:
         await put_campaigns(self.campaigns())
         await put_profiles(self.profiles())
         if self._rate > 0:
-            self._driving = asyncio.create_task(drive(f"{url}/openrtb2/auction", self._traffic, self._rate, self._stop))
+            auction = f"{url}/openrtb2/auction"
+            self._driving = asyncio.create_task(
+                drive(auction, self._traffic, self._rate, self._stop, on_won=self._audience.watch)
+            )
             _log.info("demo_traffic", requests_per_second=self._rate)
 
     async def end(self) -> None:
@@ -80,3 +88,4 @@ class Demonstration:
         self._stop.set()
         if self._driving is not None:
             await asyncio.gather(self._driving, return_exceptions=True)
+        await self._audience.end(at_once=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import orjson
 
@@ -19,10 +19,19 @@ GIVE_UP_NS = 2_000_000_000
 _NEVER_NS = 1 << 62
 
 
-async def drive(url: str, traffic: Traffic, rate: float, stop: asyncio.Event, *, connections: int = 4) -> int:
+async def drive(
+    url: str,
+    traffic: Traffic,
+    rate: float,
+    stop: asyncio.Event,
+    *,
+    connections: int = 4,
+    on_won: Callable[[bytes], None] | None = None,
+) -> int:
     """Send `rate` requests a second to the auction at `url` until `stop` is set; how many were answered.
 
-    Connections that break are opened anew. Nothing is measured: see rtb.lab.load for that.
+    `on_won` gets every response with a bid. Connections that break are opened anew. Nothing is measured: see
+    rtb.lab.load for that.
 
     Raises:
         OSError: nobody answers at the start.
@@ -31,6 +40,7 @@ async def drive(url: str, traffic: Traffic, rate: float, stop: asyncio.Event, *,
     target = HttpTarget(
         url, _bodies(traffic), request_ids(time.time_ns()), connections=connections, give_up_ns=GIVE_UP_NS
     )
+    target.on_won = on_won
     times = constant(rate, time.monotonic_ns(), _NEVER_NS)
     loop = OpenLoop(target, time.monotonic_ns, _NEVER_NS, times, GIVE_UP_NS)
     sending: asyncio.Task[None] | None = None

@@ -65,6 +65,8 @@ class HttpTarget:
         self.check_ids = check_ids
         self.heads: dict[bytes, Head] = {}
         self.report: Report = _nobody
+        self.on_won: Callable[[bytes], None] | None = None
+        """Gets the body of every answer that won something."""
 
     async def open(self, report: Report) -> None:
         """Connect all of them; from now on every request ends in one call of `report`.
@@ -206,7 +208,10 @@ class _Connection(asyncio.Protocol):
                 return
             intended_ns, request_id = self._waiting.popleft()
             self.answered = True
-            outcome, reason = classify(head, data[body_at:stop], request_id if target.check_ids else b"")
+            body = data[body_at:stop]
+            outcome, reason = classify(head, body, request_id if target.check_ids else b"")
+            if outcome is Outcome.WON and target.on_won is not None:
+                target.on_won(body)
             if head.closes:
                 self._down()
             else:
