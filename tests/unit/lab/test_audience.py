@@ -30,7 +30,7 @@ class Site:
             self.refuse_first -= 1
             raise web.HTTPServiceUnavailable
         kind, token = request.match_info["kind"], request.match_info["token"]
-        self.calls.append((kind, token, request.query_string, request.headers["user-agent"]))
+        self.calls.append((kind, token, request.rel_url.raw_query_string, request.headers["user-agent"]))
         return web.Response(status=403 if not token.startswith("token") else 410 if self.expired else 204)
 
 
