@@ -149,6 +149,16 @@ class Campaign(Value, frozen=True):
         return money.to_micros(self.bid * chance * 1000)
 
     @property
+    def top_micros(self) -> int:
+        """The most it bids in any auction, in CPM micros: what the index ranks it by."""
+        return self.bid_micros
+
+    @property
+    def optimises(self) -> bool:
+        """Whether its price differs from auction to auction (rtb.domain.pricing), up to `top_micros`."""
+        return False
+
+    @property
     def daily_budget_nanos(self) -> int | None:
         """The budget of one day in the campaign's time zone, in nanos; None is without limit."""
         return None if self.daily_budget is None else money.unit_nanos(self.daily_budget)

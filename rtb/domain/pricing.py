@@ -6,15 +6,12 @@ from rtb.domain.campaign import Campaign
 from rtb.domain.facts import Context
 
 
-def bound(campaign: Campaign) -> int:
-    """The most that the campaign bids in any auction: what the index ranks it by."""
-    return campaign.bid_micros
+def price_micros(campaign: Campaign, context: Context, floor_micros: int) -> int:
+    """What it bids in this auction, never above `campaign.top_micros`; one that does not optimise always bids that.
 
-
-def price(campaign: Campaign, context: Context) -> int:
-    """What it bids in this auction, never above its bound.
-
-    Today the two are equal: pctr and pcvr belong to the campaign and do not depend on the request, so that the index
-    keeps the bound of every campaign and takes it for the price.
+    Args:
+        campaign: any.
+        context: the facts of the request.
+        floor_micros: of the imp.
     """
-    return campaign.bid_micros
+    return campaign.top_micros

@@ -14,7 +14,7 @@ from typing import Any, cast
 from msgspec import Struct
 
 from rtb.domain.auction import HOUSE, Bid
-from rtb.domain.campaign import Campaign, Circle, Creative, FrequencyCap
+from rtb.domain.campaign import Campaign, Circle, Creative
 from rtb.domain.markup import MARKUP_TYPE
 from rtb.domain.remembered import Remembered
 from rtb.domain.targeting.clauses import Clause, Shelf
@@ -22,7 +22,7 @@ from rtb.domain.targeting.hours import Hours
 from rtb.domain.targeting.postings import DIMENSIONS, END, KIND, SCHEDULE, START, Kind, Posting
 
 Key = tuple[int, str]
-"""Minus the price in CPM micros, and the id: smaller is better."""
+"""Minus the most it bids in CPM micros, and the id: smaller is better."""
 Entry = tuple[int, str, Campaign, Kind]
 """A key and what it is the key of. Ids are unique, so that keys decide order."""
 
@@ -38,9 +38,9 @@ _MOST_MADE = 4096
 _EMPTY: list[Any] = [None]  # a slot that is not used, which nothing reads
 
 
-def entry(campaign: Campaign, price: int, kind: Kind) -> Entry:
+def entry(campaign: Campaign, kind: Kind) -> Entry:
     """What a slot holds of a campaign."""
-    return -price, campaign.id, campaign, kind
+    return -campaign.top_micros, campaign.id, campaign, kind
 
 
 class Prepared(Struct, gc=False):
@@ -75,8 +75,22 @@ def candidate(campaign: Campaign, creative: Creative, price_micros: int, dealid:
     )
 
 
-Ready = tuple[Candidate, str, str, tuple[Circle, ...], FrequencyCap | None]
-"""A bid made before, its seat; then what is left to check of its campaign, whose id is the third."""
+class Special(Struct, gc=False):
+    """What sets few campaigns apart from those that bitmaps tell all about: circles, and a price that the request
+    decides."""
+
+    circles: tuple[Circle, ...]
+    optimises: bool
+
+
+Ready = tuple[Candidate, str, str, int, Special | None]
+"""A bid made before, its seat; then what is left to check: a campaign id and how many impressions its frequency cap
+allows ("" and 0 without one), and what else is special about it."""
+
+
+def _special(campaign: Campaign) -> Special | None:
+    circles, optimises = campaign.targeting.geo, campaign.optimises
+    return Special(circles, optimises) if circles or optimises else None
 
 
 class Block:
@@ -223,7 +237,9 @@ class Block:
         self._made += 1
         self._ready |= BITS[slot]
         bid = candidate(campaign, campaign.creatives[choice], -minus_price, None, impid)
-        ready = bid, campaign.advertiser, name, campaign.targeting.geo, campaign.frequency_cap
+        cap = campaign.frequency_cap
+        capped, most = ("", 0) if cap is None else (name, cap.count)
+        ready = bid, campaign.advertiser, capped, most, _special(campaign)
         self.made[shelf][slot] = ready
         return ready
 

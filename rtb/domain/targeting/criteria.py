@@ -44,6 +44,7 @@ class Criterion(StrEnum):
     SEGMENTS = "segments"
     FREQUENCY = "frequency"
     FLOOR = "floor"
+    PACING = "pacing"
 
 
 class Fit(Struct, frozen=True, gc=False):
@@ -62,27 +63,32 @@ class Miss(Struct, frozen=True, gc=False):
     text: str
 
 
-def check(campaign: Campaign, context: Context, placement: Placement, *, live: bool = True) -> Fit | Miss:
+def check(
+    campaign: Campaign, context: Context, placement: Placement, *, live: bool = True, pacing: str = ""
+) -> Fit | Miss:
     """Whether the campaign may bid for the imp, or the first criterion, in the order of `Criterion`, that forbids it.
 
     Args:
         campaign: any, whatever its status.
         context: the facts of the request; `now` decides flight dates and hours.
         placement: the facts of the imp.
-        live: whether budget and pacing let it bid now.
+        live: whether its budget lets it bid now.
+        pacing: why pacing keeps it out of this auction, as in ``takes part in 25 % of the auctions``; empty when not.
     """
     for criterion, objection in _OBJECTIONS:
         text = objection(campaign, context, placement)
         if criterion is Criterion.BUDGET and not live:
-            text = "nothing left to spend now (budget, pacing)"
+            text = "nothing left to spend now"
         if text:
             return Miss(criterion, f"{criterion.value}: {text}")
     creative = campaign.creatives[_chosen(campaign, context, placement)]
-    price = pricing.price(campaign, context)
+    price = pricing.price_micros(campaign, context, placement.floor_micros)
     dealid, floor = deals.settle(campaign, creative, price, placement)
     if price < floor:
         below = f"price {money.to_cpm(price):.2f} CPM is below {money.to_cpm(floor):.2f}"
         return Miss(Criterion.FLOOR, f"{Criterion.FLOOR.value}: {below}")
+    if pacing:
+        return Miss(Criterion.PACING, f"{Criterion.PACING.value}: {pacing}")
     return Fit(creative, price, dealid)
 
 

@@ -3,7 +3,8 @@
 Campaigns stand in blocks by rank (the higher price first, then the lower id), like the leaves of a B+-tree. In a block
 every value that some campaign asks for has a bitmap, a plain integer, of the slots that do; a request ANDs and ORs
 those of its own values, block after block from the top, until it has as many advertisers as it wants. What no bitmap
-tells (circles, frequency caps, details of creatives and deals) is then checked campaign by campaign.
+tells (circles, frequency caps, details of creatives and deals) is then checked campaign by campaign
+(rtb.domain.targeting.search). The price that ranks a campaign is the most it bids.
 """
 
 from __future__ import annotations
@@ -11,16 +12,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Hashable, Iterable, Iterator
 
-from msgspec.structs import replace
-
-from rtb.domain import pricing
-from rtb.domain.campaign import Campaign, Circle, Status
+from rtb.domain.campaign import Campaign, Status
 from rtb.domain.facts import Context, Placement
-from rtb.domain.targeting import deals, geo
-from rtb.domain.targeting.block import BITS, FIRST, SLOTS, Block, Candidate, Key, candidate, entry
-from rtb.domain.targeting.clauses import Clause, Clauses, Shelf
+from rtb.domain.targeting import geo
+from rtb.domain.targeting.block import BITS, FIRST, SLOTS, Block, Candidate, Key, entry
+from rtb.domain.targeting.clauses import Clause, Clauses
 from rtb.domain.targeting.hours import Hours
-from rtb.domain.targeting.postings import INTEREST, SEAT, SEGMENT, Kind, Posting, alike, postings, traits
+from rtb.domain.targeting.postings import INTEREST, SEGMENT, Kind, Posting, alike, postings, traits
+from rtb.domain.targeting.search import Admits, Search
 
 _FILL = SLOTS * 3 // 4
 _SPARSE = SLOTS // 8
@@ -67,7 +66,7 @@ class Index:
         return None if place is None else self._numbered[place // SLOTS].entries[place % SLOTS][2]
 
     def set_live(self, campaign_id: str, live: bool) -> bool:
-        """Let a campaign bid or not (budget, pacing), whatever else; whether it is here.
+        """Let a campaign bid or not (budget), whatever else; whether it is here.
 
         The flag stays with the id when `put` replaces the campaign, and ends with `remove`.
         """
@@ -96,7 +95,7 @@ class Index:
         block, slot = self._numbered[place // SLOTS], place % SLOTS
         old, kind = block.entries[slot][2:4]
         if alike(old, campaign):
-            row = entry(campaign, pricing.bound(campaign), kind)
+            row = entry(campaign, kind)
             if self._blocks[bisect_right(self._firsts, row[:2]) - 1] is block:
                 block.replace(slot, row, live=self._may_bid(campaign))
                 return
@@ -120,25 +119,28 @@ class Index:
         self._forget(campaign, kind)
         return campaign
 
-    def match(self, context: Context, placement: Placement, *, limit: int = 10) -> list[Candidate]:
+    def match(
+        self, context: Context, placement: Placement, *, limit: int = 10, admits: Admits | None = None
+    ) -> list[Candidate]:
         """The best campaigns for an imp, one an advertiser, by price from the top and then by id.
 
         Args:
             context: the facts of the request.
             placement: the facts of the imp.
             limit: the most advertisers.
+            admits: asked last, by id, of a campaign that would be taken; when it says no, the next takes its place.
         """
-        found: dict[str, Candidate] = {}
         shelf = self._clauses.shelves[placement.offers, placement.secure, context.language_allowed]
         strict = self._clauses_of(context, placement)
         words = self._words_of(context)
         lowest = placement.floor_micros if placement.terms is None else placement.lowest_micros
+        search = Search(context, placement, shelf, limit=limit, lowest_micros=lowest, admits=admits)
         now, effort = context.now, self._effort
         for block in self._blocks:
-            if block.bound < lowest or len(found) >= limit:
+            if block.bound < lowest or search.settle((-block.bound, "")):
                 break
             effort -= 1
-            if effort < 0:
+            if effort < search.misfits:
                 self.capped += 1
                 break
             if not block.since <= now < block.until:
@@ -151,61 +153,12 @@ class Index:
                 if bits:
                     bits &= block.caring(dimension, values)
             if bits:
-                effort -= self._pick(block, bits, shelf, context, placement, limit, found)
-        bids = [*found.values()]
+                search.pick(block, bits)
+        search.settle()
+        bids = [*search.found.values()]
         while bids and bids[-1].price_micros < lowest:
             del bids[-1]
         return bids
-
-    def _pick(
-        self,
-        block: Block,
-        bits: int,
-        shelf: Shelf,
-        context: Context,
-        placement: Placement,
-        limit: int,
-        found: dict[str, Candidate],
-    ) -> int:
-        """Add the best of some slots to what was found, by advertiser; how many campaigns did not fit after all."""
-        made, frequency, impid, terms = block.made[shelf], context.frequency, placement.impid, placement.terms
-        order: list[int] | None = None if block.tidy else []
-        misfits, room = 0, limit - len(found)
-        while bits:
-            if order is None:
-                slot = bits.bit_length() - 1
-            else:
-                order = order or block.order(bits)
-                slot = order.pop()
-            bits ^= BITS[slot]
-            try:
-                bid, seat, name, circles, cap = made[slot]
-            except KeyError:
-                ready = block.make(slot, shelf, impid)
-                if ready is None:
-                    misfits += 1
-                    bits &= block.masks[shelf]
-                    order = order and []
-                    continue
-                bid, seat, name, circles, cap = ready
-            if seat in found:
-                bits &= ~block.postings[SEAT][seat]
-                order = order and []
-                continue
-            if (
-                (circles and not _inside(circles, context))
-                or (cap is not None and name in frequency and frequency[name] >= cap.count)
-                or (terms is not None and not _acceptable(bid, placement))
-            ):
-                misfits += 1
-                continue
-            if terms is not None or bid.impid != impid:
-                bid = _adapted(bid, placement)
-            found[seat] = bid
-            room -= 1
-            if not room:
-                break
-        return misfits
 
     def _clauses_of(self, context: Context, placement: Placement) -> list[Clause]:
         """What many requests have in common."""
@@ -242,28 +195,26 @@ class Index:
     def _build(self, campaigns: Iterable[Campaign]) -> None:
         """Fill an empty index, three quarters of every block."""
         latest = {campaign.id: campaign for campaign in campaigns}
-        ranked = sorted([(-pricing.bound(campaign), name) for name, campaign in latest.items()])
+        ranked = sorted([(-campaign.top_micros, name) for name, campaign in latest.items()])
         for first in range(0, len(ranked), _FILL):
             block = self._blocks[0] if first == 0 else self._new_block(len(self._blocks), ranked[first])
             part = ranked[first : first + _FILL]
-            for slot, (minus_price, name) in zip(range(len(part) - 1, -1, -1), part, strict=True):
+            for slot, (_, name) in zip(range(len(part) - 1, -1, -1), part, strict=True):
                 campaign = latest[name]
                 kind = self._kind(campaign)
-                row = entry(campaign, -minus_price, kind)
-                block.fill(slot, row, postings(campaign, kind), live=campaign.status is Status.ACTIVE)
+                block.fill(slot, entry(campaign, kind), postings(campaign, kind), live=campaign.status is Status.ACTIVE)
                 self._count(campaign, 1)
                 self._places[name] = block.number * SLOTS + slot
             block.stratify()
 
     def _insert(self, campaign: Campaign, kind: Kind, posted: list[Posting]) -> None:
-        price = pricing.bound(campaign)
-        key = (-price, campaign.id)
+        key = (-campaign.top_micros, campaign.id)
         rank = bisect_right(self._firsts, key) - 1
         if len(self._blocks[rank]) == SLOTS:
             self._split(rank)
             rank = bisect_right(self._firsts, key) - 1
         block = self._blocks[rank]
-        slot = block.add(entry(campaign, price, kind), posted, live=self._may_bid(campaign))
+        slot = block.add(entry(campaign, kind), posted, live=self._may_bid(campaign))
         self._places[campaign.id] = block.number * SLOTS + slot
 
     def _may_bid(self, campaign: Campaign) -> bool:
@@ -336,25 +287,3 @@ class Index:
                     known[name] = count
                 else:
                     del known[name]
-
-
-def _inside(circles: tuple[Circle, ...], context: Context) -> bool:
-    lat, lon = context.lat, context.lon
-    return lat is not None and lon is not None and geo.inside(circles, lat, lon)
-
-
-def _acceptable(bid: Candidate, placement: Placement) -> bool:
-    """Whether the bid meets terms that differ from bid to bid."""
-    if placement.private and not deals.admitted(bid.campaign, placement):
-        return False
-    return bid.price_micros >= deals.settle(bid.campaign, bid.creative, bid.price_micros, placement)[1]
-
-
-def _adapted(bid: Candidate, placement: Placement) -> Candidate:
-    """The bid for another imp, or under the deal it settles for."""
-    dealid = None
-    if placement.terms is not None:
-        dealid, _ = deals.settle(bid.campaign, bid.creative, bid.price_micros, placement)
-    if dealid is None:
-        return replace(bid, impid=placement.impid)
-    return candidate(bid.campaign, bid.creative, bid.price_micros, dealid, placement.impid)

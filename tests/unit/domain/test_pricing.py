@@ -24,5 +24,5 @@ def test_price_is_what_a_thousand_impressions_are_worth(
     campaign = Campaign(
         id="c", advertiser="a", creatives=(Creative(id="x"),), pricing=model, bid=bid, pctr=pctr, pcvr=pcvr
     )
-    assert pricing.price(campaign, Context()) == micros
-    assert pricing.bound(campaign) >= micros
+    assert pricing.price_micros(campaign, Context(), 0) == micros
+    assert campaign.top_micros >= micros

@@ -30,9 +30,9 @@ CONTEXT = Context(now=NOW, country="KOR", region="kr-11", city="seoul", lat=SEOU
 PLACEMENT = Placement(impid="1", offers=(Offer(media=Media.BANNER, sizes=((728, 90), (300, 250))),))
 
 
-def miss(campaign: Campaign, context: Context = CONTEXT, placement: Placement = PLACEMENT, **live: bool) -> str:
+def miss(campaign: Campaign, context: Context = CONTEXT, placement: Placement = PLACEMENT, **told: Any) -> str:
     """The text of a miss; its criterion begins it."""
-    found = check(campaign, context, placement, **live)
+    found = check(campaign, context, placement, **told)
     assert isinstance(found, Miss)
     assert found.text.startswith(f"{found.criterion.value}: ")
     return found.text
@@ -143,8 +143,18 @@ def test_categories_cover_their_children_within_one_taxonomy() -> None:
 
 
 def test_budget_is_what_the_caller_says() -> None:
-    """Not live: the budget or the pacing."""
-    assert miss(CAMPAIGN, live=False) == "budget: nothing left to spend now (budget, pacing)"
+    """Not live: there is nothing left."""
+    assert miss(CAMPAIGN, live=False) == "budget: nothing left to spend now"
+
+
+def test_pacing_is_what_the_caller_says_and_comes_last() -> None:
+    """A campaign that fits in everything else may be kept out by pacing; of another, that is not the reason."""
+    assert miss(CAMPAIGN, pacing="takes part in 25 %") == "pacing: takes part in 25 %"
+    assert miss(CAMPAIGN, live=False, pacing="takes part in 25 %").startswith("budget: ")
+    below = miss(
+        CAMPAIGN, placement=msgspec.structs.replace(PLACEMENT, floor_micros=10**9), pacing="takes part in 25 %"
+    )
+    assert below.startswith("floor: ")
 
 
 @pytest.mark.parametrize(
@@ -286,14 +296,14 @@ def test_the_first_criterion_in_order_is_named() -> None:
     wide = (Offer(media=Media.BANNER, api=()),)
     placement = Placement(offers=(Offer(media=Media.NATIVE),), private=True, floor_micros=10**9)
     wrong = msgspec.structs.replace(wrong, creatives=(Creative(id="x", api=7),))
-    live, named = False, []
+    live, pacing, named = False, "waits", []
     mend: dict[Criterion, Any] = {
         Criterion.STATUS: {"status": Status.ACTIVE},
         Criterion.FLIGHT: {"end": None},
         Criterion.FREQUENCY: {"frequency_cap": None},
     }
     for _ in range(len(Criterion)):
-        found = check(wrong, request, placement, live=live)
+        found = check(wrong, request, placement, live=live, pacing=pacing)
         assert isinstance(found, Miss)
         named.append(found.criterion)
         match found.criterion:
@@ -301,6 +311,8 @@ def test_the_first_criterion_in_order_is_named() -> None:
                 wrong = msgspec.structs.replace(wrong, **mend[found.criterion])
             case Criterion.BUDGET:
                 live = True
+            case Criterion.PACING:
+                pacing = ""
             case Criterion.SEAT:
                 request.seat_blocked = ()
             case Criterion.ADVERTISER:

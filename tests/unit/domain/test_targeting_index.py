@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -186,17 +187,36 @@ class Twin:
         self.campaigns: dict[str, Campaign] = {}
         self.dark: set[str] = set()
 
-    def match(self, context: Context, placement: Placement, limit: int) -> list[Candidate]:
+    def match(
+        self, context: Context, placement: Placement, limit: int, admits: Callable[[str], bool] | None = None
+    ) -> list[Candidate]:
         """The same answer as the index's, the slow way."""
         found: list[Candidate] = []
         seats: set[str] = set()
-        ranked = sorted(self.campaigns.values(), key=lambda c: (-pricing.price(c, context), c.id))
-        for campaign in ranked:
+
+        def price(campaign: Campaign) -> int:
+            return pricing.price_micros(campaign, context, placement.floor_micros)
+
+        for campaign in sorted(self.campaigns.values(), key=lambda c: (-price(c), c.id)):
             fit = check(campaign, context, placement, live=campaign.id not in self.dark)
             if isinstance(fit, Fit) and campaign.advertiser not in seats and len(found) < limit:
+                if admits is not None and not admits(campaign.id):
+                    continue
                 seats.add(campaign.advertiser)
                 found.append(candidate(campaign, fit.creative, fit.price_micros, fit.dealid, placement.impid))
         return found
+
+
+class Gate:
+    """Lets some campaigns in, and remembers in which order it was asked."""
+
+    def __init__(self, shut: int) -> None:
+        self.shut = shut
+        self.asked: list[str] = []
+
+    def __call__(self, campaign_id: str) -> bool:
+        self.asked.append(campaign_id)
+        return not self.shut >> int(campaign_id[1:]) & 1
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -208,6 +228,7 @@ class Twin:
             st.tuples(st.just("remove"), st.integers(0, 25)),
             st.tuples(st.just("live"), st.integers(0, 25), st.booleans()),
             st.tuples(st.just("match"), contexts(), placements(), st.integers(0, 4)),
+            st.tuples(st.just("gated"), contexts(), placements(), st.integers(1, 4), st.integers(0, 2**26 - 1)),
         ),
         max_size=20,
     ),
@@ -218,7 +239,7 @@ def test_index_agrees_with_brute_force_through_any_changes(
     first: list[Campaign], changes: list[Any], context: Context, placement: Placement
 ) -> None:
     """After any sequence of put, remove and set_live, and whatever was asked before, match is what checking every
-    campaign gives."""
+    campaign gives; and it asks for admission of the same campaigns in the same order, none but those it would take."""
     twin, index = Twin(), Index(first)
     twin.campaigns = {campaign.id: campaign for campaign in first}
     for change in changes:
@@ -234,6 +255,11 @@ def test_index_agrees_with_brute_force_through_any_changes(
             assert index.set_live(name, change[2]) is (name in twin.campaigns)
             if name in twin.campaigns:
                 (twin.dark.discard if change[2] else twin.dark.add)(name)
+        elif change[0] == "gated":
+            gate, again = Gate(change[4]), Gate(change[4])
+            found = index.match(change[1], change[2], limit=change[3], admits=gate)
+            assert found == twin.match(change[1], change[2], change[3], again)
+            assert gate.asked == again.asked
         else:
             assert index.match(change[1], change[2], limit=change[3]) == twin.match(*change[1:])
     assert len(index) == len(twin.campaigns)
