@@ -9,6 +9,8 @@
     ├── InvalidCampaign    a campaign definition is wrong; names campaign and field
     ├── NotFound           a command names a campaign that does not exist
     ├── BidderError        a bidder could not answer
+    ├── HttpError          a server outside gave no answer to a request
+    │   └── HttpRefused    ... because our own policy keeps us from asking it
     ├── BrokerError        the broker refused or is away
     │   └── Unroutable     a mandatory message matched no queue
     ├── StoreError         the repository or the state store refused or is away
@@ -55,6 +57,14 @@ class NotFound(RtbError):
 
 class BidderError(RtbError):
     """A bidder failed; the auction goes on without it."""
+
+
+class HttpError(RtbError):
+    """A request to a server outside got no response."""
+
+
+class HttpRefused(HttpError):
+    """A URL leads where this daemon does not go, or is none; nothing was sent."""
 
 
 class BrokerError(RtbError):

@@ -1,0 +1,192 @@
+"""`ports.HttpClient` on aiohttp: URLs that others chose, asked without trusting them or their servers.
+
+The address policy (rtb.adapters.address_policy) applies to the addresses that a connection is about to be made to, so a
+name that resolves to a public address when it is looked at and to an internal one when it is used gains nothing.
+Redirects are not followed, cookies not kept, proxies of the environment not used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import ssl
+from collections.abc import Mapping, Sequence
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from rtb.adapters.address_policy import AddressPolicy
+from rtb.errors import HttpError, HttpRefused
+from rtb.ports.http import MAX_BODY, NOTHING_MORE, HttpResponse, Method
+
+KEEP_ALIVE_S = 4.0
+"""Shorter than what servers keep idle connections for, so that a request rarely meets one that is being closed."""
+MAX_HEADER = 8_190
+MAX_URL = 8_192
+NAMES_KEPT_S = 10
+
+_PRINTABLE = re.compile(r"[!-~]+")
+_CONTROL = re.compile(r"[\x00-\x20\x7f]")
+
+
+class OutgoingHttp:
+    """A pool of connections to servers outside. It must be made and used on one event loop."""
+
+    def __init__(
+        self,
+        *,
+        allow: Sequence[str] = (),
+        connections: int = 256,
+        connections_per_host: int = 16,
+        resolver: AbstractResolver | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Ask public servers, and those of the hosts, addresses and networks that `allow` lists (for development).
+
+        Args:
+            allow: as `AddressPolicy` takes them.
+            connections: open at once; further requests wait for one within their timeout.
+            connections_per_host: of these to one host and port.
+            resolver: of names; the system's by default.
+            tls: certificates to trust other than the system's.
+
+        Raises:
+            ConfigError: an entry of `allow` is malformed.
+        """
+        self._policy = AddressPolicy(allow)
+        self._connections = connections
+        self._per_host = connections_per_host
+        self._resolver = resolver
+        self._tls = tls
+        self._session: aiohttp.ClientSession | None = None
+
+    async def send(
+        self,
+        method: Method,
+        url: str,
+        *,
+        headers: Mapping[str, str] = NOTHING_MORE,
+        body: bytes = b"",
+        timeout_s: float = 5.0,
+        max_body: int = MAX_BODY,
+    ) -> HttpResponse:
+        """See `ports.HttpClient`.
+
+        Raises:
+            HttpError: no response. HttpRefused: not asked.
+        """
+        target = self._target(url)
+        session = self._session or self._open()
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                session.request(method, target, headers=headers, data=body or None, allow_redirects=False) as response,
+            ):
+                content, whole = await _read(response, max_body)
+                if not whole:
+                    response.close()
+                named = {name.lower(): value for name, value in response.headers.items()}
+                return HttpResponse(response.status, named, content, whole)
+        except TimeoutError:
+            raise HttpError(f"{_where(target)} did not answer in {timeout_s:g} s") from None
+        except (aiohttp.InvalidURL, ValueError) as error:  # ValueError: a header with a line break in it
+            raise HttpRefused(f"{_where(target)}: {_line(error)}") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise HttpError(f"{_where(target)}: {_reason(error)}") from None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            limit=self._connections,
+            limit_per_host=self._per_host,
+            keepalive_timeout=KEEP_ALIVE_S,
+            ttl_dns_cache=NAMES_KEPT_S,
+            resolver=_GuardedResolver(self._resolver or aiohttp.DefaultResolver(), self._policy),
+            ssl=self._tls or True,
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": "rtb"},
+            timeout=aiohttp.ClientTimeout(total=None),
+            max_line_size=MAX_HEADER,
+            max_field_size=MAX_HEADER,
+        )
+        return self._session
+
+    def _target(self, url: str) -> URL:
+        """The URL as it will be sent: as it is where that is possible, for somebody may have signed it."""
+        if len(url) > MAX_URL:
+            raise HttpRefused(f"a URL is longer than {MAX_URL} characters")
+        try:
+            target = URL(url, encoded=True) if _PRINTABLE.fullmatch(url) else URL(url.strip())
+            host, scheme = target.raw_host, target.scheme
+            _ = target.port
+        except ValueError as error:
+            raise HttpRefused(f"no URL: {_line(error)}") from None
+        if scheme not in ("http", "https") or not host or _CONTROL.search(str(target)):
+            raise HttpRefused("a URL must be http or https, with a host")
+        if _is_literal(host) and self._policy.refuses(host, host):
+            raise HttpRefused(f"{host} is not a public address; the allow list of outgoing HTTP does not name it")
+        return target
+
+
+class _GuardedResolver(AbstractResolver):
+    """Leaves out the addresses that the policy refuses."""
+
+    def __init__(self, inner: AbstractResolver, policy: AddressPolicy) -> None:
+        self._inner = inner
+        self._policy = policy
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        found = await self._inner.resolve(host, port, family)
+        allowed = [result for result in found if not self._policy.refuses(host, result["host"])]
+        if not found:
+            raise OSError(f"{host} has no address")
+        if not allowed:
+            raise HttpRefused(
+                f"{host} leads to {found[0]['host']}, not a public address; the allow list of outgoing HTTP does not"
+                " name it"
+            )
+        return allowed
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+def _is_literal(host: str) -> bool:
+    """Whether no resolver will be asked: as aiohttp tells addresses from names, or with a wider net."""
+    return ":" in host or host.replace(".", "").isdigit()
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int) -> tuple[bytes, bool]:
+    body = bytearray()
+    async for part in response.content.iter_any():
+        body += part
+        if len(body) > limit:
+            return bytes(body[:limit]), False
+    return bytes(body), True
+
+
+def _where(target: URL) -> str:
+    """The server, without what may be secret: user, path and query."""
+    return f"{target.scheme}://{target.raw_authority.rpartition('@')[2]}"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientResponseError):  # its text has the whole URL
+        return f"not a proper HTTP response ({type(error).__name__})"
+    return _line(error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
