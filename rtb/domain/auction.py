@@ -89,6 +89,7 @@ class Result(Struct, gc=False):
     """How one imp was settled; `price_micros` and `min_to_win_micros` are the winner's.
 
     The bids that were outbid are kept as they are, beside what they had to beat; `refused` lost for another reason.
+    `receipt` is what the winner's bidder gave for the cost it took.
     """
 
     impid: str
@@ -98,6 +99,7 @@ class Result(Struct, gc=False):
     refused: list[Lost]
     outbid: Sequence[Bid] = ()
     to_beat_micros: int = 0
+    receipt: Any = None
 
     @property
     def losses(self) -> list[Lost]:

@@ -67,6 +67,7 @@ class Bidder(Protocol):
         """Be handed an auction and report to it exactly once, at once or later. Never raises."""
         ...
 
-    def claim(self, auction: OpenAuction, bid: Bid, cost_nanos: int) -> bool:
-        """Take the cost of a winning bid, before the response is encoded; False withdraws the bid."""
+    def claim(self, auction: OpenAuction, bid: Bid, cost_nanos: int) -> object:
+        """Take the cost of a winning bid, before the response is encoded; what is false withdraws the bid. Anything else
+        is kept as the `receipt` of the result, for whoever answers."""
         ...

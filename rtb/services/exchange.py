@@ -295,7 +295,8 @@ class Exchange:
             withdrawn: list[Lost] = []
             while (winner := results[i].winner) is not None:
                 cost_nanos = money.impression_nanos(results[i].price_micros, multiplier)
-                if self._by_name[winner.bidder].claim(auction, winner, cost_nanos):
+                if receipt := self._by_name[winner.bidder].claim(auction, winner, cost_nanos):
+                    results[i].receipt = receipt
                     metrics.wins += 1
                     metrics.spend_nanos += cost_nanos
                     break
