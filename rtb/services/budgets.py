@@ -78,6 +78,7 @@ class Budgets:
         self.on_exhausted: Alert = _nobody
         self.instance = instance
         self.timing = timing or (Timing() if shared or near is not None else UNBILLED)
+        self._unbilled, self._longest_ms = self.timing is UNBILLED, self.timing.window_ms
         self.wake = asyncio.Event()
         self.urgent: dict[str, Purse] = {}
         self.active: dict[str, Purse] = {}
@@ -178,11 +179,12 @@ class Budgets:
         Args:
             campaign_id: of the winner.
             nanos: its cost.
-            window_ms: how long its billing event may take; at most the longest window, which is the default.
+            window_ms: how long its billing event may take: the longest window of the accounts at most, which is also
+                the default, and holds where nothing is billed.
         """
         now_ns = self._monotonic_ns()
-        longest = self.timing.window_ms
-        window = longest if window_ms is None or window_ms > longest else window_ms
+        longest = self._longest_ms
+        window = longest if window_ms is None or window_ms > longest or self._unbilled else window_ms
         expires_ms = now_ns // 1_000_000 + self._offset_ms + window
         purse = self._purses.get(campaign_id) or self.purse(campaign_id)
         if purse is None:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from rtb.domain import facts
+from rtb.domain import facts, money
 from rtb.domain.auction import HOUSE, Bid
-from rtb.domain.campaign import Campaign, Status
+from rtb.domain.campaign import Campaign, Pricing, Status
 from rtb.domain.facts import Context
 from rtb.domain.money import Rates
+from rtb.domain.remembered import Remembered
 from rtb.domain.targeting import Candidate, Index
+from rtb.domain.tracking import Signer, Ticket, impid_in_ledger
+from rtb.domain.windows import Windows
 from rtb.ports import Clock, OpenAuction
 from rtb.services.budgets import Budgets, Hold
 from rtb.services.profiles import Profiles
+
+_CPM = Pricing.CPM
+_MOST_PAGES = 8_192
 
 
 class HouseBidder:
@@ -28,17 +34,28 @@ class HouseBidder:
         *,
         advertisers: int = 10,
         budgets: Budgets | None = None,
+        signer: Signer | None = None,
+        windows: Windows | None = None,
     ) -> None:
-        """Start with an empty catalogue; `load` fills it. Without `budgets` they are those of this process."""
+        """Start with an empty catalogue; `load` fills it.
+
+        Without `budgets` they are those of this process; without a `signer` tickets tell neither user nor destination.
+        `windows` say how long a win is held, by format, the budgets' own window at most.
+        """
         self.index = Index()
         self.budgets = budgets or Budgets(clock)
         self.budgets.on_change = self._fund
-        self.on_win: Callable[[str, str, str, int, Hold], None] | None = None
-        """Called in the step of a win, with auction id, impid, campaign id, cost in nanos, and what was set aside."""
+        self.on_win: Callable[[Ticket], None] | None = None
+        """Called in the step of a win."""
+        self.admits: Callable[[str], bool] | None = None
+        """Asked, by id, of a campaign that would bid: whether it may just now."""
         self._profiles = profiles
         self._clock = clock
         self._rates = rates
         self.advertisers = advertisers
+        self._windows = windows or Windows()
+        self._user_digest = signer.user_digest if signer is not None else _unsaid
+        self._destinations = Remembered(signer.destination if signer is not None else _unsaid, _MOST_PAGES)
 
     def load(self, campaigns: Iterable[Campaign]) -> None:
         """Replace the whole catalogue, at start."""
@@ -59,31 +76,52 @@ class HouseBidder:
         bids: list[Bid] = []
         for imp, terms in zip(request.imp or (), auction.terms, strict=True):
             placement = facts.placement(imp, self._rates, terms)
-            bids += self.index.match(context, placement, limit=self.advertisers)
+            bids += self.index.match(context, placement, limit=self.advertisers, admits=self.admits)
         auction.report(self, bids)
 
     def context(self, auction: OpenAuction) -> Context:
         """The facts of the auction's request, as of now."""
         return facts.context(auction.request, auction.profile, auction.frequency, now=self._clock.time())
 
-    def claim(self, auction: OpenAuction, bid: Bid, cost_nanos: int) -> bool:
-        """Hold the cost on the campaign's budget and count its frequency cap.
+    def claim(self, auction: OpenAuction, bid: Bid, cost_nanos: int) -> Ticket | None:
+        """Hold the cost on the campaign's budget and count its frequency cap; the ticket of the win.
 
-        False when the budget cannot pay, or the cap was reached since the bid: by another imp or auction of the user.
+        None when the budget cannot pay, or the cap was reached since the bid: by another imp or auction of the user.
         """
         assert isinstance(bid, Candidate)
         campaign = bid.campaign
         cap = campaign.frequency_cap
         if cap is not None and auction.frequency.get(campaign.id, 0) >= cap.count:
-            return False
-        hold = self.budgets.hold(campaign.id, cost_nanos)
+            return None
+        window_ms = self._windows.window_ms(auction.request, bid.impid, bid.creative.media)
+        hold = self.budgets.hold(campaign.id, cost_nanos, window_ms)
         if hold is None:
-            return False
+            return None
+        ticket = self._ticket(auction, bid, cost_nanos, hold)
         if self.on_win is not None:
-            self.on_win(auction.id, bid.impid, campaign.id, cost_nanos, hold)
+            self.on_win(ticket)
         if cap is not None and auction.user_id:
             self._profiles.count(auction.user_id, campaign.id, cap.seconds)
-        return True
+        return ticket
+
+    def _ticket(self, auction: OpenAuction, bid: Candidate, cost_nanos: int, hold: Hold) -> Ticket:
+        campaign, creative = bid.campaign, bid.creative
+        pricing, impid = campaign.pricing, bid.impid
+        return Ticket(
+            auction.id,
+            impid_in_ledger(impid),
+            campaign.id,
+            creative.id,
+            hold.day,
+            self.budgets.instance,
+            pricing,
+            cost_nanos if pricing is _CPM else money.unit_nanos(campaign.bid),
+            cost_nanos,
+            self._clock.time(),
+            hold.expires_at,
+            self._user_digest(auction.user_id),
+            self._destinations[creative.landing_page],
+        )
 
     def is_funded(self, campaign_id: str) -> bool:
         """Whether its budget can pay one more impression at its bid."""
@@ -101,3 +139,8 @@ class HouseBidder:
         campaign = self.index.get(campaign_id)
         if campaign is not None and campaign.status is Status.ACTIVE:
             self.index.set_live(campaign_id, funded)
+
+
+def _unsaid(text: str) -> str:
+    """What a ticket says of it where nobody could verify it."""
+    return ""

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable
 
 from rtb import messages
+from rtb.domain.tracking import Ticket
 from rtb.messages import MessageType, Win
-from rtb.ports import Clock, Message
+from rtb.ports import Message
 from rtb.services import topology
-from rtb.services.budgets import Hold
 
 Post = Callable[[str, str, Message], None]
 
@@ -17,29 +17,40 @@ Post = Callable[[str, str, Message], None]
 class Wins:
     """``house.on_win = Wins(...)``."""
 
-    def __init__(self, post: Post, clock: Clock, *, instance: str) -> None:
+    def __init__(self, post: Post) -> None:
         """`post` (exchange, routing key, message) must neither wait nor lose it."""
         self._post = post
-        self._clock = clock
-        self._instance = instance
-        self._won: list[Win] = []
+        self._won: list[Ticket] = []
         self.posted = 0
 
-    def __call__(self, auction_id: str, impid: str, campaign_id: str, cost_nanos: int, hold: Hold) -> None:
+    def __call__(self, ticket: Ticket) -> None:
         """Note a win; nothing is encoded before the answer."""
         if not self._won:
             asyncio.get_running_loop().call_soon(self.flush)
-        now = self._clock.time()
-        expires_at, day = hold.expires_at, hold.day
-        name = impid.replace("\0", "\ufffd")  # no database takes a NUL
-        self._won.append(Win(auction_id, name, campaign_id, day, cost_nanos, expires_at, self._instance, now))
+        self._won.append(ticket)
 
     def flush(self) -> None:
         """Post what was noted."""
         won, self._won = self._won, []
         exchange, routing_key = topology.ROUTES[MessageType.WIN]
-        for win in won:
-            message_id = f"{win.auction_id}:{win.impid}:win"[:255]
-            body = messages.encode(MessageType.WIN, win, message_id=message_id, timestamp=win.received_at)
-            self._post(exchange, routing_key, Message(body=body, message_id=message_id, timestamp=win.received_at))
+        for ticket in won:
+            message_id = f"{ticket.auction_id}:{ticket.impid}:win"[:255]
+            won_at = ticket.won_at
+            body = messages.encode(MessageType.WIN, _win(ticket), message_id=message_id, timestamp=won_at)
+            self._post(exchange, routing_key, Message(body=body, message_id=message_id, timestamp=won_at))
         self.posted += len(won)
+
+
+def _win(ticket: Ticket) -> Win:
+    return Win(
+        auction_id=ticket.auction_id,
+        impid=ticket.impid,
+        campaign_id=ticket.campaign_id,
+        day=ticket.day,
+        price_nanos=ticket.held_nanos,
+        expires_at=ticket.expires_at,
+        instance=ticket.instance,
+        received_at=ticket.won_at,
+        creative_id=ticket.creative_id,
+        user=ticket.user,
+    )

@@ -71,7 +71,7 @@ def money(
         budgets=budgets,
         treasury=treasury,
         alerts=alerts,
-        wins=Wins(outbox.post, clock, instance=instance),
+        wins=Wins(outbox.post),
         billing=billing,
         consumer=WinConsumer(out.broker, billing, metrics, clock),
         audit=Audit(accounts, ledger),

@@ -15,14 +15,14 @@ from rtb.adapters.memory_accounts import MemoryAccounts
 from rtb.adapters.memory_broker import MemoryBroker
 from rtb.adapters.memory_ledger import MemoryLedger
 from rtb.domain.budget import Timing
-from rtb.domain.campaign import Campaign
+from rtb.domain.campaign import Campaign, Pricing
+from rtb.domain.tracking import Ticket, impid_in_ledger
 from rtb.edges.event_consumers import WinConsumer
 from rtb.errors import StoreError
 from rtb.messages import MessageType
 from rtb.ports import ERROR, LedgerRow, Message
 from rtb.services import topology
 from rtb.services.billing import Billing
-from rtb.services.budgets import Hold
 from rtb.services.metrics import Metrics
 from rtb.services.rebuild import Rebuild
 from rtb.services.wins import Wins
@@ -80,7 +80,7 @@ class World:
         billing = Billing(accounts, self.ledger, rebuild.restore, timing=Timing())
         self.consumer = WinConsumer(self.broker, billing, self.metrics, clock, linger_s=0.005)
         self.posted: list[asyncio.Task[None]] = []
-        self.wins = Wins(self.post, clock, instance="i")
+        self.wins = Wins(self.post)
 
     def post(self, exchange: str, routing_key: str, message: Message) -> None:
         """Publish."""
@@ -90,7 +90,22 @@ class World:
         """That many, published."""
         day = messages.datetime.now(messages.UTC).date().isoformat()
         for n in range(first, first + count):
-            self.wins(f"a{n}", impid, campaign_id, 1_000, Hold(day, self.clock.time() + 60.0))
+            now = self.clock.time()
+            self.wins(
+                Ticket(
+                    f"a{n}",
+                    impid_in_ledger(impid),
+                    campaign_id,
+                    "ad",
+                    day,
+                    "i",
+                    Pricing.CPM,
+                    1_000,
+                    1_000,
+                    now,
+                    now + 60.0,
+                )
+            )
         await asyncio.sleep(0)
         await asyncio.gather(*self.posted)
 
