@@ -20,6 +20,9 @@ from rtb.errors import InvalidCampaign
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Amount = Annotated[float, Meta(ge=0)]
 Chance = Annotated[float, Meta(ge=0, le=1)]
+Share = Annotated[float, Meta(gt=0, le=1)]
+Seconds = Annotated[int, Meta(ge=1, le=90 * 86_400)]
+ExternalId = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
 class Status(StrEnum):
@@ -36,6 +39,30 @@ class Pricing(StrEnum):
     CPM = "cpm"
     CPC = "cpc"
     CPA = "cpa"
+
+
+class Pacing(StrEnum):
+    """How a daily budget is spent: as soon as possible, evenly over the day, or as traffic came on the last days."""
+
+    ASAP = "asap"
+    EVEN = "even"
+    LEARNED = "learned"
+
+
+class Per(StrEnum):
+    """The window of a frequency cap, by name."""
+
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+    LIFETIME = "lifetime"
+
+
+MILLION = 1_000_000
+DAY_S = 86_400
+LIFETIME_S = 400 * DAY_S
+"""How long lifetime counts are kept from the first one: no browser keeps a user id longer [RFC 6265bis 5.5]."""
+WINDOWS_S = {Per.MINUTE: 60, Per.HOUR: 3_600, Per.DAY: DAY_S, Per.LIFETIME: LIFETIME_S}
 
 
 class Media(StrEnum):
@@ -62,10 +89,33 @@ class Circle(Value, frozen=True):
 
 
 class FrequencyCap(Value, frozen=True):
-    """At most `count` impressions to one user in `seconds`."""
+    """At most `count` impressions to one user in `seconds`, or `per` minute, hour, day or lifetime.
+
+    A window begins with the first impression in it.
+    """
 
     count: Annotated[int, Meta(ge=1)]
-    seconds: Annotated[int, Meta(ge=1)] = 86_400
+    seconds: Annotated[int, Meta(ge=1, le=LIFETIME_S)] = DAY_S
+    per: Per | None = None
+
+    @property
+    def window_s(self) -> int:
+        """The length of its window in seconds."""
+        return self.seconds if self.per is None else WINDOWS_S[self.per]
+
+    @property
+    def contradiction(self) -> str:
+        """Why `seconds` and `per` cannot both be meant; "" when they can."""
+        if self.per is None or self.seconds in (DAY_S, self.window_s):
+            return ""
+        return f"{self.seconds} seconds are not a {self.per.value}; give one of the two"
+
+
+class Optimise(Value, frozen=True):
+    """How much of the user's value and of the context's score goes into the bid (rtb.domain.pricing), 1 for all."""
+
+    value: Chance = 1.0
+    context: Chance = 1.0
 
 
 class Targeting(Value, frozen=True):
@@ -116,6 +166,12 @@ class Campaign(Value, frozen=True):
     """A house campaign: `bid` is CPM, per click or per conversion by `pricing`; amounts in currency units.
 
     `version` grows by one with every change; the repository refuses an older one.
+
+    `max_bid`, in the unit of `bid`, bounds what `optimise` makes of it; the house keeps the share `margin` of each bid.
+    At the share `alert_at` of the daily budget an alert goes out (None: where the daemon's setting says), at `pause_at`
+    it pauses until the next budget day. `external_ids` are what metric sources call it, a source each. Clicks and
+    conversions are attributed within the windows (None: the daemon's settings); with a `view_window_s` of 0 a
+    conversion needs a click.
     """
 
     id: Name
@@ -139,24 +195,59 @@ class Campaign(Value, frozen=True):
     deals: tuple[str, ...] = ()
     targeting: Targeting = Targeting()
     version: Annotated[int, Meta(ge=1, le=2**63 - 1)] = 1
+    pacing: Pacing = Pacing.ASAP
+    pause_at: Share = 1.0
+    alert_at: Share | None = None
+    max_bid: Amount | None = None
+    margin: Annotated[float, Meta(ge=0, le=0.95)] = 0.0
+    optimise: Optimise | None = None
+    frequency_caps: Annotated[tuple[FrequencyCap, ...], Meta(max_length=8)] = ()
+    external_ids: dict[Name, ExternalId] | None = None
+    click_window_s: Seconds | None = None
+    view_window_s: Annotated[int, Meta(ge=0, le=90 * DAY_S)] | None = None
 
     @property
     def bid_micros(self) -> int:
-        """The auction price (eCPM) in CPM micros: the bid itself, or what it is worth in a thousand impressions."""
-        if self.pricing is Pricing.CPM:
-            return money.to_micros(self.bid)
-        chance = self.pctr if self.pricing is Pricing.CPC else self.pctr * self.pcvr
-        return money.to_micros(self.bid * chance * 1000)
+        """What a thousand impressions are worth to it (eCPM) in CPM micros: the bid itself, or by pctr and pcvr."""
+        return self._ecpm_micros(self.bid)
+
+    @property
+    def most_micros(self) -> int:
+        """The most that a thousand impressions may cost it, in CPM micros; of one impression, in nanos."""
+        if self.optimise is None:
+            return self.bid_micros
+        most = self.bid * (1 + self.optimise.value) * (1 + self.optimise.context)
+        return self._ecpm_micros(most if self.max_bid is None else min(most, self.max_bid))
 
     @property
     def top_micros(self) -> int:
         """The most it bids in any auction, in CPM micros: what the index ranks it by."""
-        return self.bid_micros
+        return self.most_micros if not self.margin else self.most_micros * self.media_ppm // MILLION
+
+    @property
+    def media_ppm(self) -> int:
+        """What of its money buys media, in millionths; the margin is the rest."""
+        return MILLION - round(self.margin * MILLION)
 
     @property
     def optimises(self) -> bool:
         """Whether its price differs from auction to auction (rtb.domain.pricing), up to `top_micros`."""
-        return False
+        return self.optimise is not None
+
+    @property
+    def paces(self) -> bool:
+        """Whether its daily budget is spread over the day (rtb.domain.pacing)."""
+        return self.pacing is not Pacing.ASAP
+
+    @property
+    def pause_nanos(self) -> int | None:
+        """What of the daily budget is spent before it pauses, in nanos; None without a daily budget."""
+        limit = self.daily_budget_nanos
+        return limit if limit is None or self.pause_at == 1.0 else int(limit * self.pause_at)
+
+    def external_id(self, source: str) -> str:
+        """What a metric source calls it, "" when it is not there."""
+        return (self.external_ids or {}).get(source, "")
 
     @property
     def daily_budget_nanos(self) -> int | None:
@@ -172,6 +263,12 @@ class Campaign(Value, frozen=True):
     def zone(self) -> ZoneInfo:
         """The time zone that budget days and hours are counted in."""
         return ZoneInfo(self.timezone)
+
+    def _ecpm_micros(self, bid: float) -> int:
+        if self.pricing is Pricing.CPM:
+            return money.to_micros(bid)
+        chance = self.pctr if self.pricing is Pricing.CPC else self.pctr * self.pcvr
+        return money.to_micros(bid * chance * 1000)
 
 
 _decoder = msgspec.json.Decoder(Campaign)
@@ -214,7 +311,7 @@ def validated(campaign: Campaign) -> Campaign:
     """
     field = "bid"
     try:
-        if campaign.bid_micros <= 0:
+        if campaign.bid_micros <= 0 or ((campaign.margin or campaign.optimise) and campaign.top_micros <= 0):
             raise ValueError("the auction price is 0; raise bid (or pctr, pcvr)")
         field = "daily_budget"
         _ = campaign.daily_budget_nanos
@@ -234,8 +331,31 @@ def validated(campaign: Campaign) -> Campaign:
     except (ValueError, OSError, ZoneInfoNotFoundError) as error:  # OSError: the zone "America" is a directory
         what = f"no time zone {campaign.timezone[:64]!r}" if field == "timezone" else str(error)
         raise InvalidCampaign(f"campaign {campaign.id!r}: {field}: {what}") from None
+    if wrong := _nonsense(campaign):
+        raise InvalidCampaign(f"campaign {campaign.id!r}: {wrong}")
     adomain = tuple([name.lower() for name in campaign.adomain])
     return campaign if adomain == campaign.adomain else msgspec.structs.replace(campaign, adomain=adomain)
+
+
+def _nonsense(campaign: Campaign) -> str:
+    """What of its ways to spend contradicts itself, field first; "" when nothing does."""
+    if campaign.max_bid is not None and campaign.max_bid < campaign.bid:
+        return f"max_bid: {campaign.max_bid} is below bid, {campaign.bid}"
+    if campaign.daily_budget is None:
+        if campaign.pacing is not Pacing.ASAP:
+            return f"pacing: {campaign.pacing.value!r} spreads a daily budget; set daily_budget"
+        if campaign.pause_at != 1.0:
+            return "pause_at: is a share of a daily budget; set daily_budget"
+    if campaign.frequency_cap is not None and (wrong := campaign.frequency_cap.contradiction):
+        return f"frequency_cap: {wrong}"
+    caps = campaign.frequency_caps
+    if caps:
+        for i, cap in enumerate(caps):
+            if wrong := cap.contradiction:
+                return f"frequency_caps[{i}]: {wrong}"
+        if len({cap.window_s for cap in caps}) < len(caps):
+            return "frequency_caps: two have the same window"
+    return ""
 
 
 def _reason(error: Exception) -> str:

@@ -35,7 +35,8 @@ _NO_REQUEST = BidRequest()
 class Context(Struct, gc=False, kw_only=True):
     """What holds for every imp of a request.
 
-    `now` is Unix seconds. `frequency` counts the user's impressions a campaign id, in that campaign's own window.
+    `now` is Unix seconds. `user_value` is the profile's, -1 to 1. `frequency` counts the user's impressions, a counter
+    each (rtb.domain.frequency).
     `cat_blocked` is bcat, `cat_allowed` acat (None = no restriction), both in taxonomy `cattax`.
     """
 
@@ -53,6 +54,7 @@ class Context(Struct, gc=False, kw_only=True):
     interests: tuple[str, ...] = ()
     segments: tuple[str, ...] = ()
     user_id: str = ""
+    user_value: float = 0.0
     frequency: Mapping[str, int] = NO_COUNTS
     cat_blocked: tuple[str, ...] = ()
     cat_allowed: tuple[str, ...] | None = None
@@ -151,6 +153,8 @@ def context(
         user_id=user_id,
         frequency=frequency,
     )
+    if profile is not None:
+        facts.user_value = profile.value
     _lists(request, facts)
     return facts
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from rtb.errors import Malformed
 
 
 class Profile(Struct, frozen=True, gc=False, omit_defaults=True):
-    """A user's interests and segments, as in the targeting keys of a campaign."""
+    """A user's interests and segments, as in the targeting keys of a campaign, and what an impression is worth with
+    this user beside the average one: 0.5 is half as much again, -1 nothing."""
 
     user_id: str
     interests: tuple[str, ...] = ()
     segments: tuple[str, ...] = ()
+    value: Annotated[float, Meta(ge=-1, le=1)] = 0.0
 
 
 _decoder = msgspec.json.Decoder(Profile)

@@ -59,6 +59,52 @@ def test_a_budget_in_nanos() -> None:
     assert made(daily_budget=0).daily_budget_nanos == 0
 
 
+def test_what_it_bids_at_most() -> None:
+    """2.50 alone; four times as much for the best user on the best page; never above max_bid; less the margin."""
+    assert made().top_micros == 2_500_000
+    assert made(optimise={}).top_micros == 10_000_000
+    assert made(optimise={"value": 0.5, "context": 0}).top_micros == 3_750_000
+    assert made(optimise={}, max_bid=3.0).top_micros == 3_000_000
+    assert made(max_bid=3.0).top_micros == 2_500_000
+    best = made(optimise={}, max_bid=3.0, margin=0.2)
+    assert (best.top_micros, best.most_micros, best.optimises) == (2_400_000, 3_000_000, True)
+    assert made(pricing="cpc", bid=0.5, pctr=0.002, margin=0.1).top_micros == 900_000
+
+
+def test_what_it_pauses_at() -> None:
+    """A share of the daily budget; all of it, unless said otherwise; without a budget there is nothing to share."""
+    assert made(daily_budget=50.0, pause_at=0.8).pause_nanos == 40_000_000_000
+    assert made(daily_budget=50.0).pause_nanos == 50_000_000_000
+    assert made().pause_nanos is None
+
+
+@pytest.mark.parametrize(
+    ("cap", "seconds"),
+    [
+        ({"count": 1}, 86_400),
+        ({"count": 1, "seconds": 7}, 7),
+        ({"count": 1, "per": "minute"}, 60),
+        ({"count": 1, "per": "hour"}, 3_600),
+        ({"count": 1, "per": "day"}, 86_400),
+        ({"count": 1, "per": "lifetime"}, 400 * 86_400),
+        ({"count": 1, "per": "hour", "seconds": 3_600}, 3_600),
+    ],
+)
+def test_the_window_of_a_cap(cap: dict[str, Any], seconds: int) -> None:
+    """By its name or in seconds; a day when it says neither."""
+    assert made(frequency_caps=[cap]).frequency_caps[0].window_s == seconds
+
+
+def test_what_metric_sources_call_it() -> None:
+    """By source; nothing for a source that it does not name."""
+    campaign = made(external_ids={"facebook": "238"})
+    assert (campaign.external_id("facebook"), campaign.external_id("google"), made().external_id("x")) == (
+        "238",
+        "",
+        "",
+    )
+
+
 def test_a_campaign_survives_its_json() -> None:
     """Encoded and decoded it is the same; defaults are left out."""
     campaign = made(
@@ -72,6 +118,16 @@ def test_a_campaign_survives_its_json() -> None:
         timezone="Asia/Seoul",
         frequency_cap={"count": 3},
         targeting={"geo": [{"lat": 37.5, "lon": 127.0}], "hours": [0, 167], "country": ["KOR"]},
+        pacing="learned",
+        pause_at=0.95,
+        alert_at=0.5,
+        max_bid=0.6,
+        margin=0.15,
+        optimise={"value": 0.5},
+        frequency_caps=[{"count": 2, "per": "hour"}, {"count": 9, "per": "lifetime"}],
+        external_ids={"facebook": "238"},
+        click_window_s=86_400,
+        view_window_s=0,
     )
     assert campaigns.decode(campaigns.encode(campaign)) == campaign
     assert json.loads(campaigns.encode(made())) == MINIMAL
@@ -115,6 +171,27 @@ def test_advertiser_domains_are_kept_in_lower_case() -> None:
         ({"targeting": {"geo": [{"lat": 91, "lon": 0}]}}, "targeting.geo[0].lat"),
         ({"targeting": {"geo": [{"lat": 0, "lon": 0, "radius": 0}]}}, "targeting.geo[0].radius"),
         ({"version": 0}, "version"),
+        ({"pacing": "fast"}, "pacing"),
+        ({"pacing": "even"}, "pacing"),  # of what, without a daily budget?
+        ({"pause_at": 0, "daily_budget": 5}, "pause_at"),
+        ({"pause_at": 1.01, "daily_budget": 5}, "pause_at"),
+        ({"pause_at": 0.5}, "pause_at"),
+        ({"alert_at": 1.5}, "alert_at"),
+        ({"max_bid": 2.4}, "max_bid"),  # below bid
+        ({"max_bid": -1}, "max_bid"),
+        ({"margin": 0.96}, "margin"),
+        ({"bid": 0.000001, "margin": 0.5}, "bid"),  # half a micro: nothing is left to bid with
+        ({"bid": 300_000, "optimise": {}}, "bid"),  # four times as much is beyond all prices
+        ({"optimise": {"value": 2}}, "optimise.value"),
+        ({"optimise": {"ctr": 1}}, "optimise"),
+        ({"frequency_caps": [{"count": 1, "per": "week"}]}, "frequency_caps[0].per"),
+        ({"frequency_caps": [{"count": 1}, {"count": 2, "per": "day"}]}, "frequency_caps"),
+        ({"frequency_caps": [{"count": 1, "per": "hour", "seconds": 60}]}, "frequency_caps[0]"),
+        ({"frequency_cap": {"count": 1, "per": "hour", "seconds": 60}}, "frequency_cap"),
+        ({"external_ids": {"facebook": ""}}, "external_ids[...]"),
+        ({"external_ids": {"facebook": 7}}, "external_ids[...]"),
+        ({"click_window_s": 0}, "click_window_s"),
+        ({"view_window_s": -1}, "view_window_s"),
     ],
 )
 def test_a_wrong_campaign_names_the_field(fields: dict[str, Any], field: str) -> None:
