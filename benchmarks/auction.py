@@ -74,7 +74,7 @@ async def measure(campaigns: int, body: str, count: int, repeat: int) -> list[tu
                 house.index.match(pair[0], placement)
 
         def answer(pair: tuple[BidRequest, Outcome]) -> bytes:
-            return openrtb.encode(bid_response(pair[0].id or "", pair[1], rates))
+            return openrtb.encode(bid_response(pair[0], pair[1], rates))
 
         outcomes = [(request, outcome) for request in requests if (outcome := begin(request).outcome) is not None]
         pairs = [(context(request), placements(request)) for request in requests]

@@ -110,7 +110,7 @@ class Admin:
     async def _auction(self, arguments: dict[str, Any]) -> Any:
         request = openrtb.decode_request(given(arguments, "request", str).encode())
         outcome = await self._exchange.run(request, self._clock.monotonic_ns())
-        return msgspec.to_builtins(bid_response(request.id or "", outcome, self._rates))
+        return msgspec.to_builtins(bid_response(request, outcome, self._rates))
 
     async def _explain(self, arguments: dict[str, Any]) -> Any:
         request = openrtb.decode_request(given(arguments, "request", str).encode())

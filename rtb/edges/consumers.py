@@ -15,12 +15,13 @@ from rtb.domain.money import Rates
 from rtb.edges.failure import Failures
 from rtb.edges.house_format import to_openrtb
 from rtb.errors import BadRequest, BrokerError, Malformed, Unroutable
-from rtb.messages import HOUSE_REQUEST, Envelope, MessageType
+from rtb.messages import HOUSE_REQUEST, Envelope, HouseResponse, MessageType
 from rtb.openrtb import BidRequest
 from rtb.ports import Broker, Clock, Delivery, Message, Subscription
 from rtb.services import topology
 from rtb.services.answers import encoded, house_response
 from rtb.services.exchange import Exchange, Outcome
+from rtb.services.links import Links
 from rtb.services.metrics import Metrics
 
 MAX_AGE_NS = 120_000_000_000
@@ -44,15 +45,24 @@ class BidRequestConsumer:
     """
 
     def __init__(
-        self, broker: Broker, exchange: Exchange, metrics: Metrics, clock: Clock, rates: Rates, *, prefetch: int
+        self,
+        broker: Broker,
+        exchange: Exchange,
+        metrics: Metrics,
+        clock: Clock,
+        rates: Rates,
+        *,
+        prefetch: int,
+        links: Links | None = None,
     ) -> None:
-        """Work on up to `prefetch` requests at once."""
+        """Work on up to `prefetch` requests at once; `links` put tracking into the answers."""
         self._broker = broker
         self._failures = Failures(broker, metrics)
         self._exchange = exchange
         self._metrics = metrics
         self._clock = clock
         self._rates = rates
+        self._links = links
         self._prefetch = prefetch
         self._subscription: Subscription | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -74,41 +84,42 @@ class BidRequestConsumer:
             await asyncio.wait(self._tasks)
 
     def _take(self, delivery: Delivery) -> None:
-        task = asyncio.get_running_loop().create_task(self._handle(delivery))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _handle(self, delivery: Delivery) -> None:
+        """Auction it here and now, unless the auction has to wait for somebody; only then a task is made for it."""
         self._metrics.consumed += 1
-        try:
-            try:
-                envelope = messages.decode(delivery.message.body)
-                request, is_house = _request(envelope, self._rates.currency)
-                received_ns = self._received_ns(envelope, delivery)
-                outcome = await self._exchange.run(request, received_ns)
-                await self._answer(delivery, envelope, request, outcome, is_house)
-            except (Malformed, BadRequest) as reason:
-                await self._failures.bury(delivery, str(reason))
-                self._metrics.invalid += 1
-            except BrokerError:
-                raise
-            except Exception as error:
-                _log.exception("bid_request_failed", message_id=delivery.message.message_id)
-                self._metrics.message_errors += 1
-                await self._failures.bury(delivery, f"{type(error).__name__}: {error}")
-        except BrokerError as error:
-            _log.warning("bid_request_not_answered", reason=str(error), message_id=delivery.message.message_id)
-            delivery.nack(requeue=not delivery.redelivered)  # a second time it is worthless; and no message may circle
-        else:
-            delivery.ack()
-            self._metrics.message_time.record(self._clock.monotonic_ns() - delivery.arrived_ns)
+        self._under_way += 1
+        self._attempt(delivery, self._begin)
 
-    async def _answer(
-        self, delivery: Delivery, envelope: Envelope, request: BidRequest, outcome: Outcome, is_house: bool
-    ) -> None:
-        request_id = request.id or ""
-        rates = self._rates
-        data = house_response(request_id, outcome, rates) if is_house else Raw(encoded(request_id, outcome, rates))
+    def _attempt(self, delivery: Delivery, work: Callable[[Delivery], None]) -> None:
+        """Work on a request; one that cannot be answered, or uncovers a mistake of ours, is buried."""
+        try:
+            work(delivery)
+        except (Malformed, BadRequest) as reason:
+            self._metrics.invalid += 1
+            self._start(self._bury(delivery, str(reason)))
+        except Exception as error:
+            _log.exception("bid_request_failed", message_id=delivery.message.message_id)
+            self._metrics.message_errors += 1
+            self._start(self._bury(delivery, f"{type(error).__name__}: {error}"))
+
+    def _begin(self, delivery: Delivery) -> None:
+        envelope = messages.decode(delivery.message.body)
+        request, is_house = _request(envelope, self._rates.currency)
+        auction = self._exchange.begin(request, self._received_ns(envelope, delivery))
+        asked = _Asked(delivery, envelope, request.id or "", is_house)
+        if auction.outcome is None:
+            self._start(self._finish(asked, auction))
+        else:
+            self._answer(asked, auction.outcome)
+
+    async def _finish(self, asked: _Asked, auction: Auction) -> None:
+        outcome = await self._exchange.finish(auction)
+        self._answer(asked, outcome)
+
+    def _answer(self, asked: _Asked, outcome: Outcome) -> None:
+        delivery, envelope, request_id, rates = asked.delivery, asked.envelope, asked.request_id, self._rates
+        data = (
+            house_response(request_id, outcome, rates) if asked.is_house else Raw(encoded(request_id, outcome, rates))
+        )
         reply_to = envelope.reply_to or delivery.message.reply_to
         correlation_id = envelope.correlation_id or delivery.message.correlation_id or request_id
         message_id = f"{self._id_prefix}{next(self._ids):x}"
@@ -124,13 +135,42 @@ class BidRequestConsumer:
             body=body, message_id=message_id, correlation_id=correlation_id, timestamp=now, persistent=False
         )
         exchange, routing_key = ("", reply_to) if reply_to else topology.ROUTES[MessageType.BID_RESPONSE]
-        try:
-            await self._broker.publish(exchange, routing_key, answer)
-        except Unroutable:
-            self.unheard += 1
-            _log.debug("requester_gone", reply_to=reply_to, request_id=request_id)
-        else:
+        self._broker.send(exchange, routing_key, answer, partial(self._answered, delivery))
+
+    def _answered(self, delivery: Delivery, error: BrokerError | None) -> None:
+        """The broker has the answer, or not; a requester that has gone is nobody's mistake."""
+        if error is None:
             self._metrics.published += 1
+        elif isinstance(error, Unroutable):
+            self.unheard += 1
+            _log.debug("requester_gone", reason=str(error), message_id=delivery.message.message_id)
+            error = None
+        self._end(delivery, error)
+
+    async def _bury(self, delivery: Delivery, reason: str) -> None:
+        try:
+            await self._failures.bury(delivery, reason)
+        except BrokerError as error:
+            self._end(delivery, error)
+        else:
+            self._end(delivery, None)
+
+    def _end(self, delivery: Delivery, error: BrokerError | None) -> None:
+        """Acknowledge it, or have it come once more: a second time it is worthless, and no message may circle."""
+        if error is None:
+            delivery.ack()
+            self._metrics.message_time.record(self._clock.monotonic_ns() - delivery.arrived_ns)
+        else:
+            _log.warning("bid_request_not_answered", reason=str(error), message_id=delivery.message.message_id)
+            delivery.nack(requeue=not delivery.redelivered)
+        self._under_way -= 1
+        if self._idle is not None and not self._under_way:
+            self._idle.set()
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _received_ns(self, envelope: Envelope, delivery: Delivery) -> int:
         """When the deadline starts: when the message was made, if that can be told to the fraction, else arrival.

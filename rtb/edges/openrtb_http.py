@@ -16,6 +16,7 @@ from rtb.errors import BadRequest, TooLarge
 from rtb.openrtb import BidRequest, NoBid
 from rtb.services.answers import bid_response, encoded
 from rtb.services.exchange import Auction, Exchange, Outcome, Status
+from rtb.services.links import Links
 from rtb.services.metrics import Metrics
 
 AUCTION_PATH = b"/openrtb2/auction"
@@ -39,16 +40,18 @@ class AuctionResponder:
         shed_after_ms: float,
         pages: Mapping[bytes, Callable[[], bytes]],
         lag_ns: Callable[[], int] = lambda: 0,
+        links: Links | None = None,
     ) -> None:
         """Answer auctions with `exchange` and GET paths with `pages`, whose callables make whole responses.
 
         A request that waited longer than `shed_after_ms` behind others in one iteration of the loop, or that comes when
         the loop was last that late (`lag_ns`), is answered with nbr 502 before it is decoded, so that what is accepted
-        stays inside its deadline; 0 switches that off.
+        stays inside its deadline; 0 switches that off. `links` put tracking into the answers.
         """
         self._exchange = exchange
         self._metrics = metrics
         self._rates = rates
+        self._links = links
         self._shed_after_ns = int(shed_after_ms * 1e6)
         self._lag_ns = lag_ns
         self._pages = pages
@@ -100,10 +103,10 @@ class AuctionResponder:
 
     def _encode(self, request: BidRequest, outcome: Outcome) -> bytes:
         if outcome.nbr is None:
-            body = encoded(request.id or "", outcome, self._rates)
+            body = encoded(request, outcome, self._rates, self._links)
             return b"%b%d\r\n\r\n%b" % (_WON, len(body), body)
         if request.wants_nbr:
-            body = openrtb.encode(bid_response(request.id or "", outcome, self._rates))
+            body = openrtb.encode(bid_response(request, outcome, self._rates))
             return response(b"200 OK", body, _COMMON + outcome.status.value.encode() + b"\r\n")
         return _EMPTY[outcome.status]
 

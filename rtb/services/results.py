@@ -8,6 +8,7 @@ from rtb.messages import MessageType
 from rtb.ports import Clock, StateStore
 from rtb.services.answers import bid_response
 from rtb.services.exchange import Auction, Outcome
+from rtb.services.links import Links
 
 
 class Results:
@@ -17,11 +18,12 @@ class Results:
     sent is dropped and counted by the state store, never waited for. Rehearsals are not announced.
     """
 
-    def __init__(self, state: StateStore, clock: Clock, rates: Rates) -> None:
-        """Announce over `state`."""
+    def __init__(self, state: StateStore, clock: Clock, rates: Rates, links: Links | None = None) -> None:
+        """Announce over `state`; `links` as for the answers themselves."""
         self._state = state
         self._clock = clock
         self._rates = rates
+        self._links = links
 
     def __call__(self, auction: Auction, outcome: Outcome) -> None:
         """Announce one."""
@@ -30,7 +32,7 @@ class Results:
             return
         body = messages.encode(
             MessageType.AUCTION_RESULT,
-            bid_response(request_id, outcome, self._rates),
+            bid_response(auction.request, outcome, self._rates, self._links),
             message_id=auction.id,
             timestamp=self._clock.time(),
             correlation_id=request_id,

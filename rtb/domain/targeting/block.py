@@ -44,9 +44,12 @@ def entry(campaign: Campaign, kind: Kind) -> Entry:
 
 
 class Prepared(Struct, gc=False):
-    """What answers keep of an ad, once it has won: the part of a bid on the wire that is always the same."""
+    """What answers keep of an ad, once it has won: the part of a bid on the wire that is always the same, before and
+    after its `exp`, as it was made for a tracker at `base`."""
 
     tail: bytes = b""
+    end: bytes = b""
+    base: str = ""
 
 
 class Candidate(Bid, kw_only=True):

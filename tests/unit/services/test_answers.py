@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from rtb.domain.campaign import Creative, Media
 from rtb.domain.money import Rates
@@ -14,6 +15,7 @@ from rtb.services.exchange import Outcome, Status
 from tests.unit.parts import Build, Prompt, bid_request, campaign, imp, offer
 
 USD = Rates()
+REQUEST = bid_request()
 
 
 @pytest.mark.parametrize(
@@ -23,7 +25,7 @@ USD = Rates()
 def test_without_a_win_there_is_a_reason_and_no_seatbid(status: Status, nbr: NoBid) -> None:
     """Only the request's id and nbr."""
     outcome = Outcome("x", status, nbr, (), "USD")
-    assert bid_response("r", outcome, USD) == BidResponse(id="r", nbr=int(nbr))
+    assert bid_response(REQUEST, outcome, USD) == BidResponse(id="r", nbr=int(nbr))
 
 
 async def test_a_house_campaign_s_bid(build: Build) -> None:
@@ -31,7 +33,7 @@ async def test_a_house_campaign_s_bid(build: Build) -> None:
     mine = campaign("a", 3.0, cat=("IAB1", "IAB2"), cattax=7)
     world = build(campaigns=[mine, campaign("b", 2.0)])
     outcome = await world.run(bid_request())
-    answer = bid_response("r", outcome, USD)
+    answer = bid_response(REQUEST, outcome, USD)
     assert (answer.id, answer.bidid, answer.cur, answer.nbr) == ("r", outcome.auction_id, "USD", None)
     assert answer.seatbid is not None
     [seat] = answer.seatbid
@@ -51,7 +53,7 @@ async def test_the_markup_follows_the_media(build: Build) -> None:
     spot = Creative(id="spot", media=Media.VIDEO, dur=15, mime="video/mp4", image_url="https://v.test/1.mp4")
     world = build(campaigns=[campaign("a", creatives=(spot,))])
     outcome = await world.run(bid_request(Imp(id="1", video=Video(mimes=["video/mp4"]))))
-    [seat] = bid_response("r", outcome, USD).seatbid or []
+    [seat] = bid_response(REQUEST, outcome, USD).seatbid or []
     [bid] = seat.bid or []
     assert (bid.mtype, bid.dur, bid.w) == (2, 15, None)
     assert bid.adm is not None
@@ -64,7 +66,7 @@ async def test_bids_are_grouped_by_seat(build: Build) -> None:
     dsp = Prompt("dsp", offer("dsp", 9.0, "2"))
     world = build(dsp, campaigns=[campaign("a", 3.0)])
     outcome = await world.run(bid_request(imp("1"), imp("2"), imp("3")))
-    answer = bid_response("r", outcome, USD)
+    answer = bid_response(REQUEST, outcome, USD)
     assert [(seat.seat, [bid.impid for bid in seat.bid or ()]) for seat in answer.seatbid or ()] == [
         ("a", ["1", "3"]),
         ("dsp", ["2"]),
@@ -77,7 +79,7 @@ async def test_an_unsold_imp_is_left_out(build: Build) -> None:
     """The others are answered."""
     world = build(campaigns=[campaign("a", 3.0)])
     outcome = await world.run(bid_request(imp("1", bidfloor=9.0), imp("2")))
-    assert [b.impid for seat in bid_response("r", outcome, USD).seatbid or () for b in seat.bid or ()] == ["2"]
+    assert [b.impid for seat in bid_response(REQUEST, outcome, USD).seatbid or () for b in seat.bid or ()] == ["2"]
 
 
 async def test_another_bidder_s_bid_is_passed_on(build: Build) -> None:
@@ -102,7 +104,7 @@ async def test_another_bidder_s_bid_is_passed_on(build: Build) -> None:
         lurl="https://l.test",
     )
     world = build(Prompt("dsp", offer("dsp", 5.0, content=wire)), campaigns=[campaign("a", 3.0)])
-    [seat] = bid_response("r", await world.run(bid_request()), USD).seatbid or []
+    [seat] = bid_response(REQUEST, await world.run(bid_request()), USD).seatbid or []
     assert seat.bid == [
         WireBid(
             id="7",
@@ -129,7 +131,7 @@ async def test_the_price_is_in_the_request_s_currency(build: Build) -> None:
     rates = {"EUR": 1.25, "KRW": 0.0008}
     world = build(campaigns=[campaign("a", 3.0), campaign("b", 2.0)], rates=rates)
     for code, price in (("EUR", 1.608), ("KRW", 2_512.5)):
-        answer = bid_response("r", await world.run(bid_request(cur=[code])), world.rates)
+        answer = bid_response(REQUEST, await world.run(bid_request(cur=[code])), world.rates)
         assert (answer.cur, [bid.price for seat in answer.seatbid or () for bid in seat.bid or ()]) == (code, [price])
 
 
@@ -137,7 +139,7 @@ async def test_a_price_never_undercuts_the_floor_it_met(build: Build) -> None:
     """A floor of 1.00 EUR at an awkward rate comes back as at least 1.00 EUR."""
     world = build(campaigns=[campaign("a", 3.0)], rates={"EUR": 1.0870123})
     outcome = await world.run(bid_request(imp(bidfloor=1.0, bidfloorcur="EUR"), cur=["EUR"]))
-    [seat] = bid_response("r", outcome, world.rates).seatbid or []
+    [seat] = bid_response(REQUEST, outcome, world.rates).seatbid or []
     assert seat.bid is not None
     assert seat.bid[0].price is not None
     assert 1.0 <= seat.bid[0].price < 1.000002
@@ -190,7 +192,7 @@ async def test_a_banner_of_any_size_is_answered_with_the_creative_s(build: Build
     """w and h are the creative's, absent where it has none."""
     anysize = Creative(id="any", image_url="https://cdn.test/x.png")
     world = build(campaigns=[campaign("a", creatives=(anysize,))])
-    [seat] = bid_response("r", await world.run(bid_request(Imp(id="1", banner=Banner()))), USD).seatbid or []
+    [seat] = bid_response(REQUEST, await world.run(bid_request(Imp(id="1", banner=Banner()))), USD).seatbid or []
     assert seat.bid is not None
     assert (seat.bid[0].w, seat.bid[0].h) == (None, None)
 
@@ -216,4 +218,5 @@ async def test_the_encoded_answer_is_the_response_encoded(build: Build, imps: li
             outcome = await world.run(bid_request(*imps))
             outcome.currency = currency
             for request_id in ("r", 'of "me"\n'):
-                assert encoded(request_id, outcome, rates) == encode(bid_response(request_id, outcome, rates))
+                request = replace(REQUEST, id=request_id)
+                assert encoded(request, outcome, rates) == encode(bid_response(request, outcome, rates))
