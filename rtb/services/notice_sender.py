@@ -1,0 +1,342 @@
+"""Notices on their way out: a queue a host, few at once, tried again when that may help, dropped and counted at limits.
+
+A host that is slow, broken or away delays its own notices and nobody else's. Every notice succeeds at most once; one
+whose answer was lost is sent again, so that a receiver may see it twice (its endpoint should be idempotent: OpenRTB 2.6
+7.8). What waits is in memory alone: a process that is killed loses it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import structlog
+from msgspec import Struct
+
+from rtb.errors import HttpError, HttpRefused
+from rtb.ports import Clock
+from rtb.ports.http import NOTHING_MORE, HttpClient
+
+NS = 1_000_000_000
+SICK_AFTER = 5
+"""Failures in a row after which a host gets one notice at a time, until one succeeds."""
+MAX_BODY = 4 << 10
+"""Bytes of an answer that are read, so that the connection can be used again; nobody looks at them."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Timer(Protocol):
+    """A callback that is due."""
+
+    def cancel(self) -> None:
+        """Do not call it."""
+        ...
+
+
+class TimerClock(Clock, Protocol):
+    """A clock that can also wake somebody up."""
+
+    def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
+        """Call back once the monotonic clock reads `when_ns`."""
+        ...
+
+
+class Kind(StrEnum):
+    """What a notice tells: OpenRTB's nurl, burl and lurl."""
+
+    WIN = "win"
+    BILLING = "billing"
+    LOSS = "loss"
+
+
+RETRIES_S: Mapping[Kind, tuple[float, ...]] = {
+    Kind.WIN: (1.0, 5.0, 25.0),
+    Kind.BILLING: (10.0,) * 6,  # every 10 seconds for the next minute [7.8]
+    Kind.LOSS: (5.0,),
+}
+"""How long after each failure a notice is tried again."""
+
+
+class Notice(Struct, eq=False):
+    """One notice; `url` has its macros replaced."""
+
+    kind: Kind
+    url: str
+    headers: Mapping[str, str] = NOTHING_MORE
+    tries: int = 0
+
+
+class Tally(Struct):
+    """What became of the notices of a kind; each ends as one of the others but `retried`, which counts attempts.
+
+    `failed` were answered badly or not at all as often as they were tried, `dropped` did not find a place in a queue or
+    were left when the time to stop was over, `refused` lead where no notice may go.
+    """
+
+    fired: int = 0
+    retried: int = 0
+    failed: int = 0
+    dropped: int = 0
+    refused: int = 0
+
+
+class HostView(Struct, frozen=True):
+    """A host as it stands: counts since it was first (or again) heard of, and its last error ("" for none) in Unix
+    seconds."""
+
+    host: str
+    waiting: int
+    in_flight: int
+    fired: int
+    failed: int
+    sick: bool
+    last_error: str
+    last_error_at: float
+
+
+class _Lane(Struct, eq=False):
+    """The notices of one host."""
+
+    host: str
+    queue: deque[Notice]
+    in_flight: int = 0
+    resting: int = 0
+    fired: int = 0
+    failed: int = 0
+    failures: int = 0
+    last_error: str = ""
+    last_error_at: float = 0.0
+
+    @property
+    def idle(self) -> bool:
+        return not self.queue and not self.in_flight and not self.resting
+
+
+class NoticeSender:
+    """Sends notices. `tallies` only grow."""
+
+    def __init__(
+        self,
+        http: HttpClient,
+        clock: TimerClock,
+        *,
+        timeout_s: float = 2.0,
+        at_once: int = 128,
+        at_once_per_host: int = 8,
+        waiting: int = 20_000,
+        waiting_per_host: int = 4_000,
+        hosts: int = 1_000,
+    ) -> None:
+        """Send through `http`.
+
+        Args:
+            http: with room for `at_once` connections.
+            clock: says when to try again.
+            timeout_s: for each attempt.
+            at_once: attempts under way.
+            at_once_per_host: of these to one host (and port).
+            waiting: notices that are not done yet, whatever their state; loss notices fill at most half of it.
+            waiting_per_host: of these for one host, likewise.
+            hosts: that are remembered; one that has nothing to do makes place for a new one.
+        """
+        self._http = http
+        self._clock = clock
+        self._timeout_s = timeout_s
+        self._at_once = at_once
+        self._at_once_per_host = at_once_per_host
+        self._limit = waiting
+        self._limit_per_host = waiting_per_host
+        self._most_hosts = hosts
+        self._lanes: dict[str, _Lane] = {}
+        self._held_up: dict[_Lane, None] = {}
+        self._resting: dict[Notice, tuple[_Lane, Timer]] = {}
+        self._tasks: dict[asyncio.Task[None], Notice] = {}
+        self._open = 0
+        self._stopping = False
+        self.tallies: Mapping[Kind, Tally] = {kind: Tally() for kind in Kind}
+
+    @property
+    def waiting(self) -> int:
+        """Notices not done yet."""
+        return self._open
+
+    def hosts(self) -> list[HostView]:
+        """Every host it remembers, by name."""
+        return [
+            HostView(
+                host=lane.host,
+                waiting=len(lane.queue) + lane.resting,
+                in_flight=lane.in_flight,
+                fired=lane.fired,
+                failed=lane.failed,
+                sick=lane.failures >= SICK_AFTER,
+                last_error=lane.last_error,
+                last_error_at=lane.last_error_at,
+            )
+            for _, lane in sorted(self._lanes.items())
+        ]
+
+    def send(self, notice: Notice) -> None:
+        """Have it sent, soon. Never raises and never waits."""
+        tally = self.tallies[notice.kind]
+        host = _host(notice.url)
+        if not host:
+            tally.refused += 1
+            return
+        lane = self._lanes.get(host) or self._new_lane(host)
+        share = 2 if notice.kind is Kind.LOSS else 1
+        if (
+            lane is None
+            or self._stopping
+            or self._open * share >= self._limit
+            or (len(lane.queue) + lane.resting) * share >= self._limit_per_host
+        ):
+            tally.dropped += 1
+            return
+        self._open += 1
+        lane.queue.append(notice)
+        self._pump(lane)
+
+    async def quiet(self) -> None:
+        """Return once nothing is under way: every notice is done, or rests until it is tried again."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks))
+
+    async def stop(self, limit_s: float) -> None:
+        """Take no more, try what waits once more, and drop what is not done after `limit_s`."""
+        self._stopping = True
+        for notice, (lane, timer) in list(self._resting.items()):
+            timer.cancel()
+            self._wake(lane, notice)
+        try:
+            async with asyncio.timeout(limit_s):
+                await self.quiet()
+        except TimeoutError:
+            pass
+        for lane in self._lanes.values():
+            for notice in lane.queue:
+                self._drop(notice)
+            lane.queue.clear()
+        self._held_up.clear()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _new_lane(self, host: str) -> _Lane | None:
+        if len(self._lanes) >= self._most_hosts:
+            idle = next((lane for lane in self._lanes.values() if lane.idle), None)
+            if idle is None:
+                return None
+            del self._lanes[idle.host]
+        lane = self._lanes[host] = _Lane(host, deque())
+        return lane
+
+    def _pump(self, lane: _Lane) -> None:
+        """Start what may start; a lane that only the limit of all holds up is remembered."""
+        most = 1 if lane.failures >= SICK_AFTER else self._at_once_per_host
+        while lane.queue and lane.in_flight < most:
+            if len(self._tasks) >= self._at_once:
+                self._held_up[lane] = None
+                return
+            notice = lane.queue.popleft()
+            lane.in_flight += 1
+            task = asyncio.get_running_loop().create_task(self._deliver(lane, notice))
+            self._tasks[task] = notice
+            task.add_done_callback(lambda task, lane=lane: self._delivered(task, lane))  # type: ignore[misc]
+
+    def _delivered(self, task: asyncio.Task[None], lane: _Lane) -> None:
+        notice = self._tasks.pop(task)
+        lane.in_flight -= 1
+        if task.cancelled():
+            self._drop(notice)
+            return
+        if not self._held_up:
+            self._pump(lane)
+            return
+        if lane.queue:  # behind those that have waited for this place
+            self._held_up[lane] = None
+        while self._held_up and len(self._tasks) < self._at_once:
+            first = next(iter(self._held_up))
+            del self._held_up[first]
+            self._pump(first)
+
+    async def _deliver(self, lane: _Lane, notice: Notice) -> None:
+        """One attempt, and what follows from it."""
+        tally = self.tallies[notice.kind]
+        notice.tries += 1
+        try:
+            response = await self._http.send(
+                "GET", notice.url, headers=notice.headers, timeout_s=self._timeout_s, max_body=MAX_BODY
+            )
+        except HttpRefused as error:
+            self._note(lane, str(error))
+            tally.refused += 1
+            self._open -= 1
+            return
+        except HttpError as error:
+            self._note(lane, str(error))
+            again = True
+        except Exception as error:
+            _log.exception("notice_failed", host=lane.host)
+            self._note(lane, f"{type(error).__name__}: {error}")
+            again = False
+        else:
+            status = response.status
+            if _accepted(notice.kind, status):
+                lane.failures = 0
+                lane.fired += 1
+                tally.fired += 1
+                self._open -= 1
+                return
+            self._note(lane, f"HTTP status {status}")
+            again = notice.kind is Kind.BILLING or status >= 500 or status in (408, 425, 429)
+        waits = RETRIES_S[notice.kind]
+        if again and not self._stopping and notice.tries <= len(waits):
+            tally.retried += 1
+            self._rest(lane, notice, waits[notice.tries - 1])
+        else:
+            lane.failed += 1
+            tally.failed += 1
+            self._open -= 1
+
+    def _note(self, lane: _Lane, error: str) -> None:
+        lane.failures += 1
+        lane.last_error = error[:300]
+        lane.last_error_at = self._clock.time()
+
+    def _rest(self, lane: _Lane, notice: Notice, wait_s: float) -> None:
+        due_ns = self._clock.monotonic_ns() + round(wait_s * NS)
+        lane.resting += 1
+        self._resting[notice] = (lane, self._clock.call_at(due_ns, lambda: self._wake(lane, notice)))
+
+    def _wake(self, lane: _Lane, notice: Notice) -> None:
+        del self._resting[notice]
+        lane.resting -= 1
+        lane.queue.append(notice)
+        self._pump(lane)
+
+    def _drop(self, notice: Notice) -> None:
+        self.tallies[notice.kind].dropped += 1
+        self._open -= 1
+
+
+def _accepted(kind: Kind, status: int) -> bool:
+    """7.8 takes 200 and 204 alone for a billing notice that arrived."""
+    return status in (200, 204) if kind is Kind.BILLING else 200 <= status < 300
+
+
+def _host(url: str) -> str:
+    """Host and port, in lower case; "" for what is no web address."""
+    try:
+        parts = urlsplit(url.strip())
+    except ValueError:
+        return ""
+    if parts.scheme not in ("http", "https"):
+        return ""
+    return parts.netloc.rpartition("@")[2].lower()
