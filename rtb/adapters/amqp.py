@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import structlog
@@ -18,13 +19,15 @@ from aiormq.channel import Channel
 from pamqp.commands import Basic
 
 from rtb.adapters.amqp_consumer import AmqpDelivery, DeliveryChannel
-from rtb.adapters.amqp_control import Control
+from rtb.adapters.amqp_control import Control, Inquiries
 from rtb.adapters.amqp_link import FAILURES, RETRY_S, Link, failure
 from rtb.adapters.amqp_publisher import ConfirmChannel, Publisher
 from rtb.adapters.amqp_replies import Replies, dead_letter
 from rtb.adapters.amqp_subscription import CONSUMER, AmqpSubscription, Getter
+from rtb.adapters.confirmed import confirmed
 from rtb.errors import BrokerError
 from rtb.ports import DIRECT_REPLY_TO, Clock, Delivery, Message, QueueDepth, Subscription, Topology
+from rtb.ports.broker import Answer
 
 MAX_PENDING = 10_000
 MAX_PENDING_BYTES = 64 << 20
@@ -37,7 +40,7 @@ _log = structlog.get_logger(__name__)
 class RabbitBroker:
     """A pair of connections to RabbitMQ.
 
-    While the broker is away or blocks publishers, `publish` waits, for at most `confirm_limit_s`, with at most
+    While the broker is away or blocks publishers, a message waits, for at most `confirm_limit_s`, with at most
     `max_pending` messages of `max_pending_bytes` altogether; more are refused at once. What was sent and not confirmed
     when the connection is lost fails: whether it arrived is not known.
     """
@@ -94,12 +97,12 @@ class RabbitBroker:
             **options,
         )
         self._control = Control(self._consuming, connect_limit_s)
+        self._inquiries = Inquiries(self._control)
         self._subscriptions: list[AmqpSubscription] = []
         self._getters: dict[str, Getter] = {}
         self._replies: Replies | None = None
         self._channel: Channel | None = None
         self._mender: asyncio.Task[None] | None = None
-        self._burials: set[asyncio.Task[None]] = set()
         self._running = False
 
     async def start(self) -> None:
@@ -134,24 +137,31 @@ class RabbitBroker:
         """One line for each exchange or queue that is missing or exists with other properties."""
         return await self._control.differences(topology)
 
-    async def publish(self, exchange: str, routing_key: str, message: Message, *, mandatory: bool = True) -> None:
-        """Publish and wait for the confirm.
+    def send(self, exchange: str, routing_key: str, message: Message, done: Answer, *, mandatory: bool = True) -> None:
+        """Publish, and tell `done` what the broker answers, within `confirm_limit_s`.
 
         An answer to a direct reply-to is not mandatory: RabbitMQ returns it even when the requester is there.
+        """
+        if not self._running:
+            done(BrokerError("the broker is not connected; call start() first"))
+        elif message.reply_to == DIRECT_REPLY_TO and self._replies is None:
+            done(BrokerError(f"reply_to {DIRECT_REPLY_TO}, and nobody here consumes it"))
+        elif exchange and exchange not in self._control.exchanges:
+            publish = partial(self._publisher.send, exchange, routing_key, message, done, mandatory)
+            self._inquiries.hold(exchange, publish, done)
+        else:
+            if mandatory and not exchange and routing_key.startswith(DIRECT_REPLY_TO):
+                mandatory = False
+            self._publisher.send(exchange, routing_key, message, done, mandatory)
+
+    async def publish(self, exchange: str, routing_key: str, message: Message, *, mandatory: bool = True) -> None:
+        """Send, and wait for the confirm.
 
         Raises:
             Unroutable: mandatory, and no queue is bound for the key.
             BrokerError: no such exchange, refused by a full queue, not confirmed in time, or too much is pending.
         """
-        if not self._running:
-            raise BrokerError("the broker is not connected; call start() first")
-        if exchange and exchange not in self._control.exchanges:
-            await self._control.require_exchange(exchange)
-        if message.reply_to == DIRECT_REPLY_TO and self._replies is None:
-            raise BrokerError(f"reply_to {DIRECT_REPLY_TO}, and nobody here consumes it")
-        if mandatory and not exchange and routing_key.startswith(DIRECT_REPLY_TO):
-            mandatory = False
-        await self._publisher.publish(exchange, routing_key, message, mandatory)
+        await confirmed(lambda done: self.send(exchange, routing_key, message, done, mandatory=mandatory))
 
     async def consume(self, queue: str, handler: Callable[[Delivery], None], *, prefetch: int) -> Subscription:
         """Hand every message of the queue to the handler, over every reconnect.
@@ -222,11 +232,12 @@ class RabbitBroker:
         if not self._running:
             return
         self._running = False
+        await self._inquiries.close()
         self._publisher.fail_all(BrokerError("the connection was closed"))
         await self._publisher.finish(FINISH_S)
-        for task in [*self._burials, *([self._mender] if self._mender is not None else [])]:
-            task.cancel()
-            await asyncio.wait([task])
+        if self._mender is not None:
+            self._mender.cancel()
+            await asyncio.wait([self._mender])
         for channel in self._delivery_channels():
             channel.flush()
         await asyncio.gather(self._publishing.close(), self._consuming.close())
@@ -324,19 +335,14 @@ class RabbitBroker:
             delivery.nack(requeue=False)
             return
         key = delivery.routing_key if spec.dead_letter_routing_key is None else spec.dead_letter_routing_key
-        task = asyncio.get_running_loop().create_task(
-            self._dead_letter(delivery, spec.dead_letter_exchange, key, error)
-        )
-        self._burials.add(task)
-        task.add_done_callback(self._burials.discard)
 
-    async def _dead_letter(self, delivery: AmqpDelivery, exchange: str, routing_key: str, error: Exception) -> None:
-        try:
-            await self.publish(exchange, routing_key, dead_letter(delivery, error), mandatory=False)
-        except BrokerError:
-            delivery.nack(requeue=False)  # the broker does it, without our reason
-        else:
-            delivery.ack()
+        def buried(problem: BrokerError | None) -> None:
+            if problem is None:
+                delivery.ack()
+            else:
+                delivery.nack(requeue=False)  # the broker does it, without our reason
+
+        self.send(spec.dead_letter_exchange, key, dead_letter(delivery, error), buried, mandatory=False)
 
     def _report(self, delivery: Delivery, error: BaseException) -> None:
         try:

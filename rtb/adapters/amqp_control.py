@@ -12,9 +12,11 @@ from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity, Chan
 from rtb.adapters.amqp_link import FAILURES, Link, failure
 from rtb.errors import BrokerError
 from rtb.ports import Binding, ExchangeType, Overflow, QueueSpec, Topology
+from rtb.ports.broker import Answer
 
 _T = TypeVar("_T")
 _Call = Callable[[Channel], Awaitable[_T]]
+MAX_HELD = 10_000
 OTHERWISE = "delete it or use another name"
 
 
@@ -160,6 +162,56 @@ class Control:
             except BaseException:
                 self._channel = None
                 raise
+
+
+class Inquiries:
+    """Holds what is to be published to exchanges that nobody here has declared, until the broker was asked for them.
+
+    Publishing to one that does not exist would end the channel for everybody.
+    """
+
+    def __init__(self, control: Control) -> None:
+        """Ask through `control`."""
+        self._control = control
+        self._held: dict[str, list[tuple[Callable[[], None], Answer]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def hold(self, exchange: str, send: Callable[[], None], done: Answer) -> None:
+        """Call `send` once the exchange is known to exist, else `done` with the error."""
+        held = self._held.get(exchange)
+        if held is None:
+            held = self._held[exchange] = []
+            task = asyncio.get_running_loop().create_task(self._ask(exchange))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        if len(held) < MAX_HELD:
+            held.append((send, done))
+        else:
+            done(
+                BrokerError(
+                    f"{MAX_HELD} messages wait until the broker has told whether there is exchange {exchange!r}"
+                )
+            )
+
+    async def close(self) -> None:
+        """Send nothing more."""
+        for task in [*self._tasks]:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def _ask(self, exchange: str) -> None:
+        error = BrokerError("the connection was closed")
+        try:
+            await self._control.require_exchange(exchange)
+        except BrokerError as found:
+            error = found
+        finally:
+            held = self._held.pop(exchange)
+            for send, done in held:
+                if exchange in self._control.exchanges:
+                    send()
+                else:
+                    done(error)
 
 
 def arguments_of(spec: QueueSpec) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ from rtb.adapters import amqp_frames
 from rtb.adapters.amqp_channel import FrameTap, TappedChannel
 from rtb.errors import BrokerError, Unroutable
 from rtb.ports import Message
+from rtb.ports.broker import Answer
 
 SWEEP_S = 0.25
 KEPT_NAMES = 4_096
@@ -19,24 +21,30 @@ UNCONFIRMED = "the message may have arrived: publish it again with the same mess
 class Pending:
     """A message that the broker has not confirmed yet."""
 
-    __slots__ = ("content", "due_s", "exchange", "future", "mandatory", "message", "returned", "routing_key", "size")
+    __slots__ = ("done", "due_s", "exchange", "mandatory", "message", "returned", "routing_key", "size")
 
     def __init__(
-        self, future: asyncio.Future[None], exchange: str, routing_key: str, message: Message, mandatory: bool
+        self, done: Answer, exchange: str, routing_key: str, message: Message, mandatory: bool, due_s: float
     ) -> None:
-        self.future = future
+        self.done: Answer | None = done  # None: answered
         self.exchange = exchange
         self.routing_key = routing_key
         self.message = message
         self.mandatory = mandatory
-        self.due_s = 0.0
+        self.due_s = due_s
         self.size = len(message.body)
         self.returned = False
 
-    def fail(self, error: BrokerError) -> None:
-        """Tell the publisher, if it still waits."""
-        if not self.future.done():
-            self.future.set_exception(error)
+    def answer(self, error: BrokerError | None) -> None:
+        """Tell the publisher, once; its own failure is not the connection's."""
+        done, self.done = self.done, None
+        if done is None:
+            return
+        try:
+            done(error)
+        except Exception as raised:
+            context = {"message": "what was to hear of a confirm raised", "exception": raised}
+            asyncio.get_running_loop().call_exception_handler(context)
 
 
 class ConfirmChannel(TappedChannel):
@@ -97,27 +105,24 @@ class ConfirmChannel(TappedChannel):
     def on_end(self, reason: str) -> None:
         """Nobody will confirm any more."""
         lost, self.in_flight = self.in_flight, {}
+        self._owner.on_channel_end(self, reason)
         for pending in lost.values():
             self._owner.release(pending)
-            pending.fail(BrokerError(f"not confirmed, {reason}; {UNCONFIRMED}"))
-        self._owner.on_channel_end(self, reason)
+            pending.answer(BrokerError(f"not confirmed, {reason}; {UNCONFIRMED}"))
 
     def _settle(self, tag: int, acked: bool) -> None:
         pending = self.in_flight.pop(tag, None)
         if pending is None:
             return
         self._owner.release(pending)
-        future = pending.future
-        if future.done():
-            return
-        if not acked:
-            where = f"exchange {pending.exchange!r}, key {pending.routing_key!r}"
-            future.set_exception(BrokerError(f"a full queue refused a message for {where}"))
-        elif pending.returned:
+        if acked and not pending.returned:
+            pending.answer(None)
+        elif acked:
             where = f"exchange {pending.exchange!r} for {pending.routing_key!r}"
-            future.set_exception(Unroutable(f"no queue is bound to {where}"))
+            pending.answer(Unroutable(f"no queue is bound to {where}"))
         else:
-            future.set_result(None)
+            where = f"exchange {pending.exchange!r}, key {pending.routing_key!r}"
+            pending.answer(BrokerError(f"a full queue refused a message for {where}"))
 
 
 class Publisher:
@@ -150,6 +155,7 @@ class Publisher:
         self._count = 0
         self._bytes = 0
         self._sweeper: asyncio.TimerHandle | None = None
+        self._finished: asyncio.Future[None] | None = None
 
     @property
     def pending(self) -> int:
@@ -164,35 +170,36 @@ class Publisher:
     async def finish(self, limit_s: float) -> None:
         """Wait for the confirms of what was sent, at most so long."""
         if self._channel is not None and self._channel.in_flight:
-            await asyncio.wait([pending.future for pending in self._channel.in_flight.values()], timeout=limit_s)
+            self._finished = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._finished], timeout=limit_s)
 
-    def publish(self, exchange: str, routing_key: str, message: Message, mandatory: bool) -> asyncio.Future[None]:
-        """Send it now or when that is possible again; the future resolves with the broker's confirm.
-
-        Raises:
-            BrokerError: too much is pending, or it does not fit into AMQP.
-        """
+    def send(self, exchange: str, routing_key: str, message: Message, done: Answer, mandatory: bool) -> None:
+        """Send it now or when that is possible again, and tell `done` what the broker answers."""
         if self._count >= self._max_messages or self._bytes >= self._max_bytes:
-            why = f"the broker blocks publishers: {self.blocked}" if self.blocked else self.problem or "it is slow"
-            raise BrokerError(f"{self._count} messages of {self._bytes} bytes wait for the broker, no more fit ({why})")
+            done(BrokerError(self._crowded()))
+            return
         loop = asyncio.get_running_loop()
-        pending = Pending(loop.create_future(), exchange, routing_key, message, mandatory)
-        pending.due_s = loop.time() + self._limit_s
+        pending = Pending(done, exchange, routing_key, message, mandatory, loop.time() + self._limit_s)
         channel = self._channel
-        if channel is not None and self.blocked is None:
-            channel.send(pending)
-        else:
+        if channel is None or self.blocked is not None:
             self._waiting.append(pending)
+        else:
+            try:
+                channel.send(pending)
+            except BrokerError as error:
+                done(error)
+                return
         self._count += 1
         self._bytes += pending.size
         if self._sweeper is None:
             self._sweeper = loop.call_later(SWEEP_S, self._sweep)
-        return pending.future
 
     def release(self, pending: Pending) -> None:
         """It is no longer held."""
         self._count -= 1
         self._bytes -= pending.size
+        if self._finished is not None and not self._count and not self._finished.done():
+            self._finished.set_result(None)
 
     def on_channel_end(self, channel: ConfirmChannel, reason: str) -> None:
         """What waits goes on waiting, for a channel."""
@@ -219,22 +226,24 @@ class Publisher:
         waiting, self._waiting = self._waiting, deque()
         for pending in waiting:
             self.release(pending)
-            pending.fail(error)
+            pending.answer(error)
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
+
+    def _crowded(self) -> str:
+        why = f"the broker blocks publishers: {self.blocked}" if self.blocked else self.problem or "it is slow"
+        return f"{self._count} messages of {self._bytes} bytes wait for the broker, no more fit ({why})"
 
     def _send_waiting(self) -> None:
         waiting = self._waiting
         while waiting and self._channel is not None and self.blocked is None:
             pending = waiting.popleft()
             try:
-                if not pending.future.done():
-                    self._channel.send(pending)
-                    continue
+                self._channel.send(pending)
             except BrokerError as error:
-                pending.fail(error)
-            self.release(pending)
+                self.release(pending)
+                pending.answer(error)
 
     def _sweep(self) -> None:
         """Give up what took too long. What was sent stays counted until the broker answers or is gone."""
@@ -246,11 +255,10 @@ class Publisher:
         while waiting and waiting[0].due_s <= now_s:
             pending = waiting.popleft()
             self.release(pending)
-            pending.fail(BrokerError(f"not sent to the broker within {self._limit_s:g} s, {why}"))
+            pending.answer(BrokerError(f"not sent to the broker within {self._limit_s:g} s, {why}"))
         if self._channel is not None:
-            for pending in self._channel.in_flight.values():
-                if pending.due_s > now_s:
-                    break
-                pending.fail(BrokerError(f"not confirmed within {self._limit_s:g} s, {why}; {UNCONFIRMED}"))
+            late = itertools.takewhile(lambda pending: pending.due_s <= now_s, self._channel.in_flight.values())
+            for pending in [*late]:
+                pending.answer(BrokerError(f"not confirmed within {self._limit_s:g} s, {why}; {UNCONFIRMED}"))
         if self._count:
             self._sweeper = loop.call_later(SWEEP_S, self._sweep)

@@ -14,6 +14,7 @@ from dataclasses import fields
 from msgspec import structs
 
 from rtb.adapters.clock import TimerClock
+from rtb.adapters.confirmed import confirmed
 from rtb.adapters.memory_queue import Consumer, Death, Deaths, Entry, Queue
 from rtb.adapters.topics import Bindings
 from rtb.errors import BrokerError, Unroutable
@@ -33,6 +34,7 @@ from rtb.ports import (
     Subscription,
     Topology,
 )
+from rtb.ports.broker import Answer
 
 SLICE_NS = 1_000_000
 PUBLISH_BURST = 64
@@ -223,8 +225,21 @@ class MemoryBroker:
         for binding in topology.bindings:
             self._server.bind(binding, self)
 
+    def send(self, exchange: str, routing_key: str, message: Message, done: Answer, *, mandatory: bool = True) -> None:
+        """Append to every queue bound for the key, or to none when one of them refuses it; then tell `done`."""
+        try:
+            queues = self._targets(exchange, routing_key, message, mandatory)
+            if message.reply_to == DIRECT_REPLY_TO:
+                message = self._with_reply_queue(message)
+        except BrokerError as error:
+            done(error)
+            return
+        for queue in queues:
+            queue.push(message, exchange, routing_key)
+        done(None)
+
     async def publish(self, exchange: str, routing_key: str, message: Message, *, mandatory: bool = True) -> None:
-        """Append to every queue bound for the key; or to none, when one of them refuses it.
+        """Send, and wait for the answer.
 
         Gives way to the consumers once in PUBLISH_BURST messages, as waiting for a confirm would.
 
@@ -232,23 +247,7 @@ class MemoryBroker:
             Unroutable: mandatory, and no queue is bound for the key.
             BrokerError: not connected, no such exchange, or a full queue refused it.
         """
-        self._check()
-        if message.reply_to == DIRECT_REPLY_TO:
-            if self._replies is None:
-                raise BrokerError(f"reply_to {DIRECT_REPLY_TO}, and nobody here consumes it")
-            message = structs.replace(message, reply_to=self._replies.queue.name)
-        queues = self._server.route(exchange, routing_key)
-        if not queues:
-            if queues is None:
-                raise BrokerError(f"no exchange {exchange!r}; declare it first")
-            if mandatory and not routing_key.startswith(DIRECT_REPLY_TO):
-                raise Unroutable(f"no queue is bound to exchange {exchange!r} for {routing_key!r}")
-            return
-        for queue in queues:
-            if queue.rejecting and queue.is_full():
-                raise BrokerError(f"queue {queue.name} is full at {queue.spec.max_length} messages")
-        for queue in queues:
-            queue.push(message, exchange, routing_key)
+        await confirmed(lambda done: self.send(exchange, routing_key, message, done, mandatory=mandatory))
         self._burst += 1
         if self._burst >= PUBLISH_BURST:
             self._burst = 0
@@ -306,6 +305,25 @@ class MemoryBroker:
     def end_replies(self) -> None:
         """No direct replies any more."""
         self._replies = None
+
+    def _targets(self, exchange: str, routing_key: str, message: Message, mandatory: bool) -> Sequence[Queue]:
+        """The queues that take the message; raises BrokerError."""
+        self._check()
+        queues = self._server.route(exchange, routing_key)
+        if not queues:
+            if queues is None:
+                raise BrokerError(f"no exchange {exchange!r}; declare it first")
+            if mandatory and not routing_key.startswith(DIRECT_REPLY_TO):
+                raise Unroutable(f"no queue is bound to exchange {exchange!r} for {routing_key!r}")
+        for queue in queues:
+            if queue.rejecting and queue.is_full():
+                raise BrokerError(f"queue {queue.name} is full at {queue.spec.max_length} messages")
+        return queues
+
+    def _with_reply_queue(self, message: Message) -> Message:
+        if self._replies is None:
+            raise BrokerError(f"reply_to {DIRECT_REPLY_TO}, and nobody here consumes it")
+        return structs.replace(message, reply_to=self._replies.queue.name)
 
     def _check(self) -> None:
         if not self._connected:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+from collections.abc import Coroutine
+from functools import partial
 
 import structlog
 from msgspec import MsgspecError, Raw, Struct
@@ -20,7 +22,7 @@ from rtb.openrtb import BidRequest
 from rtb.ports import Broker, Clock, Delivery, Message, Subscription
 from rtb.services import topology
 from rtb.services.answers import encoded, house_response
-from rtb.services.exchange import Exchange, Outcome
+from rtb.services.exchange import Auction, Exchange, Outcome
 from rtb.services.links import Links
 from rtb.services.metrics import Metrics
 
@@ -34,6 +36,15 @@ class _Shape(Struct):
 
 
 _shape_decoder = Decoder(_Shape)
+
+
+class _Asked(Struct, eq=False):
+    """A request on its way to an answer."""
+
+    delivery: Delivery
+    envelope: Envelope
+    request: BidRequest
+    is_house: bool
 
 
 class BidRequestConsumer:
@@ -66,6 +77,8 @@ class BidRequestConsumer:
         self._prefetch = prefetch
         self._subscription: Subscription | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._under_way = 0
+        self._idle: asyncio.Event | None = None
         self._id_prefix = secrets.token_hex(6)
         self._ids = itertools.count(1)
         self.unheard = 0
@@ -80,46 +93,43 @@ class BidRequestConsumer:
         if self._subscription is not None:
             await self._subscription.cancel()
             self._subscription = None
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        if self._under_way:
+            self._idle = asyncio.Event()
+            await self._idle.wait()
 
     def _take(self, delivery: Delivery) -> None:
         """Auction it here and now, unless the auction has to wait for somebody; only then a task is made for it."""
         self._metrics.consumed += 1
         self._under_way += 1
-        self._attempt(delivery, self._begin)
-
-    def _attempt(self, delivery: Delivery, work: Callable[[Delivery], None]) -> None:
-        """Work on a request; one that cannot be answered, or uncovers a mistake of ours, is buried."""
         try:
-            work(delivery)
-        except (Malformed, BadRequest) as reason:
-            self._metrics.invalid += 1
-            self._start(self._bury(delivery, str(reason)))
+            self._begin(delivery)
         except Exception as error:
-            _log.exception("bid_request_failed", message_id=delivery.message.message_id)
-            self._metrics.message_errors += 1
-            self._start(self._bury(delivery, f"{type(error).__name__}: {error}"))
+            self._fail(delivery, error)
 
     def _begin(self, delivery: Delivery) -> None:
         envelope = messages.decode(delivery.message.body)
         request, is_house = _request(envelope, self._rates.currency)
         auction = self._exchange.begin(request, self._received_ns(envelope, delivery))
-        asked = _Asked(delivery, envelope, request.id or "", is_house)
+        asked = _Asked(delivery, envelope, request, is_house)
         if auction.outcome is None:
             self._start(self._finish(asked, auction))
         else:
             self._answer(asked, auction.outcome)
 
     async def _finish(self, asked: _Asked, auction: Auction) -> None:
-        outcome = await self._exchange.finish(auction)
-        self._answer(asked, outcome)
+        try:
+            self._answer(asked, await self._exchange.finish(auction))
+        except Exception as error:
+            self._fail(asked.delivery, error)
 
     def _answer(self, asked: _Asked, outcome: Outcome) -> None:
-        delivery, envelope, request_id, rates = asked.delivery, asked.envelope, asked.request_id, self._rates
-        data = (
-            house_response(request_id, outcome, rates) if asked.is_house else Raw(encoded(request_id, outcome, rates))
-        )
+        delivery, envelope, request = asked.delivery, asked.envelope, asked.request
+        request_id = request.id or ""
+        data: HouseResponse | Raw
+        if asked.is_house:
+            data = house_response(request_id, outcome, self._rates)
+        else:
+            data = Raw(encoded(request, outcome, self._rates, self._links))
         reply_to = envelope.reply_to or delivery.message.reply_to
         correlation_id = envelope.correlation_id or delivery.message.correlation_id or request_id
         message_id = f"{self._id_prefix}{next(self._ids):x}"
@@ -146,6 +156,16 @@ class BidRequestConsumer:
             _log.debug("requester_gone", reason=str(error), message_id=delivery.message.message_id)
             error = None
         self._end(delivery, error)
+
+    def _fail(self, delivery: Delivery, error: Exception) -> None:
+        """It cannot be answered: bury it."""
+        if isinstance(error, Malformed | BadRequest):
+            self._metrics.invalid += 1
+            self._start(self._bury(delivery, str(error)))
+        else:
+            _log.error("bid_request_failed", message_id=delivery.message.message_id, exc_info=error)
+            self._metrics.message_errors += 1
+            self._start(self._bury(delivery, f"{type(error).__name__}: {error}"))
 
     async def _bury(self, delivery: Delivery, reason: str) -> None:
         try:

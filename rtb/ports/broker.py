@@ -10,6 +10,8 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from rtb.errors import BrokerError
+
 
 class ExchangeType(StrEnum):
     """AMQP 0-9-1 exchange types."""
@@ -136,6 +138,10 @@ class Delivery(Protocol):
         ...
 
 
+Answer = Callable[[BrokerError | None], None]
+"""What the broker said to a message: None when it has it, else why not. Called in the event loop; must not raise."""
+
+
 class Subscription(Protocol):
     """A running consumer."""
 
@@ -164,7 +170,7 @@ class QueueDepth:
 class Broker(Protocol):
     """One connection to AMQP 0-9-1 as this system uses it; see docs/architecture.md.
 
-    A consumer is a callable that gets each delivery synchronously, never from within `publish`, and arranges its own
+    A consumer is a callable that gets each delivery synchronously, never from within `send`, and arranges its own
     work; at most `prefetch` deliveries of a subscription are unacknowledged at any time. A consumer that raises has its
     delivery dead-lettered with the ERROR header; the queue goes on.
     """
@@ -182,6 +188,14 @@ class Broker(Protocol):
 
         Raises:
             BrokerError: something exists with other properties; the message names it.
+        """
+        ...
+
+    def send(self, exchange: str, routing_key: str, message: Message, done: Answer, *, mandatory: bool = True) -> None:
+        """Publish, and call `done` exactly once, in bounded time, perhaps before this returns. Raises nothing.
+
+        `done` gets None when the broker has confirmed the message, or the error that `publish` would raise. No task is
+        made; what is sent within one step of the loop leaves in one write.
         """
         ...
 

@@ -4,6 +4,9 @@ A persistent message may not be lost: when the broker is away, refuses, is slow 
 goes to the spool and is published from there, in order, once the broker is back; until the spool is empty later ones
 queue up behind. A message that is not persistent is dropped and counted then. Messages in flight when the broker fails
 may be published twice, so consumers go by message_id.
+
+While all is well the outbox is open: `post` hands the message straight to the broker, and the broker's answer ends it;
+no task or future is made for it. Whatever needs the disk or patience closes it, and is the business of one task.
 """
 
 from __future__ import annotations
@@ -11,16 +14,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Iterable, Sequence
+from functools import partial
 
-import msgspec
 import structlog
-from msgspec import Struct
 
 from rtb.errors import BrokerError, StoreError, Unroutable
-from rtb.ports import NO_HEADERS, Broker, Message, Spool
+from rtb.ports import Broker, Message, Spool
+from rtb.ports.broker import Answer
+from rtb.services import postings
 from rtb.services.metrics import Metrics
+from rtb.services.postings import Posting
 
-WINDOW = 256
+WINDOW = 512
 """Messages in flight at once."""
 SPILL = 4_096
 """Messages that go to the spool at once."""
@@ -28,30 +33,6 @@ FIRST_WAIT_S = 0.1
 LONGEST_WAIT_S = 2.0
 
 _log = structlog.get_logger(__name__)
-
-
-class _Posting(Struct, eq=False, gc=False):
-    exchange: str
-    routing_key: str
-    message: Message
-    done: asyncio.Future[None] | None = None
-
-
-class _Record(Struct, array_like=True):
-    """A posting on disk."""
-
-    exchange: str
-    routing_key: str
-    body: bytes
-    message_id: str
-    correlation_id: str
-    reply_to: str
-    timestamp: float | None
-    headers: dict[str, str | int | float]
-
-
-_decoder = msgspec.msgpack.Decoder(_Record)
-_encoder = msgspec.msgpack.Encoder()
 
 
 class Outbox:
@@ -65,18 +46,22 @@ class Outbox:
     def __init__(
         self, broker: Broker, spool: Spool, metrics: Metrics, *, limit: int = 20_000, patience_s: float = 2.0
     ) -> None:
-        """Hold about `limit` messages in memory, and wait `patience_s` for the confirms of those in flight."""
+        """Hold about `limit` messages in memory, and wait `patience_s`, at most twice that, for a confirm."""
         self._broker = broker
         self._spool = spool
         self._metrics = metrics
         self._limit = limit
         self._patience_s = patience_s
-        self._buffer: deque[_Posting] = deque()
-        self._flying: list[asyncio.Task[None]] = []
+        self._buffer: deque[Posting] = deque()
+        self._flying: dict[Posting, bool] = {}  # in the order of sending; True: refused
+        self._refused = 0
+        self._oldest: Posting | None = None  # in flight when last looked
+        self._timer: asyncio.TimerHandle | None = None
+        self._open = self._pumping = self._hurried = self._spilling = False
         self._wake = asyncio.Event()
+        self._landed = asyncio.Event()
         self._settled = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._spilling = False
         self._retry_at = self._disk_retry_at = 0.0
         self._wait_s = FIRST_WAIT_S
         self.confirmed = self.spooled = self.replayed = self.dropped = self.unroutable = self.lost = 0
@@ -94,9 +79,20 @@ class Outbox:
         self._spilling = False
         self._task = asyncio.create_task(self._run())
 
-    def post(self, exchange: str, routing_key: str, message: Message) -> None:
-        """Have it published, soon. Never raises and never waits."""
-        self._put(_Posting(exchange, routing_key, message))
+    def post(self, exchange: str, routing_key: str, message: Message, done: Answer | None = None) -> None:
+        """Have it published, soon. Never raises and never waits.
+
+        `done`, if given, is called once the message is safe (confirmed, or durable in the spool) with None, or with the
+        BrokerError that says why it was dropped (Unroutable: no queue is bound); perhaps before this returns.
+        """
+        self._settled.clear()
+        self._buffer.append(Posting(exchange, routing_key, message, done))
+        if self._open:
+            self._pump()
+        else:
+            self._wake.set()
+        if len(self._buffer) > self._limit:
+            self._relieve()
 
     async def deliver(self, exchange: str, routing_key: str, message: Message) -> None:
         """Have it published; returns once it is safe: confirmed, or durable in the spool.
@@ -104,35 +100,95 @@ class Outbox:
         Raises:
             BrokerError: it was dropped (Unroutable: because no queue is bound).
         """
-        done = asyncio.get_running_loop().create_future()
-        self._put(_Posting(exchange, routing_key, message, done))
-        await done
+        safe = asyncio.get_running_loop().create_future()
+        self.post(exchange, routing_key, message, partial(_resolve, safe))
+        await safe
 
     async def flush(self, limit_s: float) -> None:
         """Return once everything posted is confirmed or in the spool; after `limit_s` what is left goes there."""
+        if not self._buffer and not self._flying and self._open:
+            return
         if await _within(self._settled.wait(), limit_s):
             return
         self._spilling = True
         self._give_up()
         if not await _within(self._settled.wait(), max(limit_s, 1.0)):
-            _log.error("outbox_not_flushed", messages=len(self._buffer))
+            _log.error("outbox_not_flushed", messages=len(self._buffer) + len(self._flying))
         self._spilling = False
 
     async def stop(self, limit_s: float = 5.0) -> None:
         """Flush, end, and close the spool."""
         if self._task is not None:
             await self.flush(limit_s)
+            self._open = False
             self._task.cancel()
             await asyncio.wait({self._task})
             self._task = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         await self._spool.close()
 
-    def _put(self, posting: _Posting) -> None:
-        self._settled.clear()
-        self._buffer.append(posting)
-        if len(self._buffer) > self._limit:
-            self._relieve()
-        self._wake.set()
+    def _pump(self) -> None:
+        """Send what waits, while the outbox is open and the window has room."""
+        if self._pumping:  # an answer came from within `send`
+            return
+        self._pumping = True
+        buffer, flying = self._buffer, self._flying
+        try:
+            while buffer and self._open and len(flying) < WINDOW:
+                if self._broker.connected:
+                    self._send(buffer.popleft())
+                else:
+                    self._close()
+        finally:
+            self._pumping = False
+
+    def _send(self, posting: Posting) -> None:
+        self._flying[posting] = False
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._patience_s, self._look)
+        self._broker.send(posting.exchange, posting.routing_key, posting.message, partial(self._answered, posting))
+
+    def _answered(self, posting: Posting, error: BrokerError | None) -> None:
+        flying = self._flying
+        if flying.get(posting) is not False:
+            return  # too late: it went to the spool
+        if error is None:
+            del flying[posting]
+            self.confirmed += 1
+            self._metrics.published += 1
+            posting.resolve(None)
+        elif isinstance(error, Unroutable):
+            del flying[posting]
+            self.unroutable += 1
+            _log.warning("unroutable", exchange=posting.exchange, routing_key=posting.routing_key)
+            posting.resolve(error)
+        else:
+            _log.debug("not_published", exchange=posting.exchange, reason=str(error))
+            flying[posting] = True
+            self._refused += 1
+            self._close()
+        if not self._open:
+            if len(flying) == self._refused:
+                self._landed.set()
+        elif self._buffer:
+            self._pump()
+        elif not flying:
+            self._settled.set()
+
+    def _look(self) -> None:
+        """Give up when what was the oldest in flight still is."""
+        self._timer = None
+        if not self._open or not self._flying:
+            self._oldest = None
+            return
+        oldest = next(iter(self._flying))
+        if oldest is self._oldest:
+            self._give_up()
+            return
+        self._oldest = oldest
+        self._timer = asyncio.get_running_loop().call_later(self._patience_s, self._look)
 
     def _relieve(self) -> None:
         """The buffer is full: what is in flight takes too long, so that the spool may take over."""
@@ -144,20 +200,22 @@ class Outbox:
         else:
             self._give_up()
 
+    def _close(self) -> None:
+        """Leave it to the task."""
+        self._open = False
+        self._oldest = None
+        self._wake.set()
+
     def _give_up(self) -> None:
-        for task in self._flying:
-            task.cancel()
+        """Wait no longer for what is in flight."""
+        self._close()
+        self._hurried = True
+        self._landed.set()
 
     async def _run(self) -> None:
         while True:
             try:
-                if not self._buffer:
-                    self._settled.set()
-                    await self._sleep()
-                if self._spool.waiting and not self._spilling and not self._is_away():
-                    await self._replay()
-                if self._buffer:
-                    await self._work_off()
+                await self._step()
             except StoreError as error:
                 _log.error("spool_failed", reason=str(error), waiting=self.waiting)
                 await asyncio.sleep(self._postpone())
@@ -165,103 +223,97 @@ class Outbox:
                 _log.exception("outbox_failed")
                 await asyncio.sleep(self._postpone())
 
+    async def _step(self) -> None:
+        """Work off what cannot go straight to the broker, and open again when that is done."""
+        self._wake.clear()
+        if failed := await self._land():
+            self._postpone()
+            await self._keep(failed)
+        if self._spool.waiting and self._may_publish():
+            await self._replay()
+        if self._buffer:
+            await self._work_off()
+        if not self._spool.waiting and self._may_publish():
+            self._wait_s = FIRST_WAIT_S
+            self._open = True
+            self._pump()
+        if not self._buffer and not self._flying:
+            self._settled.set()
+        if self._open or not self._buffer:
+            await self._sleep()
+        else:
+            await asyncio.sleep(0)
+
+    async def _land(self) -> list[Posting]:
+        """Wait for the answers to what is in flight, no longer than the patience; what was not confirmed, in order."""
+        if len(self._flying) > self._refused and not self._hurried and not self._spilling:
+            self._landed.clear()
+            await _within(self._landed.wait(), self._patience_s)
+        self._hurried = False
+        failed, self._refused = [*self._flying], 0
+        self._flying.clear()
+        return failed
+
+    async def _publish(self, some: Sequence[Posting]) -> list[Posting]:
+        """Publish them all at once; those that were not confirmed, in order."""
+        for posting in some:
+            self._send(posting)
+        return await self._land()
+
     async def _sleep(self) -> None:
         """Until something is posted, or it is time to replay."""
-        self._wake.clear()
-        if not self._spool.waiting:
+        if self._open or not self._spool.waiting:
             await self._wake.wait()
-        elif self._is_away() or self._spilling:
+        elif not self._may_publish():
             left_s = self._retry_at - asyncio.get_running_loop().time()
             await _within(self._wake.wait(), max(left_s, FIRST_WAIT_S))
 
     async def _work_off(self) -> None:
         away = self._is_away()
         crowded = self._spilling or len(self._buffer) > self._limit
-        refused = asyncio.get_running_loop().time() < self._disk_retry_at
-        if (away or crowded) and not refused:
+        if (away or crowded) and not self._disk_refuses():
             await self._keep(self._take(SPILL))
-            return
-        if away:
+        elif away:
             await asyncio.sleep(FIRST_WAIT_S)
-            return
-        if self._spool.waiting and refused:
-            return  # the replay goes first, and makes room
-        lasting: list[_Posting] = []
-        postings = self._take(WINDOW)
-        if self._spool.waiting:  # later ones stay behind earlier ones
-            lasting = [posting for posting in postings if posting.message.persistent]
-            postings = [posting for posting in postings if not posting.message.persistent]
-        if failed := await self._publish(postings):
-            self._postpone()
-        await self._keep(lasting + failed)
+        elif self._spool.waiting and not self._disk_refuses():  # later ones stay behind earlier ones
+            some = self._take(WINDOW)
+            failed = await self._publish([posting for posting in some if not posting.message.persistent])
+            if failed:
+                self._postpone()
+            await self._keep([posting for posting in some if posting.message.persistent] + failed)
 
-    def _take(self, count: int) -> list[_Posting]:
+    def _take(self, count: int) -> list[Posting]:
         return [self._buffer.popleft() for _ in range(min(count, len(self._buffer)))]
 
     async def _replay(self) -> None:
         """Publish the oldest of the spool. What alone is refused goes to its end, so that it blocks no other."""
         records = await self._spool.read(WINDOW)
-        postings = [_posting(record) for record in records]
-        failed = await self._publish([posting for posting in postings if posting is not None])
+        found = [postings.decode(record) for record in records]
+        failed = await self._publish([posting for posting in found if posting is not None])
         done = len(records)
         if failed:
             self._postpone()
-            first = postings.index(failed[0])
+            first = found.index(failed[0])
             if len(failed) < len(records) and self._broker.connected and first == 0:
-                await self._spool.append([_record(posting) for posting in failed])
+                await self._spool.append([postings.encode(posting) for posting in failed])
             else:
                 done = first
+        else:
+            self._wait_s = FIRST_WAIT_S
         await self._spool.discard(done)
         self.replayed += done
         if not self._spool.waiting:
             _log.info("spool_replayed", messages=self.replayed)
 
-    async def _publish(self, postings: Sequence[_Posting]) -> list[_Posting]:
-        """Publish them all at once; those that were not confirmed, in order."""
-        if not postings:
-            return []
-        loop, publish = asyncio.get_running_loop(), self._broker.publish
-        self._flying = tasks = [
-            loop.create_task(publish(one.exchange, one.routing_key, one.message)) for one in postings
-        ]
-        try:
-            _, late = await asyncio.wait(tasks, timeout=self._patience_s)
-            if late:
-                self._give_up()
-                await asyncio.wait(late)
-        finally:
-            self._give_up()
-            self._flying = []
-        failed = [posting for posting, task in zip(postings, tasks, strict=True) if not self._settle(posting, task)]
-        if not failed:
-            self._wait_s = FIRST_WAIT_S
-        return failed
-
-    def _settle(self, posting: _Posting, task: asyncio.Task[None]) -> bool:
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if error is None:
-            self.confirmed += 1
-            self._metrics.published += 1
-            _resolve(posting, None)
-        elif isinstance(error, Unroutable):
-            self.unroutable += 1
-            _log.warning("unroutable", exchange=posting.exchange, routing_key=posting.routing_key)
-            _resolve(posting, error)
-        else:
-            if not isinstance(error, asyncio.CancelledError):
-                _log.debug("not_published", exchange=posting.exchange, reason=str(error))
-            return False
-        return True
-
-    async def _keep(self, postings: Sequence[_Posting]) -> None:
+    async def _keep(self, some: Sequence[Posting]) -> None:
         """To the spool with what may not be lost; back to the buffer with it when the disk refuses."""
-        self._drop([posting for posting in postings if not posting.message.persistent])
-        lasting = [posting for posting in postings if posting.message.persistent]
+        self._drop([posting for posting in some if not posting.message.persistent])
+        lasting = [posting for posting in some if posting.message.persistent]
         if not lasting:
             return
         first = not self._spool.waiting
         try:
-            await self._spool.append([_record(posting) for posting in lasting])
+            await self._spool.append([postings.encode(posting) for posting in lasting])
         except BaseException as error:
             self._buffer.extendleft(reversed(lasting))
             if not isinstance(error, StoreError):
@@ -275,21 +327,28 @@ class Outbox:
             _log.warning("spooling", reason="the broker is away or too slow")
         self.spooled += len(lasting)
         for posting in lasting:
-            _resolve(posting, None)
+            posting.resolve(None)
 
-    def _drop(self, postings: Iterable[_Posting]) -> None:
-        for posting in postings:
+    def _drop(self, some: Iterable[Posting]) -> None:
+        for posting in some:
             self.dropped += 1
-            _resolve(posting, BrokerError("the broker is away, and the message is not persistent"))
+            posting.resolve(BrokerError("the broker is away, and the message is not persistent"))
 
-    def _lose(self, postings: Iterable[_Posting], reason: str) -> None:
-        for posting in postings:
+    def _lose(self, some: Iterable[Posting], reason: str) -> None:
+        for posting in some:
             self.lost += 1
             _log.error("message_lost", message_id=posting.message.message_id, reason=reason)
-            _resolve(posting, BrokerError(f"the message is lost: {reason}"))
+            posting.resolve(BrokerError(f"the message is lost: {reason}"))
+
+    def _may_publish(self) -> bool:
+        """Whether the broker is there, and the disk is not to have it all."""
+        return not self._is_away() and (not self._spilling or self._disk_refuses())
 
     def _is_away(self) -> bool:
         return not self._broker.connected or asyncio.get_running_loop().time() < self._retry_at
+
+    def _disk_refuses(self) -> bool:
+        return asyncio.get_running_loop().time() < self._disk_retry_at
 
     def _postpone(self) -> float:
         """Leave the broker alone for a while, longer each time; how long, in seconds."""
@@ -299,46 +358,13 @@ class Outbox:
         return wait_s
 
 
-def _record(posting: _Posting) -> bytes:
-    message = posting.message
-    return _encoder.encode(
-        _Record(
-            posting.exchange,
-            posting.routing_key,
-            message.body,
-            message.message_id,
-            message.correlation_id,
-            message.reply_to,
-            message.timestamp,
-            dict(message.headers),
-        )
-    )
-
-
-def _posting(record: bytes) -> _Posting | None:
-    try:
-        kept = _decoder.decode(record)
-    except msgspec.MsgspecError as error:
-        _log.error("spool_record_unreadable", reason=str(error), bytes=len(record))
-        return None
-    message = Message(
-        body=kept.body,
-        message_id=kept.message_id,
-        correlation_id=kept.correlation_id,
-        reply_to=kept.reply_to,
-        timestamp=kept.timestamp,
-        headers=kept.headers or NO_HEADERS,
-    )
-    return _Posting(kept.exchange, kept.routing_key, message)
-
-
-def _resolve(posting: _Posting, error: BaseException | None) -> None:
-    done = posting.done
-    if done is not None and not done.done():
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(error)
+def _resolve(future: asyncio.Future[None], error: BrokerError | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
 
 
 async def _within(event: Awaitable[object], limit_s: float) -> bool:

@@ -5,32 +5,49 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from rtb.adapters.clock import TimerClock
 from rtb.adapters.memory_broker import MemoryBroker
 from rtb.errors import BrokerError
 from rtb.ports import Message
+from rtb.ports.broker import Answer
 
 
 class MoodyBroker(MemoryBroker):
-    """A connection whose publishes hang while it is frozen, and fail where it refuses them."""
+    """A connection that answers nothing while it is frozen, and refuses what it is told to.
 
-    frozen: asyncio.Event | None = None
-    refuses: Callable[[str, str, Message], bool] | None = None
-    _calls = 0
-    _called: asyncio.Event | None = None
+    What was sent while it was frozen is lost; whoever sent it hears so at the thaw.
+    """
+
+    def __init__(self, clock: TimerClock) -> None:
+        """In a good mood."""
+        super().__init__(clock)
+        self.frozen = False
+        self.refuses: Callable[[str, str, Message], bool] | None = None
+        self._held: list[Answer] = []
+        self._calls = 0
+        self._called = asyncio.Event()
 
     async def entered(self, calls: int) -> None:
-        """Wait until publish was called so many times."""
+        """Wait until so many messages were sent."""
         while self._calls < calls:
-            self._called = asyncio.Event()
+            self._called.clear()
             await self._called.wait()
 
-    async def publish(self, exchange: str, routing_key: str, message: Message, *, mandatory: bool = True) -> None:
-        """Hang, refuse, or publish."""
+    def thaw(self) -> None:
+        """Answer again."""
+        self.frozen = False
+        held, self._held = self._held, []
+        for done in held:
+            done(BrokerError("not confirmed"))
+
+    def send(self, exchange: str, routing_key: str, message: Message, done: Answer, *, mandatory: bool = True) -> None:
+        """Be silent, refuse, or publish."""
         self._calls += 1
-        if self._called is not None:
-            self._called.set()
-        if self.frozen is not None:
-            await self.frozen.wait()
+        self._called.set()
+        if self.frozen:
+            self._held.append(done)
+            return
         if self.refuses is not None and self.refuses(exchange, routing_key, message):
-            raise BrokerError("refused")
-        await super().publish(exchange, routing_key, message, mandatory=mandatory)
+            done(BrokerError("refused"))
+            return
+        super().send(exchange, routing_key, message, done, mandatory=mandatory)

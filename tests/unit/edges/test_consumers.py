@@ -17,6 +17,7 @@ from rtb.errors import BrokerError
 from rtb.messages import HOUSE_RESPONSE, HouseResponse, HouseStatus, MessageType
 from rtb.openrtb import BidResponse
 from rtb.ports import ERROR, Delivery, Message, QueueSpec, Topology
+from rtb.ports.broker import Answer
 from rtb.services import topology
 from tests.unit.parts import Build, Prompt, Silent, World, campaign, offer
 
@@ -33,16 +34,20 @@ OPENRTB = {"id": "r", "imp": [{"id": "7", "banner": {"w": 300, "h": 250}}]}
 
 
 class Refusing(MemoryBroker):
-    """The in-process broker, which refuses to publish to some exchanges, so many times."""
+    """The in-process broker, which refuses to publish to some exchanges, so many times, or holds its confirms back."""
 
     refusals: dict[str, int] = {}
+    held: list[Answer] | None = None
 
-    async def publish(self, exchange: str, routing_key: str, message: Message, *, mandatory: bool = True) -> None:
+    def send(self, exchange: str, routing_key: str, message: Message, done: Answer, *, mandatory: bool = True) -> None:
         """Refuse, or publish."""
         if self.refusals.get(exchange, 0) > 0:
             self.refusals[exchange] -= 1
-            raise BrokerError("not confirmed")
-        await super().publish(exchange, routing_key, message, mandatory=mandatory)
+            done(BrokerError("not confirmed"))
+        elif self.held is not None:
+            self.held.append(done)
+        else:
+            super().send(exchange, routing_key, message, done, mandatory=mandatory)
 
 
 class Bench:
@@ -51,7 +56,7 @@ class Bench:
     def __init__(self, world: World) -> None:
         self.world = world
         self.broker = Refusing(world.clock)
-        self.broker.refusals = {}
+        self.broker.refusals, self.broker.held = {}, None
         self.consumer = self.make(world)
         self.out: dict[str, asyncio.Queue[Delivery]] = {}
 
@@ -84,6 +89,10 @@ class Bench:
     async def answer(self, queue: str = topology.BID_RESPONSES) -> tuple[Message, messages.Envelope]:
         message = (await self.out[queue].get()).message
         return message, messages.decode(message.body)
+
+    async def turn(self) -> None:
+        """One step of the loop: the broker's deliveries happen in it."""
+        await asyncio.sleep(0)
 
     async def unacked(self) -> tuple[int, int]:
         """Requests waiting, and requests in work."""
@@ -201,6 +210,40 @@ async def test_no_ack_before_the_answer_is_out(start: Start) -> None:
     _, envelope = await bench.answer()
     assert HOUSE_RESPONSE.decode(envelope.data).bid_price == 9.0
     assert await bench.unacked() == (0, 0)
+
+
+async def test_no_ack_before_the_answer_is_confirmed(start: Start) -> None:
+    """The broker has it, and says so only later: until then the request stays in work, and stopping waits for it."""
+    bench = await start()
+    await bench.send()
+    bench.broker.held = []
+    await bench.turn()
+    assert (len(bench.broker.held), await bench.unacked()) == (1, (0, 1))
+    stopping = asyncio.ensure_future(bench.consumer.stop())
+    await bench.turn()
+    assert not stopping.done()
+    bench.broker.held[0](None)
+    await stopping
+    assert await bench.unacked() == (0, 0)
+    assert bench.world.metrics.published == 1
+
+
+async def test_an_auction_that_waits_for_nobody_needs_no_task(start: Start) -> None:
+    """It is begun, settled and answered in the very call that delivers its request."""
+    bench = await start()
+    made: list[object] = []
+    loop = asyncio.get_running_loop()
+
+    def factory(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+        made.append(work)
+        return asyncio.Task(work, loop=loop, **options)
+
+    for _ in range(3):
+        await bench.send()
+    loop.set_task_factory(factory)
+    await bench.turn()
+    loop.set_task_factory(None)
+    assert (made, bench.world.metrics.published) == ([], 3)
 
 
 async def test_stopping_finishes_what_was_taken(start: Start) -> None:

@@ -130,31 +130,29 @@ async def test_perishable_messages_are_dropped_and_counted(bench: Bench) -> None
 
 async def test_a_frozen_broker_hands_over_to_the_spool(bench: Bench) -> None:
     """Without a confirm within the patience, what is in flight and what comes later is safe on disk."""
-    bench.broker.frozen = asyncio.Event()
+    bench.broker.frozen = True
     outbox = await bench.outbox(patience_s=0.01)
     post(outbox, range(300))
     await outbox.flush(20)
     assert (outbox.spooled, outbox.confirmed) == (300, 0)
-    bench.broker.frozen.set()  # what waits goes on, too
+    bench.broker.thaw()
     assert await bench.got(300) == list(range(300))
 
 
 async def test_a_full_buffer_hands_over_to_the_spool(bench: Bench) -> None:
     """However patient it is: memory is bounded."""
-    bench.broker.frozen = asyncio.Event()
+    bench.broker.frozen = True
     outbox = await bench.outbox(limit=300, patience_s=3_600)
-    post(outbox, range(256))
-    await bench.broker.entered(256)
-    post(outbox, range(256, 600))
+    post(outbox, range(600))
     await asyncio.wait_for(outbox.flush(1), 20)
     assert outbox.spooled == 600
-    bench.broker.frozen.set()  # what waits goes on, too
+    bench.broker.thaw()
     assert await bench.got(600) == list(range(600))
 
 
 async def test_flush_ends_in_its_limit(bench: Bench) -> None:
     """What a frozen broker does not confirm by then is on disk."""
-    bench.broker.frozen = asyncio.Event()
+    bench.broker.frozen = True
     outbox = await bench.outbox(patience_s=3_600)
     post(outbox, range(1_000))
     await outbox.flush(0.01)
@@ -195,6 +193,103 @@ async def test_delivered_means_safe(bench: Bench) -> None:
     assert outbox.spooled == 1
     with pytest.raises(BrokerError, match="not persistent"):
         await outbox.deliver(EXCHANGE, "a", numbered(3, persistent=False))
+
+
+async def test_who_posts_can_hear_that_it_is_safe(bench: Bench) -> None:
+    """Without waiting: None once it is confirmed or on disk, else why not; each is told once."""
+    outbox = await bench.outbox()
+    heard: dict[str, BrokerError | None] = {}
+
+    def post_and_hear(name: str, key: str = "a", *, persistent: bool = True) -> None:
+        def done(error: BrokerError | None) -> None:
+            assert name not in heard
+            heard[name] = error
+
+        outbox.post(EXCHANGE, key, numbered(len(name), persistent=persistent), done)
+
+    post_and_hear("confirmed")
+    post_and_hear("unroutable", "nowhere")
+    await outbox.flush(20)
+    await bench.broker.close()
+    post_and_hear("kept")
+    post_and_hear("perishable", persistent=False)
+    await outbox.flush(20)
+    assert {name: type(error) for name, error in heard.items()} == {
+        "confirmed": type(None),
+        "unroutable": Unroutable,
+        "kept": type(None),
+        "perishable": BrokerError,
+    }
+    assert (outbox.confirmed, outbox.spooled) == (1, 1)
+
+
+async def test_whoever_hears_may_fail(bench: Bench) -> None:
+    """A callback that raises is logged; the messages behind it go on, and flush returns."""
+    outbox = await bench.outbox()
+
+    def done(error: BrokerError | None) -> None:
+        raise ZeroDivisionError
+
+    for n in range(3):
+        outbox.post(EXCHANGE, "a", numbered(n), done)
+    await asyncio.wait_for(outbox.flush(20), 20)
+    assert await bench.got(3) == [0, 1, 2]
+
+
+async def test_whoever_hears_may_post(bench: Bench) -> None:
+    """Each confirmed message posts the next, five thousand times: neither the stack nor the order suffers."""
+    outbox = await bench.outbox()
+    await outbox.flush(20)  # it is open
+
+    def go_on(n: int) -> None:
+        if n < 5_000:
+            outbox.post(EXCHANGE, "a", numbered(n), lambda error: go_on(n + 1))
+
+    go_on(0)
+    assert await bench.got(5_000) == list(range(5_000))
+
+
+async def test_an_open_outbox_publishes_at_once(bench: Bench) -> None:
+    """Nothing waits for another step of the loop: what was posted stands in its queue when post returns."""
+    outbox = await bench.outbox()
+    await outbox.flush(20)
+    outbox.post(EXCHANGE, "a", numbered(1))
+    assert (outbox.confirmed, outbox.waiting) == (1, 0)
+
+
+async def test_what_is_refused_in_flight_keeps_its_place(bench: Bench) -> None:
+    """Of fifty messages sent at once the broker refuses a few: they go through the spool, and nothing overtakes the
+    rest twice; what is posted meanwhile comes behind them."""
+    outbox = await bench.outbox()
+    await outbox.flush(20)
+    refused = {b"7", b"23", b"24"}
+    bench.broker.refuses = lambda exchange, key, message: message.body in refused
+    post(outbox, range(50))
+    post(outbox, range(50, 60))
+    await outbox.flush(20)
+    bench.broker.refuses = None
+    numbers = await bench.got(60)
+    first = numbers[: numbers.index(7)]
+    assert first == sorted(first)
+    assert sorted(numbers) == list(range(60))
+    assert [n for n in numbers if n in (7, 23, 24)] == [7, 23, 24]
+    assert outbox.lost == outbox.dropped == 0
+
+
+async def test_flush_ends_though_the_disk_is_full_too(bench: Bench) -> None:
+    """A backlog, a disk that takes no more and a broker that is back: what was posted goes to the broker."""
+    await bench.broker.close()
+    outbox = Outbox(bench.broker, FileSpool(bench.folder, max_bytes=100), bench.metrics, limit=10)
+    bench.outboxes.append(outbox)
+    await outbox.start()
+    post(outbox, range(1))
+    await outbox.flush(20)
+    post(outbox, range(1, 9))
+    await outbox.flush(0.01)
+    assert (outbox.spooled, outbox.waiting) == (1, 9)
+    await bench.broker.start()
+    await asyncio.wait_for(outbox.flush(0), 20)
+    assert sorted(await bench.got(9)) == list(range(9))
 
 
 async def test_a_spool_without_room_keeps_memory_bounded(bench: Bench) -> None:
