@@ -27,8 +27,8 @@ from rtb.domain.campaign import Pricing
 from rtb.domain.remembered import Remembered
 from rtb.errors import RtbError
 
-MAX_NAME = 200
-"""Characters of an impid that are written as they are."""
+MAX_IMPID = 128
+"""Bytes of an impid that are written as they are."""
 MAX_TOKEN = 4_096
 MIN_SECRET = 16
 """Bytes."""
@@ -229,9 +229,26 @@ class _Key:
 
 def impid_in_ledger(impid: str) -> str:
     """An impid as wins, tickets and the ledger name it: no database takes a NUL, and no URL what is endless."""
-    if len(impid) > MAX_NAME:
-        return blake2b(impid.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-    return impid.replace("\0", "\ufffd") if "\0" in impid else impid
+    if "\0" in impid:
+        impid = impid.replace("\0", "\ufffd")
+    if len(impid) * 4 > MAX_IMPID and len(impid.encode()) > MAX_IMPID:
+        return blake2b(impid.encode(), digest_size=16).hexdigest()
+    return impid
+
+
+def event_id(ticket: Ticket, kind: str, order_id: str = "") -> str:
+    """The message id of what happened to a win: the same however often and by whatever way it is told.
+
+    Of one kind there is one event a win, or one for each order.
+    """
+    name = f"{ticket.auction_id}:{ticket.impid}:{kind}"
+    return f"{name}:{blake2b(order_id.encode(), digest_size=8).hexdigest()}" if order_id else name
+
+
+def untold_id(campaign_id: str, user_id: str, order_id: str) -> str:
+    """The message id of a conversion that is told without a ticket."""
+    names = "\0".join((campaign_id, user_id, order_id)).encode()
+    return f"{blake2b(names, digest_size=16).hexdigest()}:conversion"
 
 
 def _bytes(token: str) -> bytes:

@@ -23,6 +23,9 @@ MAX_PIPELINED = 64
 MAX_FRAMING = 8
 """How many bytes a client may spend a byte of body: chunks of one byte take six."""
 
+HEEDED = (b"/t/", b"/events")
+"""Where the headers of a request matter: beneath these paths they are kept for the responder."""
+
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _log = structlog.get_logger(__name__)
@@ -124,6 +127,7 @@ class Connection(asyncio.Protocol):
         "_in_request",
         "_offered",
         "_parser",
+        "_peer",
         "_server",
         "_since_ns",
         "_size",
@@ -132,6 +136,7 @@ class Connection(asyncio.Protocol):
         "_url",
         "_writing_paused",
         "arrived_ns",
+        "headers",
     )
 
     def __init__(self, server: Server) -> None:
@@ -154,7 +159,10 @@ class Connection(asyncio.Protocol):
         self._writing_paused = False
         self._since_ns = 0
         self._in_request = False
+        self._peer: str | None = None
         self.arrived_ns = 0
+        self.headers: list[tuple[bytes, bytes]] | None = None
+        """Of the request that is being responded to, those of no use here; None where nobody heeds them."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, or close it at once when there are too many."""
@@ -214,10 +222,13 @@ class Connection(asyncio.Protocol):
         self._chunks = None
         self._header_bytes = self._fed = self._size = 0
         self._expect = self._offered = False
+        self.headers = None
 
     def on_url(self, url: bytes) -> None:
         """The request target, perhaps in pieces."""
         self._url += url
+        if url.startswith(HEEDED):
+            self.headers = []
         if len(self._url) > MAX_HEADER_BYTES:
             self._fail(b"414 URI Too Long", "the request target is too long")
 
@@ -239,6 +250,8 @@ class Connection(asyncio.Protocol):
             self._expect = True
         elif length == 7 and name.lower() == b"upgrade":
             self._offered = True
+        elif self.headers is not None:
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Let a client that asks first go on."""
@@ -291,6 +304,19 @@ class Connection(asyncio.Protocol):
     def slot(self) -> Slot:
         """The place of the request that is being responded to."""
         return self._slots[-1]
+
+    @property
+    def target(self) -> bytes:
+        """The whole request target, with its query."""
+        return self._url
+
+    @property
+    def peer(self) -> str:
+        """The address of the other end."""
+        if self._peer is None:
+            name = self._transport.get_extra_info("peername") if self._transport is not None else None
+            self._peer = name[0] if isinstance(name, tuple) else ""
+        return self._peer
 
     def answer(self, slot: Slot, response: bytes) -> None:
         """Write a response as soon as it is its turn; a client that has gone is no error."""

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 
 from rtb import openrtb
 from rtb.domain.money import Rates
-from rtb.edges.http1 import Connection, Slot, broken, error, response
+from rtb.edges.http1 import HEEDED, Connection, Slot, broken, error, response
+from rtb.edges.tracker_http import TrackerResponder
 from rtb.errors import BadRequest, TooLarge
 from rtb.openrtb import BidRequest, NoBid
 from rtb.services.answers import bid_response, encoded
@@ -41,17 +42,20 @@ class AuctionResponder:
         pages: Mapping[bytes, Callable[[], bytes]],
         lag_ns: Callable[[], int] = lambda: 0,
         links: Links | None = None,
+        tracker: TrackerResponder | None = None,
     ) -> None:
         """Answer auctions with `exchange` and GET paths with `pages`, whose callables make whole responses.
 
         A request that waited longer than `shed_after_ms` behind others in one iteration of the loop, or that comes when
         the loop was last that late (`lag_ns`), is answered with nbr 502 before it is decoded, so that what is accepted
-        stays inside its deadline; 0 switches that off. `links` put tracking into the answers.
+        stays inside its deadline; 0 switches that off. `links` put tracking into the answers,
+        and `tracker` takes what it tells.
         """
         self._exchange = exchange
         self._metrics = metrics
         self._rates = rates
         self._links = links
+        self._tracker = tracker
         self._shed_after_ns = int(shed_after_ms * 1e6)
         self._lag_ns = lag_ns
         self._pages = pages
@@ -65,6 +69,8 @@ class AuctionResponder:
                 return error(b"405 Method Not Allowed", "send the bid request with POST", b"allow: POST\r\n")
             return self._auction(connection, body)
         page = self._pages.get(path)
+        if page is None and self._tracker is not None and path.startswith(HEEDED):
+            return self._tracker.respond(connection, method, path, body)
         if page is None:
             return error(b"404 Not Found", "no such path; the auction is POST /openrtb2/auction")
         if method not in (b"GET", b"HEAD"):
@@ -72,9 +78,11 @@ class AuctionResponder:
         return page()
 
     async def drained(self) -> None:
-        """Wait until every auction under way is answered."""
+        """Wait until every auction and event under way is answered."""
         while self._tasks:
             await asyncio.wait(self._tasks)
+        if self._tracker is not None:
+            await self._tracker.drained()
 
     def _auction(self, connection: Connection, body: bytes) -> bytes | None:
         if self._shed_after_ns and max(self._waited_ns(connection.arrived_ns), self._lag_ns()) > self._shed_after_ns:

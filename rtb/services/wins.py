@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from rtb import messages
-from rtb.domain.tracking import Ticket
+from rtb.domain.tracking import Ticket, event_id
 from rtb.messages import MessageType, Win
 from rtb.ports import Message
 from rtb.services import topology
@@ -34,7 +34,7 @@ class Wins:
         won, self._won = self._won, []
         exchange, routing_key = topology.ROUTES[MessageType.WIN]
         for ticket in won:
-            message_id = f"{ticket.auction_id}:{ticket.impid}:win"[:255]
+            message_id = event_id(ticket, "win")
             won_at = ticket.won_at
             body = messages.encode(MessageType.WIN, _win(ticket), message_id=message_id, timestamp=won_at)
             self._post(exchange, routing_key, Message(body=body, message_id=message_id, timestamp=won_at))

@@ -1,0 +1,231 @@
+"""What tracking URLs tell: which events are accepted, and as which messages they go on their way.
+
+An edge hands in what it was told and when; whether it counts is decided by the signed token alone, without asking
+anybody. An accepted event is posted to ``ad.events``, and the edge answers once it is safe: confirmed by the broker, or
+fsynced in the spool. Everything that needs memory (seen before, attribution, bots) is for those who consume it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+
+from msgspec import Struct
+
+from rtb import messages
+from rtb.domain.tracking import BadToken, Signer, Ticket, event_id, untold_id
+from rtb.errors import BrokerError
+from rtb.messages import MessageType, TrackedEvent
+from rtb.openrtb import Loss
+from rtb.ports import Clock, Message
+from rtb.services import topology
+
+Done = Callable[[BrokerError | None], None]
+Post = Callable[[str, str, Message, Done | None], None]
+
+IMPRESSION, CLICK, CONVERSION = MessageType.IMPRESSION, MessageType.CLICK, MessageType.CONVERSION
+MAX_TOKEN, MAX_UA, MAX_IP, MAX_ID = 2_048, 512, 45, 200
+MAX_VALUE = 1e9
+REFUSED_PER_S = 50
+"""Refused events that are recorded; more are only counted, lest an attacker fill the ledger."""
+
+
+class Refused(StrEnum):
+    """Why an event is not accepted."""
+
+    MALFORMED = "malformed token"
+    UNKNOWN_KEY = "unknown key"
+    FORGED = "forged token"
+    EXPIRED = "expired"
+    OTHER_CAMPAIGN = "token of another campaign"
+    NO_CAMPAIGN = "token of another bidder's win"
+    DESTINATION = "another destination"
+    NO_TOKEN = "no token"
+    UNAUTHORIZED = "unauthorized"
+    INVALID = "invalid"
+    FORGOTTEN = "no such sale is remembered"
+
+
+class Visit(Struct, frozen=True, gc=False):
+    """What an edge was told, beside the token: see messages.TrackedEvent. `received_at` is the moment it arrived."""
+
+    received_at: float
+    source: str = "pixel"
+    ua: str = ""
+    ip: str = ""
+    value: float = 0.0
+    currency: str = ""
+    order_id: str = ""
+
+
+class Tracker:
+    """Accepts or refuses events and notices.
+
+    Counters only grow: `accepted` by kind, `refused` by kind and reason, `notices` by kind, and `unsafe`: accepted, but
+    neither broker nor spool had it when the answer could wait no longer (it may still get there).
+    """
+
+    def __init__(
+        self,
+        signer: Signer,
+        post: Post,
+        clock: Clock,
+        *,
+        instance: str,
+        on_won: Callable[[str, str], bool] | None = None,
+        on_lost: Callable[[str, str, int], bool] | None = None,
+        on_billed: Callable[[str, str, str, str], bool] | None = None,
+        refused_per_s: int = REFUSED_PER_S,
+    ) -> None:
+        """Post what is accepted.
+
+        Args:
+            signer: of the tokens.
+            post: exchange, routing key, message, and what to call once it is safe; neither raises nor waits.
+            clock: time.
+            instance: of this process.
+            on_won: with auction id and impid, when another bidder's win was also won upstream; whether it is known.
+            on_lost: the same and the loss reason, when it was lost there.
+            on_billed: the same and the device's address and user agent, when its impression is to be billed.
+            refused_per_s: how many refused events a second are recorded.
+        """
+        self.signer = signer
+        self._post = post
+        self._clock = clock
+        self._instance = instance
+        self._on_won, self._on_lost, self._on_billed = on_won, on_lost, on_billed
+        self._bucket = _Bucket(refused_per_s, clock)
+        self._refusals = 0
+        self.accepted = dict.fromkeys(_ROUTES, 0)
+        self.refused: dict[tuple[str, str], int] = {}
+        self.notices = {"win": 0, "loss": 0, "billing": 0}
+        self.unsafe = 0
+
+    def ticket(self, kind: str, token: str, visit: Visit) -> Ticket | Refused:
+        """The ticket of a token that may speak of this kind of event; else the refusal, counted and recorded."""
+        try:
+            ticket = self.signer.read(token)
+        except BadToken as error:
+            return self.refuse(kind, Refused(error.flaw.value), visit, token=token)
+        if not ticket.campaign_id:
+            return self.refuse(kind, Refused.NO_CAMPAIGN, visit, token=token)
+        if kind == "impression" and visit.received_at > ticket.expires_at:
+            return self.refuse(kind, Refused.EXPIRED, visit, token=token)
+        return ticket
+
+    def take(self, kind: str, token: str, visit: Visit, done: Done | None) -> Refused | None:
+        """Accept an event, and call `done` once it is safe, perhaps at once; or refuse it, and do not."""
+        ticket = self.ticket(kind, token, visit)
+        if isinstance(ticket, Refused):
+            return ticket
+        self.accept(kind, ticket, token, visit, done)
+        return None
+
+    def accept(self, kind: str, ticket: Ticket, token: str, visit: Visit, done: Done | None) -> None:
+        """Post the event of a ticket that was found good."""
+        self._send(kind, event_id(ticket, kind, visit.order_id), _event(visit, token=token), done)
+
+    def take_told(self, campaign_id: str, user_id: str, visit: Visit, done: Done | None) -> Refused | None:
+        """Accept a conversion without a token from a teller who is known; its order makes it one of a kind."""
+        if not (campaign_id and user_id and visit.order_id):
+            return self.refuse("conversion", Refused.NO_TOKEN, visit, campaign_id=campaign_id)
+        event = _event(visit, campaign_id=campaign_id, user_id=user_id)
+        self._send("conversion", untold_id(campaign_id, user_id, visit.order_id), event, done)
+        return None
+
+    def refuse(self, kind: str, reason: Refused, visit: Visit, *, token: str = "", campaign_id: str = "") -> Refused:
+        """Count an event that is not accepted, and record it while there are not too many."""
+        self.refused[kind, reason.value] = self.refused.get((kind, reason.value), 0) + 1
+        if self._bucket.take():
+            self._refusals += 1
+            message_id = f"{self._instance}:refused:{self._refusals}"
+            event = _event(visit, token=token, campaign_id=campaign_id, refused=reason.value)
+            self._post_event(kind, message_id, event, None)
+        return reason
+
+    def notice(self, kind: str, token: str, reason: int = Loss.OUTBID) -> Refused | None:
+        """Take our own nurl ("win") or lurl ("loss"), and tell who fires the notices of another bidder."""
+        try:
+            ticket = self.signer.read(token)
+        except BadToken as error:
+            return self.count_refused(kind, Refused(error.flaw.value))
+        self.notices[kind] += 1
+        if ticket.campaign_id:
+            return None
+        if kind == "win":
+            known = self._on_won is None or self._on_won(ticket.auction_id, ticket.impid)
+        else:
+            known = self._on_lost is None or self._on_lost(ticket.auction_id, ticket.impid, reason)
+        return None if known else self.count_refused(kind, Refused.FORGOTTEN)
+
+    def bill(self, token: str, visit: Visit, done: Done) -> Refused | None:
+        """Take our own burl: the impression of a house campaign, or what another bidder waits for."""
+        try:
+            ticket = self.signer.read(token)
+        except BadToken as error:
+            return self.refuse("impression", Refused(error.flaw.value), visit, token=token)
+        self.notices["billing"] += 1
+        if ticket.campaign_id:
+            return self.take("impression", token, visit, done)
+        if self._on_billed is not None and not self._on_billed(ticket.auction_id, ticket.impid, visit.ip, visit.ua):
+            return self.count_refused("billing", Refused.FORGOTTEN)
+        done(None)
+        return None
+
+    def count_refused(self, kind: str, reason: Refused) -> Refused:
+        """Count what is not accepted, and is not worth a record."""
+        self.refused[kind, reason.value] = self.refused.get((kind, reason.value), 0) + 1
+        return reason
+
+    def _send(self, kind: str, message_id: str, event: TrackedEvent, done: Done | None) -> None:
+        self.accepted[kind] += 1
+        self._post_event(kind, message_id, event, done)
+
+    def _post_event(self, kind: str, message_id: str, event: TrackedEvent, done: Done | None) -> None:
+        message_type, exchange, routing_key = _ROUTES[kind]
+        received_at = event.received_at
+        body = messages.encode(message_type, event, message_id=message_id, timestamp=received_at)
+        self._post(exchange, routing_key, Message(body=body, message_id=message_id, timestamp=received_at), done)
+
+
+class _Bucket:
+    """Lets so many through a second."""
+
+    def __init__(self, per_s: int, clock: Clock) -> None:
+        """Full."""
+        self._per_s = per_s
+        self._clock = clock
+        self._left = float(per_s)
+        self._seen_ns = clock.monotonic_ns()
+
+    def take(self) -> bool:
+        """Whether one more may pass."""
+        now_ns = self._clock.monotonic_ns()
+        self._left = min(float(self._per_s), self._left + (now_ns - self._seen_ns) * self._per_s / 1e9)
+        self._seen_ns = now_ns
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
+
+
+_ROUTES = {kind.value: (kind, *topology.ROUTES[kind]) for kind in (IMPRESSION, CLICK, CONVERSION)}
+
+
+def _event(
+    visit: Visit, *, token: str = "", campaign_id: str = "", user_id: str = "", refused: str = ""
+) -> TrackedEvent:
+    """What is passed on, within the limits of the message."""
+    return TrackedEvent(
+        received_at=visit.received_at,
+        token=token[:MAX_TOKEN] if refused else token,
+        source=visit.source,
+        ua=visit.ua[:MAX_UA],
+        ip=visit.ip[:MAX_IP],
+        campaign_id=campaign_id[:MAX_ID],
+        user_id=user_id[:MAX_UA],
+        value=visit.value,
+        currency=visit.currency,
+        order_id=visit.order_id[:MAX_ID],
+        refused=refused,
+    )
