@@ -8,27 +8,22 @@ Redirects are not followed, cookies not kept, proxies of the environment not use
 from __future__ import annotations
 
 import asyncio
-import re
-import socket
 import ssl
 from collections.abc import Mapping, Sequence
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-from yarl import URL
+from aiohttp.abc import AbstractResolver
 
 from rtb.adapters.address_policy import AddressPolicy
+from rtb.adapters.outgoing_names import GuardedResolver, SystemResolver
+from rtb.adapters.outgoing_target import line, outgoing_target, where
 from rtb.errors import HttpError, HttpRefused
 from rtb.ports.http import MAX_BODY, NOTHING_MORE, HttpResponse, Method
 
 KEEP_ALIVE_S = 4.0
 """Shorter than what servers keep idle connections for, so that a request rarely meets one that is being closed."""
 MAX_HEADER = 8_190
-MAX_URL = 8_192
 NAMES_KEPT_S = 10
-
-_PRINTABLE = re.compile(r"[!-~]+")
-_CONTROL = re.compile(r"[\x00-\x20\x7f]")
 
 
 class OutgoingHttp:
@@ -58,9 +53,10 @@ class OutgoingHttp:
         self._policy = AddressPolicy(allow)
         self._connections = connections
         self._per_host = connections_per_host
-        self._resolver = resolver
+        self._names = GuardedResolver(resolver or SystemResolver(), self._policy)
         self._tls = tls
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
 
     async def send(
         self,
@@ -77,7 +73,9 @@ class OutgoingHttp:
         Raises:
             HttpError: no response. HttpRefused: not asked.
         """
-        target = self._target(url)
+        target = outgoing_target(url, self._policy)
+        if self._closed:
+            raise HttpError(f"{where(target)}: the client is closed")
         session = self._session or self._open()
         try:
             async with (
@@ -90,17 +88,19 @@ class OutgoingHttp:
                 named = {name.lower(): value for name, value in response.headers.items()}
                 return HttpResponse(response.status, named, content, whole)
         except TimeoutError:
-            raise HttpError(f"{_where(target)} did not answer in {timeout_s:g} s") from None
+            raise HttpError(f"{where(target)} did not answer in {timeout_s:g} s") from None
         except (aiohttp.InvalidURL, ValueError) as error:  # ValueError: a header with a line break in it
-            raise HttpRefused(f"{_where(target)}: {_line(error)}") from None
+            raise HttpRefused(f"{where(target)}: {line(error)}") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise HttpError(f"{_where(target)}: {_reason(error)}") from None
+            raise HttpError(f"{where(target)}: {_reason(error)}") from None
 
     async def close(self) -> None:
-        """Close the connections."""
+        """End what is under way and close the connections, for good."""
+        self._closed = True
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+        await self._names.close()
 
     def _open(self) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
@@ -108,7 +108,7 @@ class OutgoingHttp:
             limit_per_host=self._per_host,
             keepalive_timeout=KEEP_ALIVE_S,
             ttl_dns_cache=NAMES_KEPT_S,
-            resolver=_GuardedResolver(self._resolver or aiohttp.DefaultResolver(), self._policy),
+            resolver=self._names,
             ssl=self._tls or True,
         )
         self._session = aiohttp.ClientSession(
@@ -121,52 +121,6 @@ class OutgoingHttp:
         )
         return self._session
 
-    def _target(self, url: str) -> URL:
-        """The URL as it will be sent: as it is where that is possible, for somebody may have signed it."""
-        if len(url) > MAX_URL:
-            raise HttpRefused(f"a URL is longer than {MAX_URL} characters")
-        try:
-            target = URL(url, encoded=True) if _PRINTABLE.fullmatch(url) else URL(url.strip())
-            host, scheme = target.raw_host, target.scheme
-            _ = target.port
-        except ValueError as error:
-            raise HttpRefused(f"no URL: {_line(error)}") from None
-        if scheme not in ("http", "https") or not host or _CONTROL.search(str(target)):
-            raise HttpRefused("a URL must be http or https, with a host")
-        if _is_literal(host) and self._policy.refuses(host, host):
-            raise HttpRefused(f"{host} is not a public address; the allow list of outgoing HTTP does not name it")
-        return target
-
-
-class _GuardedResolver(AbstractResolver):
-    """Leaves out the addresses that the policy refuses."""
-
-    def __init__(self, inner: AbstractResolver, policy: AddressPolicy) -> None:
-        self._inner = inner
-        self._policy = policy
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        found = await self._inner.resolve(host, port, family)
-        allowed = [result for result in found if not self._policy.refuses(host, result["host"])]
-        if not found:
-            raise OSError(f"{host} has no address")
-        if not allowed:
-            raise HttpRefused(
-                f"{host} leads to {found[0]['host']}, not a public address; the allow list of outgoing HTTP does not"
-                " name it"
-            )
-        return allowed
-
-    async def close(self) -> None:
-        await self._inner.close()
-
-
-def _is_literal(host: str) -> bool:
-    """Whether no resolver will be asked: as aiohttp tells addresses from names, or with a wider net."""
-    return ":" in host or host.replace(".", "").isdigit()
-
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> tuple[bytes, bool]:
     body = bytearray()
@@ -177,16 +131,7 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> tuple[bytes, bo
     return bytes(body), True
 
 
-def _where(target: URL) -> str:
-    """The server, without what may be secret: user, path and query."""
-    return f"{target.scheme}://{target.raw_authority.rpartition('@')[2]}"
-
-
 def _reason(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientResponseError):  # its text has the whole URL
         return f"not a proper HTTP response ({type(error).__name__})"
-    return _line(error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return line(error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error)

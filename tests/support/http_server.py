@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections import deque
 from collections.abc import Mapping
@@ -22,7 +23,10 @@ NO_HEADERS: Mapping[str, str] = {}
 
 
 class Reply(Struct, frozen=True):
-    """What becomes of a request: `body` is sent as it is; with `hang` nothing at all comes, with `reset` an RST."""
+    """What becomes of a request: `body` is sent as it is; with `hang` nothing at all comes, with `reset` an RST.
+
+    `raw` is sent instead of all that, and the connection then closed, as it is after an answer that is to `close` it.
+    """
 
     status: int = 204
     headers: Mapping[str, str] = NO_HEADERS
@@ -30,6 +34,7 @@ class Reply(Struct, frozen=True):
     hang: bool = False
     reset: bool = False
     raw: bytes = b""
+    close: bool = False
 
 
 HANG = Reply(hang=True)
@@ -48,7 +53,8 @@ class Request(Struct, frozen=True):
 class HttpServer:
     """Listens on a free port of 127.0.0.1."""
 
-    def __init__(self, default: Reply | None = None) -> None:
+    def __init__(self, default: Reply | None = None, tls: ssl.SSLContext | None = None) -> None:
+        self.tls = tls
         self.default = default or Reply()
         self.replies: deque[Reply] = deque()
         self.requests: list[Request] = []
@@ -64,7 +70,7 @@ class HttpServer:
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> HttpServer:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -81,7 +87,7 @@ class HttpServer:
 
     def url(self, target: str = "/", host: str = "127.0.0.1") -> str:
         """Of this server."""
-        return f"http://{host}:{self.port}{target}"
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}{target}"
 
     @property
     def targets(self) -> list[str]:
@@ -143,4 +149,4 @@ class HttpServer:
         top = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         writer.write(f"HTTP/1.1 {reply.status} .\r\n{top}\r\n".encode() + reply.body)
         await writer.drain()
-        return True
+        return not reply.close

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import shutil
 import socket
-from collections.abc import AsyncIterator
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
+import uvloop
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from rtb.adapters.lean_http import LeanHttp
 from rtb.adapters.outgoing_http import OutgoingHttp
 from rtb.errors import HttpError, HttpRefused
+from rtb.ports.http import HttpClient
 from tests.support.http_server import HANG, RESET, HttpServer, Reply
 
 LOCAL = ("127.0.0.0/8",)
+Make = Callable[..., HttpClient]
 
 
 class Names(AbstractResolver):
@@ -55,15 +64,34 @@ async def server() -> AsyncIterator[HttpServer]:
         yield running
 
 
+@pytest.fixture(params=[OutgoingHttp, LeanHttp])
+def client_of(request: pytest.FixtureRequest) -> Make:
+    """Each of the clients; they behave alike."""
+    made: Make = request.param
+    return made
+
+
 @pytest_asyncio.fixture
-async def http() -> AsyncIterator[OutgoingHttp]:
-    """A client that may go to this machine."""
-    client = OutgoingHttp(allow=LOCAL)
+async def make(client_of: Make) -> AsyncIterator[Make]:
+    """``make(**arguments)``: a client that is closed after the test."""
+    clients: list[HttpClient] = []
+
+    def client(**arguments: Any) -> HttpClient:
+        clients.append(client_of(**arguments))
+        return clients[-1]
+
     yield client
-    await client.close()
+    for made in clients:
+        await made.close()
 
 
-async def test_a_request_arrives_as_it_was_sent(server: HttpServer, http: OutgoingHttp) -> None:
+@pytest.fixture
+def http(make: Make) -> HttpClient:
+    """A client that may go to this machine."""
+    return make(allow=LOCAL)
+
+
+async def test_a_request_arrives_as_it_was_sent(server: HttpServer, http: HttpClient) -> None:
     """Method, target to the letter, headers and body; status, headers in lower case and body come back."""
     server.replies.append(Reply(418, {"X-Kind": "pot"}, b"short and stout"))
     target = "/a%2fb%41/?sig=%2B+~'()*!$,;:@&x=%7E"
@@ -79,22 +107,81 @@ async def test_a_request_arrives_as_it_was_sent(server: HttpServer, http: Outgoi
     assert (request.headers["x-device-user-agent"], request.headers["user-agent"]) == ("ua", "rtb")
 
 
-async def test_characters_that_no_url_has_are_encoded(server: HttpServer, http: OutgoingHttp) -> None:
+async def test_characters_that_no_url_has_are_encoded(server: HttpServer, http: HttpClient) -> None:
     """Bidders write them: letters beyond ASCII as UTF-8, a space in the query as +, spaces around not at all."""
     await http.send("GET", f"  {server.url('/a b/é?q=ü x')} ")
     assert server.targets == ["/a%20b/%C3%A9?q=%C3%BC+x"]
 
 
-async def test_connections_are_used_again(server: HttpServer, http: OutgoingHttp) -> None:
+async def test_connections_are_used_again(server: HttpServer, http: HttpClient) -> None:
     """One after the other on one connection."""
     for _ in range(3):
         assert (await http.send("GET", server.url())).status == 204
     assert server.connections == 1
 
 
-async def test_connections_to_one_host_are_limited(server: HttpServer) -> None:
+async def test_a_connection_that_the_server_closed_meanwhile_costs_nothing(
+    server: HttpServer, http: HttpClient
+) -> None:
+    """The server is free to close an idle one without a word; a GET is sent again on a new one, and nobody notices."""
+    server.replies.append(Reply(200, close=True))
+    assert (await http.send("GET", server.url("/1"))).status == 200
+    assert (await http.send("GET", server.url("/2"))).status == 204
+    assert server.targets == ["/1", "/2"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "status", "body"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\nuntil the end", 200, b"until the end"),
+        (b"HTTP/1.0 200 OK\r\n\r\n", 200, b""),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", 200, b"abcde"),
+        (b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n", 204, b""),
+        (b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\nx-more: 1\r\nContent-Length: 3\r\n\r\nabc", 204, b""),
+    ],
+    ids=["eof", "1.0", "chunked", "hints", "two-answers"],
+)
+async def test_every_way_to_answer_is_understood(
+    server: HttpServer, http: HttpClient, raw: bytes, status: int, body: bytes
+) -> None:
+    """RFC 9112: a body by chunks, by length or to the connection's end; hints first; a second answer is nobody's."""
+    server.replies.append(Reply(raw=raw))
+    response = await http.send("GET", server.url())
+    assert (response.status, response.body, response.whole) == (status, body, True)
+    assert "x-more" not in response.headers
+    assert (await http.send("GET", server.url())).status == 204
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `cert` and `key`, signed by themselves, for dsp.test."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificate, and it is not installed")
+    folder = tmp_path_factory.mktemp("certificate")
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=dsp.test"
+    files = ["-addext", "subjectAltName=DNS:dsp.test", "-keyout", "key", "-out", "cert"]
+    subprocess.run([*command.split(), *files], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+async def test_certificates_are_checked(make: Make, certificate: Path) -> None:
+    """By the system's authorities and those given, and against the host's name."""
+    ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ours.load_cert_chain(certificate / "cert", certificate / "key")
+    names = Names(dsp_test=[["127.0.0.1"]], other_test=[["127.0.0.1"]])
+    trusting = make(allow=LOCAL, resolver=names, tls=ssl.create_default_context(cafile=str(certificate / "cert")))
+    async with HttpServer(tls=ours) as server:
+        assert (await trusting.send("GET", server.url(host="dsp.test"))).status == 204
+        with pytest.raises(HttpError, match="certificate"):
+            await trusting.send("GET", server.url(host="other.test"))
+        with pytest.raises(HttpError, match="certificate"):
+            await make(allow=LOCAL, resolver=names).send("GET", server.url(host="dsp.test"))
+        assert len(server.requests) == 1
+
+
+async def test_connections_to_one_host_are_limited(make: Make, server: HttpServer) -> None:
     """Twelve requests at once over two connections; who waits for one waits within its timeout."""
-    client = OutgoingHttp(allow=LOCAL, connections_per_host=2)
+    client = make(allow=LOCAL, connections_per_host=2)
     server.hold.clear()
     under_way = [asyncio.create_task(client.send("GET", server.url())) for _ in range(12)]
     await server.asked(2)
@@ -103,17 +190,16 @@ async def test_connections_to_one_host_are_limited(server: HttpServer) -> None:
     server.hold.set()
     assert {response.status for response in await asyncio.gather(*under_way)} == {204}
     assert server.most_at_once == 2
-    await client.close()
 
 
-async def test_a_redirect_is_an_answer(server: HttpServer, http: OutgoingHttp) -> None:
+async def test_a_redirect_is_an_answer(server: HttpServer, http: HttpClient) -> None:
     """It is not followed, wherever it leads."""
     server.replies.append(Reply(302, {"location": server.url("/elsewhere")}))
     response = await http.send("GET", server.url("/first"))
     assert (response.status, server.targets) == (302, ["/first"])
 
 
-async def test_cookies_are_not_kept(server: HttpServer, http: OutgoingHttp) -> None:
+async def test_cookies_are_not_kept(server: HttpServer, http: HttpClient) -> None:
     """What a server wants to have remembered is not told to it again."""
     server.replies.append(Reply(200, {"set-cookie": "a=b; path=/"}))
     await http.send("GET", server.url("/1"))
@@ -121,7 +207,7 @@ async def test_cookies_are_not_kept(server: HttpServer, http: OutgoingHttp) -> N
     assert "cookie" not in server.requests[1].headers
 
 
-async def test_a_huge_body_is_cut(server: HttpServer, http: OutgoingHttp) -> None:
+async def test_a_huge_body_is_cut(server: HttpServer, http: HttpClient) -> None:
     """No more than the limit is kept, and the connection is closed instead of read to its end."""
     server.default = Reply(200, body=b"x" * 1_000_000)
     response = await http.send("GET", server.url(), max_body=1_000)
@@ -130,7 +216,7 @@ async def test_a_huge_body_is_cut(server: HttpServer, http: OutgoingHttp) -> Non
     assert server.connections == 2
 
 
-async def test_the_limit_counts_bytes_after_decompression(server: HttpServer, http: OutgoingHttp) -> None:
+async def test_the_limit_counts_bytes_after_decompression(server: HttpServer, http: HttpClient) -> None:
     """A small body that becomes a large one is cut as a large one."""
     packed = gzip.compress(bytes(50_000_000))
     assert len(packed) < 100_000
@@ -150,7 +236,7 @@ async def test_the_limit_counts_bytes_after_decompression(server: HttpServer, ht
     ],
     ids=["never", "rst", "half", "no-http", "endless-header"],
 )
-async def test_a_bad_server_is_one_error(server: HttpServer, http: OutgoingHttp, reply: Reply, reason: str) -> None:
+async def test_a_bad_server_is_one_error(server: HttpServer, http: HttpClient, reply: Reply, reason: str) -> None:
     """Whatever it does wrong, in one line that names the server but neither path nor query."""
     server.default = reply
     with pytest.raises(HttpError, match=reason) as caught:
@@ -160,7 +246,7 @@ async def test_a_bad_server_is_one_error(server: HttpServer, http: OutgoingHttp,
     assert "secret" not in str(caught.value)
 
 
-async def test_nobody_there_is_an_error(http: OutgoingHttp) -> None:
+async def test_nobody_there_is_an_error(http: HttpClient) -> None:
     """A closed port."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
@@ -186,7 +272,7 @@ async def test_nobody_there_is_an_error(http: OutgoingHttp) -> None:
         "http://dsp.test/" + "x" * 10_000,
     ],
 )
-async def test_what_is_no_web_address_is_refused(http: OutgoingHttp, url: str) -> None:
+async def test_what_is_no_web_address_is_refused(http: HttpClient, url: str) -> None:
     """Only absolute http and https URLs of a bearable length."""
     with pytest.raises(HttpRefused):
         await http.send("GET", url)
@@ -213,69 +299,85 @@ async def test_what_is_no_web_address_is_refused(http: OutgoingHttp, url: str) -
         "169.254.169.254",
     ],
 )
-async def test_every_way_to_write_an_internal_address_is_refused(server: HttpServer, host: str) -> None:
+async def test_every_way_to_write_an_internal_address_is_refused(make: Make, server: HttpServer, host: str) -> None:
     """With the system's resolver; nothing arrives."""
-    client = OutgoingHttp()
+    client = make()
     with pytest.raises(HttpError):
         await client.send("GET", server.url(host=host), timeout_s=5)
     assert server.connections == 0
-    await client.close()
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.8", "169.254.169.254", "::1", "::ffff:127.0.0.1", "0.0.0.0"])
-async def test_a_name_that_leads_inside_is_refused(server: HttpServer, address: str) -> None:
+async def test_a_name_that_leads_inside_is_refused(make: Make, server: HttpServer, address: str) -> None:
     """A bidder's own name server can say what it likes."""
-    client = OutgoingHttp(resolver=Names(dsp_test=[[address]]))
+    client = make(resolver=Names(dsp_test=[[address]]))
     with pytest.raises(HttpRefused, match=r"dsp\.test leads to .*, not a public address"):
         await client.send("GET", server.url(host="dsp.test"), timeout_s=5)
     assert server.connections == 0
-    await client.close()
 
 
-async def test_only_the_allowed_addresses_of_a_name_are_tried(server: HttpServer) -> None:
+async def test_only_the_allowed_addresses_of_a_name_are_tried(make: Make, server: HttpServer) -> None:
     """Among several, the internal ones are left out."""
-    client = OutgoingHttp(allow=["127.0.0.1"], resolver=Names(dsp_test=[["127.0.0.2", "10.0.0.1", "127.0.0.1"]]))
+    client = make(allow=["127.0.0.1"], resolver=Names(dsp_test=[["127.0.0.2", "10.0.0.1", "127.0.0.1"]]))
     assert (await client.send("GET", server.url(host="dsp.test"))).status == 204
-    await client.close()
 
 
-async def test_a_name_that_changes_its_mind_gains_nothing(server: HttpServer) -> None:
+async def test_a_name_that_changes_its_mind_gains_nothing(make: Make, server: HttpServer) -> None:
     """DNS rebinding: the address that is checked is the one connected to, also when the name is looked up anew."""
     names = Names(dsp_test=[["127.0.0.1"], ["127.0.0.2"]])
-    client = OutgoingHttp(allow=["127.0.0.1"], resolver=names)
+    client = make(allow=["127.0.0.1"], resolver=names)
     server.replies.append(Reply(200, {"connection": "close"}))
     assert (await client.send("GET", server.url(host="dsp.test"))).status == 200
     other = "dsp.test:1"  # the names of another port are looked up separately
     with pytest.raises(HttpRefused, match=r"127\.0\.0\.2"):
         await client.send("GET", f"http://{other}/")
     assert names.asked == ["dsp.test", "dsp.test"]
-    await client.close()
 
 
-async def test_a_name_without_addresses_is_an_error(http: OutgoingHttp) -> None:
+async def test_a_name_without_addresses_is_an_error(make: Make) -> None:
     """Not a refusal: it may have some later."""
-    client = OutgoingHttp(resolver=Names(dsp_test=[[]]))
+    client = make(resolver=Names(dsp_test=[[]]))
     with pytest.raises(HttpError, match=r"dsp\.test has no address") as caught:
         await client.send("GET", "http://dsp.test/")
     assert not isinstance(caught.value, HttpRefused)
-    await client.close()
 
 
-async def test_an_allowed_name_may_lead_anywhere(server: HttpServer) -> None:
+async def test_an_allowed_name_may_lead_anywhere(make: Make, server: HttpServer) -> None:
     """For development: its host is on the list."""
-    client = OutgoingHttp(allow=["dsp.test"], resolver=Names(dsp_test=[["127.0.0.1"]]))
+    client = make(allow=["dsp.test"], resolver=Names(dsp_test=[["127.0.0.1"]]))
     assert (await client.send("GET", server.url(host="dsp.test"))).status == 204
-    await client.close()
 
 
-async def test_a_header_with_a_line_break_is_refused(server: HttpServer, http: OutgoingHttp) -> None:
+async def test_a_header_with_a_line_break_is_refused(server: HttpServer, http: HttpClient) -> None:
     """It would be a header of somebody else's choice."""
     with pytest.raises(HttpRefused):
         await http.send("GET", server.url(), headers={"X-Device-User-Agent": "a\r\nX-Admin: 1"})
     assert server.requests == []
 
 
-async def test_closing_ends_what_is_under_way(server: HttpServer, http: OutgoingHttp) -> None:
+def test_all_of_it_works_on_uvloop(client_of: Make) -> None:
+    """The daemon's loop; its transports and errors differ in details from asyncio's."""
+
+    async def run() -> None:
+        client = client_of(allow=LOCAL)
+        async with HttpServer() as server:
+            for _ in range(2):
+                assert (await client.send("POST", server.url(), body=b"x")).status == 204
+            for trouble in (RESET, HANG, Reply(raw=b"no http at all\r\n\r\n")):
+                server.default = trouble
+                with pytest.raises(HttpError, match="http://127"):
+                    await client.send("GET", server.url(), timeout_s=0.1)
+            assert server.connections >= 4
+        with pytest.raises(HttpError):
+            await client.send("GET", server.url())
+        with pytest.raises(HttpRefused):
+            await client.send("GET", "http://10.0.0.1/")
+        await client.close()
+
+    uvloop.run(run())
+
+
+async def test_closing_ends_what_is_under_way(server: HttpServer, http: HttpClient) -> None:
     """Nobody waits for a server that does not answer."""
     server.default = HANG
     under_way = asyncio.create_task(http.send("GET", server.url(), timeout_s=60))

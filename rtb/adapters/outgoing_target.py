@@ -1,0 +1,55 @@
+"""URLs that others chose, checked before anything is sent to them."""
+
+from __future__ import annotations
+
+import re
+
+from yarl import URL
+
+from rtb.adapters.address_policy import AddressPolicy
+from rtb.adapters.outgoing_names import NOT_PUBLIC
+from rtb.errors import HttpRefused
+
+MAX_URL = 8_192
+"""Characters."""
+
+_PRINTABLE = re.compile(r"[!-~]+")
+_CONTROL = re.compile(r"[\x00-\x20\x7f]")
+
+
+def outgoing_target(url: str, policy: AddressPolicy) -> URL:
+    """The URL as it will be sent: as it is where that is possible, for somebody may have signed it.
+
+    An address in it is checked here, a name when it is resolved.
+
+    Raises:
+        HttpRefused: it is no http or https URL with a host, too long, or its address is refused.
+    """
+    if len(url) > MAX_URL:
+        raise HttpRefused(f"a URL is longer than {MAX_URL} characters")
+    try:
+        target = URL(url, encoded=True) if _PRINTABLE.fullmatch(url) else URL(url.strip())
+        host, scheme = target.raw_host, target.scheme
+        _ = target.port
+    except ValueError as error:
+        raise HttpRefused(f"no URL: {line(error)}") from None
+    if scheme not in ("http", "https") or not host or _CONTROL.search(str(target)):
+        raise HttpRefused("a URL must be http or https, with a host")
+    if is_literal(host) and policy.refuses(host, host):
+        raise HttpRefused(f"{host} is {NOT_PUBLIC}")
+    return target
+
+
+def is_literal(host: str) -> bool:
+    """Whether no resolver will be asked: as aiohttp tells addresses from names, or with a wider net."""
+    return ":" in host or host.replace(".", "").isdigit()
+
+
+def where(target: URL) -> str:
+    """The server, without what may be secret: user, path and query."""
+    return f"{target.scheme}://{target.raw_authority.rpartition('@')[2]}"
+
+
+def line(error: Exception) -> str:
+    """An error in one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
