@@ -89,7 +89,7 @@ async def measure(name: str, database: str, count: int, size: int, server: psuti
     server_before, wall, cpu = _cpu_s(server), time.perf_counter(), time.process_time()
     for rows, epochs in work:
         begin = time.perf_counter()
-        written += await ledger.append(rows, epochs=epochs)
+        written += len(rows) - len(await ledger.append(rows, epochs=epochs))
         slowest = max(slowest, time.perf_counter() - begin)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     server_cpu_s = _cpu_s(server) - server_before

@@ -6,8 +6,9 @@ from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
+from rtb.domain.performance import NOTHING, Counters, Performed, counted
 from rtb.errors import StaleEpoch
-from rtb.ports import Instance, LedgerRow
+from rtb.ports import Instance, LedgerKind, LedgerRow, Refusal, Touch
 
 
 class MemoryLedger:
@@ -20,6 +21,8 @@ class MemoryLedger:
         self._order: list[tuple[float, str]] = []  # (received_at, key), sorted
         self._spent: Counter[tuple[str, str]] = Counter()
         self._instances: dict[str, Instance] = {}
+        self._touches: dict[tuple[str, str, LedgerKind], list[LedgerRow]] = {}
+        self._refusals: dict[str, Refusal] = {}
 
     async def epochs(self, fences: Collection[str]) -> Mapping[str, int]:
         """The epoch behind each fence, 0 where none has begun."""
@@ -31,20 +34,30 @@ class MemoryLedger:
             self._epochs[fence] += 1
         return await self.epochs(fences)
 
-    async def append(self, rows: Sequence[LedgerRow], *, epochs: Mapping[str, int]) -> int:
-        """Write the rows whose key is new; how many. Raises StaleEpoch."""
+    async def append(self, rows: Sequence[LedgerRow], *, epochs: Mapping[str, int]) -> Mapping[str, str]:
+        """Write the rows whose key is new; the other keys. Raises StaleEpoch."""
         if not rows:
-            return 0
+            return {}
         for fence, epoch in epochs.items():
             if epoch != self._epochs[fence]:
                 raise StaleEpoch(f"the epoch of {fence!r} is {self._epochs[fence]}, no longer {epoch}; bill again")
-        before = len(self._rows)
+        known = {row.key: self._rows[row.key].event_id for row in rows if row.key in self._rows}
         for row in rows:
             if row.key not in self._rows:
                 self._rows[row.key] = row
                 self._spent[row.campaign_id, row.day] += row.charged_nanos
                 insort(self._order, (row.received_at, row.key))
-        return len(self._rows) - before
+                if row.user and row.kind is not LedgerKind.WIN:
+                    self._touches.setdefault((row.campaign_id, row.user, row.kind), []).append(row)
+        return known
+
+    async def find(self, keys: Collection[str]) -> Mapping[str, LedgerRow]:
+        """The row of each key that is known."""
+        return {key: self._rows[key] for key in keys if key in self._rows}
+
+    async def last_touches(self, touches: Sequence[Touch]) -> Sequence[LedgerRow | None]:
+        """Of each, the last row that fits."""
+        return [self._last(touch) for touch in touches]
 
     async def charged(self, keys: Collection[str]) -> Mapping[str, int]:
         """What was charged under each known key, in nanos."""
@@ -69,6 +82,43 @@ class MemoryLedger:
             received_at, key = found[-1]
             at = (received_at, f"{key}\0")  # the very next
 
+    async def performance(
+        self, campaign_ids: Collection[str] | None = None, *, since: str = "", until: str = ""
+    ) -> Sequence[Performed]:
+        """What the ads did, a campaign, date and instance each."""
+        found: dict[tuple[str, str, str], Counters] = {}
+        for row in self._rows.values():
+            is_wanted = campaign_ids is None or row.campaign_id in campaign_ids
+            if is_wanted and row.date >= since and (not until or row.date <= until):
+                key = (row.campaign_id, row.date, row.instance)
+                found[key] = found.get(key, NOTHING) + counted(row.kind, 1, row.charged_nanos, row.value_nanos)
+        return [Performed(*key, counters) for key, counters in sorted(found.items())]
+
+    async def active(self, since: float) -> Sequence[str]:
+        """The campaigns of which a row was received since then."""
+        newest = self._order[bisect_left(self._order, (since, "")) :]
+        return list({self._rows[key].campaign_id for _, key in newest})
+
+    async def refuse(self, refusals: Sequence[Refusal]) -> None:
+        """Keep those whose id is new."""
+        for refusal in refusals:
+            self._refusals.setdefault(refusal.id, refusal)
+
+    async def refusals(self, campaign_id: str | None = None, *, since: float = 0.0, limit: int = 100) -> list[Refusal]:
+        """The last refused events, the newest first."""
+        newest = sorted(self._refusals.values(), key=lambda refusal: (-refusal.received_at, refusal.id))
+        wanted = [one for one in newest if one.received_at >= since and campaign_id in (None, one.campaign_id)]
+        return wanted[:limit]
+
+    async def forget_refusals(self, *, before: float, keep: int, limit: int = 1_000) -> int:
+        """Delete some of the refused events that are old or too many; how many."""
+        newest = await self.refusals(limit=len(self._refusals))
+        beyond = newest[keep].received_at if len(newest) > keep else -1.0
+        old = [one for one in newest if one.received_at < before or one.received_at <= beyond][::-1][:limit]
+        for refusal in old:
+            del self._refusals[refusal.id]
+        return len(old)
+
     async def register(self, instance: Instance) -> None:
         """Insert or refresh an instance."""
         self._instances[instance.id] = instance
@@ -80,3 +130,8 @@ class MemoryLedger:
     async def instances(self) -> Sequence[Instance]:
         """Every registered instance, ordered by id."""
         return [self._instances[id_] for id_ in sorted(self._instances)]
+
+    def _last(self, touch: Touch) -> LedgerRow | None:
+        rows = self._touches.get((touch.campaign_id, touch.user, touch.kind), ())
+        fitting = [row for row in rows if touch.since <= row.received_at <= touch.until]
+        return max(fitting, key=lambda row: row.received_at, default=None)

@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from datetime import datetime
 from operator import itemgetter
 from typing import Any, TypeVar
 
+from msgspec.structs import asdict as to_dict
 from msgspec.structs import astuple
-from sqlalchemy import delete, func, select
+from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rtb.adapters.sql_store import SqlStore
-from rtb.adapters.sql_tables import BUDGET_EPOCHS, INSTANCES, LEDGER
+from rtb.adapters.sql_tables import BUDGET_EPOCHS, INSTANCES, IS_TOUCH, LEDGER, REFUSED_EVENTS
+from rtb.domain.performance import NOTHING, Counters, Performed, counted
 from rtb.errors import StaleEpoch
-from rtb.ports import Instance, LedgerKind, LedgerRow
+from rtb.ports import Instance, LedgerKind, LedgerRow, Refusal, Touch
 
 WRITE_CHUNK = 10_000
 READ_CHUNK = 10_000
 
 _COLUMNS = tuple(column.name for column in LEDGER.columns)
 assert LedgerRow.__struct_fields__ == _COLUMNS, "rows are written as tuples"
-_NAMES = ", ".join(_COLUMNS)
+_NAMES = ", ".join(f'"{name}"' for name in _COLUMNS)
 _SQLITE_INSERT = f"INSERT INTO ledger ({_NAMES}) VALUES ({', '.join('?' * len(_COLUMNS))}) ON CONFLICT (key) DO NOTHING"
-_ARRAYS = {"price_nanos": "bigint[]", "charged_nanos": "bigint[]", "expires_at": "float8[]", "received_at": "float8[]"}
+_SQLITE_KNOWN = "SELECT key, event_id FROM ledger WHERE key IN (SELECT value FROM json_each(?))"
+_ARRAYS = dict.fromkeys(("price_nanos", "charged_nanos", "value_nanos"), "bigint[]")
+_ARRAYS |= dict.fromkeys(("expires_at", "received_at"), "float8[]")
 _POSTGRES_INSERT = (
-    f"INSERT INTO ledger ({_NAMES}) SELECT * FROM unnest("
+    f"WITH written AS (INSERT INTO ledger ({_NAMES}) SELECT * FROM unnest("
     + ", ".join(f"${n}::{_ARRAYS.get(name, 'text[]')}" for n, name in enumerate(_COLUMNS, 1))
-    + ") ON CONFLICT (key) DO NOTHING"
+    + ") ON CONFLICT (key) DO NOTHING RETURNING key)"
+    " SELECT key FROM unnest($1::text[]) AS key WHERE key NOT IN (SELECT key FROM written)"
+)
+_POSTGRES_KNOWN = "SELECT key, event_id FROM ledger WHERE key = ANY($1::text[])"
+_AHEAD_S = 14 * 3_600
+"""By how much the farthest time zone is ahead of UTC: its days begin so much earlier."""
+
+_LAST_TOUCH = (
+    select(LEDGER)
+    .where(LEDGER.c.campaign_id == bindparam("campaign_id"), LEDGER.c.user == bindparam("user"), IS_TOUCH)
+    .where(LEDGER.c.kind == bindparam("kind"))
+    .where(LEDGER.c.received_at >= bindparam("since"), LEDGER.c.received_at <= bindparam("until"))
+    .order_by(LEDGER.c.received_at.desc())
+    .limit(1)
 )
 
 _T = TypeVar("_T")
@@ -58,17 +77,39 @@ class SqlLedger(SqlStore):
             )
             return await self._epochs(connection, fences)
 
-    async def append(self, rows: Sequence[LedgerRow], *, epochs: Mapping[str, int]) -> int:
-        """Commit the rows whose key is new, in one transaction; how many. Raises StaleEpoch."""
+    async def append(self, rows: Sequence[LedgerRow], *, epochs: Mapping[str, int]) -> Mapping[str, str]:
+        """Commit the rows whose key is new, in one transaction; the other keys. Raises StaleEpoch."""
         if not rows:
-            return 0
+            return {}
         # In the order of their keys: two daemons with the same rows wait for each other, never in a circle. The sort is
         # stable, so of two rows with one key the first is written.
         values = sorted(map(astuple, rows), key=itemgetter(0))
+        known: dict[str, str] = {}
         async with self.database.write() as connection:
             if epochs:
                 await self._hold(connection, epochs)
-            return sum([await self._insert(connection, batch) for batch in _batches(values, WRITE_CHUNK)])
+            for batch in _batches(values, WRITE_CHUNK):
+                known.update(await self._insert(connection, batch))
+        return known
+
+    async def find(self, keys: Collection[str]) -> Mapping[str, LedgerRow]:
+        """The row of each key that is known."""
+        found: dict[str, LedgerRow] = {}
+        for batch in _batches([*keys], READ_CHUNK):
+            query = select(LEDGER).where(self.database.among(LEDGER.c.key, batch))
+            found.update((row[0], _ledger_row(row)) for row in await self._read(query))
+        return found
+
+    async def last_touches(self, touches: Sequence[Touch]) -> Sequence[LedgerRow | None]:
+        """Of each, the last row that fits; one index look-up each, on one connection."""
+        if not touches:
+            return []
+        found: list[LedgerRow | None] = []
+        async with self.database.read() as connection:
+            for touch in touches:
+                row = (await connection.execute(_LAST_TOUCH, to_dict(touch))).first()
+                found.append(None if row is None else _ledger_row(row))
+        return found
 
     async def charged(self, keys: Collection[str]) -> Mapping[str, int]:
         """What was charged under each known key, in nanos."""
@@ -99,6 +140,60 @@ class SqlLedger(SqlStore):
                 return
             yield [_ledger_row(row) for row in found]
             at, last = found[-1].received_at, found[-1][0]
+
+    async def performance(
+        self, campaign_ids: Collection[str] | None = None, *, since: str = "", until: str = ""
+    ) -> Sequence[Performed]:
+        """What the ads did, a campaign, date and instance each."""
+        groups = (LEDGER.c.campaign_id, LEDGER.c.date, LEDGER.c.instance)
+        sums = (func.count(), func.sum(LEDGER.c.charged_nanos), func.sum(LEDGER.c.value_nanos))
+        query = select(*groups, LEDGER.c.kind, *sums).group_by(*groups, LEDGER.c.kind).order_by(*groups)
+        if campaign_ids is not None:
+            query = query.where(self.database.among(LEDGER.c.campaign_id, campaign_ids))
+        elif since:
+            query = query.where(LEDGER.c.received_at >= datetime.fromisoformat(f"{since}T00Z").timestamp() - _AHEAD_S)
+        if since:
+            query = query.where(LEDGER.c.date >= since)
+        if until:
+            query = query.where(LEDGER.c.date <= until)
+        found: dict[tuple[str, str, str], Counters] = {}
+        for campaign_id, date, instance, kind, count, charged, value in await self._read(query):
+            key = (campaign_id, date, instance)
+            found[key] = found.get(key, NOTHING) + counted(kind, int(count), int(charged), int(value))
+        return [Performed(*key, counters) for key, counters in found.items()]
+
+    async def active(self, since: float) -> Sequence[str]:
+        """The campaigns of which a row was received since then."""
+        query = select(LEDGER.c.campaign_id).where(LEDGER.c.received_at >= since).distinct()
+        return [campaign_id for (campaign_id,) in await self._read(query)]
+
+    async def refuse(self, refusals: Sequence[Refusal]) -> None:
+        """Keep those whose id is new."""
+        if refusals:
+            values = sorted(map(to_dict, refusals), key=itemgetter("id"))
+            async with self.database.write() as connection:
+                await connection.execute(self.database.insert(REFUSED_EVENTS).on_conflict_do_nothing(), values)
+
+    async def refusals(self, campaign_id: str | None = None, *, since: float = 0.0, limit: int = 100) -> list[Refusal]:
+        """The last refused events, the newest first."""
+        refused = REFUSED_EVENTS.c
+        query = select(REFUSED_EVENTS).where(refused.received_at >= since)
+        if campaign_id is not None:
+            query = query.where(refused.campaign_id == campaign_id)
+        found = await self._read(query.order_by(refused.received_at.desc(), refused.id).limit(limit))
+        return [Refusal(**{**row._mapping, "kind": LedgerKind(row.kind)}) for row in found]
+
+    async def forget_refusals(self, *, before: float, keep: int, limit: int = 1_000) -> int:
+        """Delete some of the refused events that are old or too many; how many."""
+        refused = REFUSED_EVENTS.c
+        newest = select(refused.received_at).order_by(refused.received_at.desc()).offset(keep).limit(1)
+        async with self.database.write() as connection:
+            beyond = (await connection.execute(newest)).scalar()
+            is_old = refused.received_at < before
+            if beyond is not None:
+                is_old |= refused.received_at <= beyond
+            slice_ = select(refused.id).where(is_old).order_by(refused.received_at).limit(limit)
+            return (await connection.execute(delete(REFUSED_EVENTS).where(refused.id.in_(slice_)))).rowcount
 
     async def register(self, instance: Instance) -> None:
         """Insert or refresh an instance."""
@@ -134,14 +229,20 @@ class SqlLedger(SqlStore):
         rows = await connection.execute(select(BUDGET_EPOCHS.c.fence, BUDGET_EPOCHS.c.epoch).where(known))
         return dict.fromkeys(fences, 0) | {fence: int(epoch) for fence, epoch in rows}
 
-    async def _insert(self, connection: AsyncConnection, values: list[tuple[Any, ...]]) -> int:
+    async def _insert(self, connection: AsyncConnection, values: list[tuple[Any, ...]]) -> dict[str, str]:
         """As the drivers do it fastest: tuples in the driver's thread, or an array a column."""
         if self.database.is_sqlite:
-            return (await connection.exec_driver_sql(_SQLITE_INSERT, values)).rowcount
+            keys = json.dumps([row[0] for row in values])
+            known = (await connection.exec_driver_sql(_SQLITE_KNOWN, (keys,))).all()
+            await connection.exec_driver_sql(_SQLITE_INSERT, values)
+            return dict(map(tuple, known))
         driver = (await connection.get_raw_connection()).driver_connection
         assert driver is not None
-        status = await driver.execute(_POSTGRES_INSERT, *zip(*values, strict=True))
-        return int(status.rpartition(" ")[2])  # "INSERT 0 3"
+        left_out = await driver.fetch(_POSTGRES_INSERT, *zip(*values, strict=True))
+        if not left_out:
+            return {}
+        # A statement of its own: it sees what others committed while the insert waited for them.
+        return dict(map(tuple, await driver.fetch(_POSTGRES_KNOWN, [row[0] for row in left_out])))
 
 
 def _ledger_row(values: Sequence[Any]) -> LedgerRow:

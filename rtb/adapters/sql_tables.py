@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Float, Index, MetaData, SmallInteger, String, Table, Text
+from sqlalchemy import BigInteger, Column, Float, Index, MetaData, SmallInteger, String, Table, Text, text
 
 METADATA = MetaData()
 
@@ -56,8 +56,36 @@ LEDGER = Table(
     Column("expires_at", Float(53), nullable=False),
     Column("received_at", Float(53), nullable=False),
     Column("reason", Text, nullable=False),
+    Column("date", _key(10), nullable=False, server_default=text("''")),
+    Column("event_id", Text, nullable=False, server_default=text("''")),
+    Column("creative_id", Text, nullable=False, server_default=text("''")),
+    Column("user", _key(64), nullable=False, server_default=text("''")),
+    Column("value_nanos", BigInteger, nullable=False, server_default="0"),
+    Column("attributed", String(16), nullable=False, server_default=text("''")),
     Index("ledger_by_receipt", "received_at"),
-    Index("ledger_by_account", "campaign_id", "day", "charged_nanos"),
+    Index("ledger_by_account", "campaign_id", "day", "date", "charged_nanos"),
+)
+IS_TOUCH = text("\"user\" <> '' AND kind <> 'win'")
+"""Of rows that a conversion may be owed to. Queries repeat it word for word, so that both databases use the index."""
+Index(
+    "ledger_by_touch",
+    LEDGER.c.campaign_id,
+    LEDGER.c.user,
+    LEDGER.c.kind,
+    LEDGER.c.received_at,
+    sqlite_where=IS_TOUCH,
+    postgresql_where=IS_TOUCH,
+)
+REFUSED_EVENTS = Table(
+    "refused_events",  # charged to nobody: ports.Refusal
+    METADATA,
+    Column("id", _key(), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("received_at", Float(53), nullable=False),
+    Column("campaign_id", _key(200), nullable=False),
+    Column("detail", Text, nullable=False),
+    Index("refused_events_by_receipt", "received_at"),
 )
 BUDGET_EPOCHS = Table(
     "budget_epochs",

@@ -38,9 +38,9 @@ class CampaignListener:
         metrics: Metrics,
         *,
         instance: str,
-        on_performance: Callable[[PerformanceUpdate], None] = lambda update: None,
+        on_performance: Callable[[PerformanceUpdate, str], None] = lambda update, message_id: None,
     ) -> None:
-        """Hear for `instance`; `on_performance` gets what tracking tells of every campaign."""
+        """Hear for `instance`; `on_performance` gets what tracking tells of every campaign, with its message id."""
         self._broker = broker
         self._catalogue = catalogue
         self._metrics = metrics
@@ -75,7 +75,7 @@ class CampaignListener:
 
     def _act(self, envelope: Envelope) -> None:
         if envelope.message_type is MessageType.PERFORMANCE_UPDATE:
-            self._on_performance(PERFORMANCE_UPDATE.decode(envelope.data))
+            self._on_performance(PERFORMANCE_UPDATE.decode(envelope.data), envelope.message_id)
             return
         if envelope.message_type is not MessageType.CAMPAIGN_UPDATE:
             return

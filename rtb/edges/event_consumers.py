@@ -3,39 +3,61 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 
 from rtb import messages
-from rtb.edges.failure import Failures, outlast
+from rtb.domain.budget import LIFE, budget_day
+from rtb.edges.failure import MAX_ATTEMPTS, Failures, attempts, outlast
 from rtb.errors import Malformed, RtbError, Transient
-from rtb.messages import WIN, MessageType, Win
+from rtb.messages import TRACKED_EVENT, WIN, MessageType, Win
 from rtb.ports import Broker, Clock, Delivery, LedgerKind, LedgerRow, Subscription
 from rtb.services import topology
 from rtb.services.billing import Billing, BillingEvent
 from rtb.services.metrics import Metrics
+from rtb.services.rebuild import UTC_ZONE
+from rtb.services.tracking import Arrival, Tracking
 
 BATCH = 1_000
 LINGER_S = 0.05
 """How long the first event of a batch waits for others."""
 PREFETCH = 3 * BATCH
 
+_T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
-_Entry = tuple[Delivery, BillingEvent]
 
 
-class WinConsumer:
-    """Bills the wins on ``ad.wins``: a win is the billing event of a CPM campaign.
+class Work(Protocol[_T]):
+    """What is done with the events of a queue."""
 
-    While the ledger or the accounts are away the batch in hand waits, at most `prefetch` wins stay unacknowledged, and
-    no attempt is counted. A win that makes no sense, or of a campaign that nobody knows, goes to the dead letters.
+    def decode(self, delivery: Delivery) -> _T:
+        """The event in a delivery. Raises Malformed."""
+        ...
+
+    async def handle(self, events: Sequence[_T]) -> Sequence[RtbError | None]:
+        """Take them; for each None, or why it ends or comes again (Transient). Repeatable. Raises StoreError."""
+        ...
+
+    async def check(self) -> None:
+        """Raise StoreError while what it needs is away."""
+        ...
+
+
+class EventConsumer(Generic[_T]):
+    """Hands the events of one queue to its work, many at once.
+
+    While a store is away the batch in hand waits, at most `prefetch` events stay unacknowledged, and no attempt is
+    counted. An event that makes no sense goes to the dead letters.
     """
 
     def __init__(
         self,
         broker: Broker,
-        billing: Billing,
+        queue: str,
+        work: Work[_T],
         metrics: Metrics,
         clock: Clock,
         *,
@@ -43,16 +65,18 @@ class WinConsumer:
         batch: int = BATCH,
         linger_s: float = LINGER_S,
     ) -> None:
-        """Bill up to `batch` wins at once, or what comes within `linger_s`."""
+        """Take up to `batch` events of `queue` at once, or what comes within `linger_s`."""
+        self.queue = queue
         self._broker = broker
-        self._billing = billing
+        self._work = work
         self._metrics = metrics
         self._clock = clock
         self._prefetch = prefetch
         self._batch = batch
         self._linger_s = linger_s
         self._failures = Failures(broker, metrics)
-        self._waiting: list[Delivery] = []
+        # No more than `prefetch` can be acknowledged: older ones are of a connection that ended, and come again.
+        self._waiting: deque[Delivery] = deque(maxlen=prefetch)
         self._filled = asyncio.Event()
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
@@ -61,13 +85,13 @@ class WinConsumer:
         self._worker: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to take wins. Raises BrokerError."""
-        self._worker = asyncio.create_task(self._work())
-        self._subscription = await self._broker.consume(topology.WINS, self._take, prefetch=self._prefetch)
+        """Begin to take events. Raises BrokerError."""
+        self._worker = asyncio.create_task(self._run())
+        self._subscription = await self._broker.consume(self.queue, self._take, prefetch=self._prefetch)
 
     async def drain(self) -> None:
-        """Return once nothing is waiting on the queue and all that was taken is billed. Raises BrokerError."""
-        while (await self._broker.depth(topology.WINS)).ready or not self._idle.is_set():
+        """Return once nothing is waiting on the queue and all that was taken is handled. Raises BrokerError."""
+        while (await self._broker.depth(self.queue)).ready or not self._idle.is_set():
             self._filled.set()
             await asyncio.sleep(0)  # give the broker, then the worker, their turn
             await self._idle.wait()
@@ -94,7 +118,7 @@ class WinConsumer:
         if len(self._waiting) >= self._batch:
             self._filled.set()
 
-    async def _work(self) -> None:
+    async def _run(self) -> None:
         while True:
             await self._arrived.wait()
             if self._subscription is not None and len(self._waiting) < self._batch:
@@ -102,11 +126,11 @@ class WinConsumer:
                     await asyncio.wait_for(self._filled.wait(), self._linger_s)
                 except TimeoutError:
                     pass
-            batch, self._waiting = self._waiting[: self._batch], self._waiting[self._batch :]
+            batch = [self._waiting.popleft() for _ in range(min(self._batch, len(self._waiting)))]
             try:
                 await self._handle(batch)
             except Exception:
-                _log.exception("wins_failed", wins=len(batch))
+                _log.exception("events_failed", queue=self.queue, events=len(batch))
                 for delivery in batch:
                     delivery.nack(requeue=True)
             if len(self._waiting) < self._batch:
@@ -117,48 +141,161 @@ class WinConsumer:
 
     async def _handle(self, deliveries: Sequence[Delivery]) -> None:
         self._metrics.consumed += len(deliveries)
-        entries: list[_Entry] = []
+        entries: list[tuple[Delivery, _T]] = []
         for delivery in deliveries:
             try:
-                entries.append((delivery, _event(delivery)))
+                entries.append((delivery, self._work.decode(delivery)))
             except Exception as error:
                 await self._failures.settle(delivery, error)
         if entries:
-            await self._bill(entries)
+            await self._finish(entries)
         now_ns = self._clock.monotonic_ns()
         for delivery in deliveries:
             self._metrics.message_time.record(now_ns - delivery.arrived_ns)
 
-    async def _bill(self, entries: Sequence[_Entry]) -> None:
+    async def _finish(self, entries: Sequence[tuple[Delivery, _T]]) -> None:
         events = [event for _, event in entries]
         try:
-            results = await outlast(lambda: self._billing.bill(events), "ledger", reachable=self._billing.check)
+            results = await outlast(lambda: self._work.handle(events), "ledger", reachable=self._work.check)
         except Transient as error:
             if len(entries) == 1:
                 await self._failures.settle(entries[0][0], error)
                 return
             for entry in entries:  # one of them is refused: the others shall not suffer
-                await self._bill([entry])
+                await self._finish([entry])
             return
+        failed: list[Coroutine[Any, Any, None]] = []
         for (delivery, _), result in zip(entries, results, strict=True):
-            if isinstance(result, RtbError):
-                await self._failures.settle(delivery, result)
-            else:
+            if result is None:
                 delivery.ack()
+            else:
+                failed.append(self._failures.settle(delivery, result))
+        await asyncio.gather(*failed)
 
 
-def _event(delivery: Delivery) -> BillingEvent:
-    """The billing event in a delivery. Raises Malformed."""
-    envelope = messages.decode(delivery.message.body)
-    if envelope.message_type is not MessageType.WIN:
-        raise Malformed(f"message_type: {envelope.message_type.value} does not belong on {topology.WINS}")
-    win = WIN.decode(envelope.data)
-    if "\0" in win.auction_id + win.impid + win.campaign_id + win.day + win.instance:
-        raise Malformed("data: a field contains a NUL character")
-    return BillingEvent(win_row(win), win.price_nanos)
+class TrackedWork:
+    """Impressions, clicks and conversions, a queue each: checked, priced and billed by Tracking."""
+
+    def __init__(self, tracking: Tracking, kind: LedgerKind) -> None:
+        """Of one kind."""
+        self._tracking = tracking
+        self._kind = kind
+        self._type = MessageType(kind.value)
+
+    def decode(self, delivery: Delivery) -> Arrival:
+        """The event, and whether it is here for the last time."""
+        envelope = messages.decode(delivery.message.body)
+        if envelope.message_type is not self._type:
+            raise _misplaced(envelope.message_type, delivery.queue)
+        event = TRACKED_EVENT.decode(envelope.data)
+        texts = (envelope.message_id, event.campaign_id, event.refused, event.source, event.ua, event.ip)
+        if "\0" in "".join(texts) + event.order_id:
+            raise Malformed(NUL)
+        return Arrival(envelope.message_id, self._kind, event, attempts(delivery.message) >= MAX_ATTEMPTS)
+
+    async def handle(self, events: Sequence[Arrival]) -> Sequence[RtbError | None]:
+        """Into the ledger."""
+        return await self._tracking.handle(events)
+
+    async def check(self) -> None:
+        """Whether ledger, accounts and state are there."""
+        await self._tracking.check()
 
 
-def win_row(win: Win) -> LedgerRow:
+class WinWork:
+    """Wins of house campaigns. Where impressions are tracked a win is a promise, which stands in the ledger and charges
+    nobody; else the win is the billing event."""
+
+    def __init__(self, billing: Billing, *, bills: bool, date: Callable[[str, float], str]) -> None:
+        """`date` gives the day of a campaign (id, Unix seconds) that its wins without a budget day count for."""
+        self._billing = billing
+        self._bills = bills
+        self._date = date
+
+    def decode(self, delivery: Delivery) -> BillingEvent:
+        """The win, as it would be billed."""
+        envelope = messages.decode(delivery.message.body)
+        if envelope.message_type is not MessageType.WIN:
+            raise _misplaced(envelope.message_type, delivery.queue)
+        win = WIN.decode(envelope.data)
+        names = win.auction_id + win.impid + win.campaign_id + win.day + win.instance + win.creative_id + win.user
+        if "\0" in names + envelope.message_id:
+            raise Malformed(NUL)
+        date = win.day if win.day and win.day != LIFE else self._date(win.campaign_id, win.received_at)
+        return BillingEvent(win_row(win, date, envelope.message_id), win.price_nanos)
+
+    async def handle(self, events: Sequence[BillingEvent]) -> Sequence[RtbError | None]:
+        """Record them, or bill them."""
+        if not self._bills:
+            await self._billing.record([event.row for event in events])
+            return [None] * len(events)
+        results = await self._billing.bill(events)
+        return [result if isinstance(result, RtbError) else None for result in results]
+
+    async def check(self) -> None:
+        """Whether ledger and accounts are there."""
+        await self._billing.check()
+
+
+class WinConsumer(EventConsumer[BillingEvent]):
+    """Takes the wins on ``ad.wins``; with `bills` a win of a campaign that nobody knows goes to the dead letters."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        billing: Billing,
+        metrics: Metrics,
+        clock: Clock,
+        *,
+        bill_wins: bool = True,
+        date: Callable[[str, float], str] = lambda campaign_id, at: budget_day(at, UTC_ZONE),
+        prefetch: int = PREFETCH,
+        batch: int = BATCH,
+        linger_s: float = LINGER_S,
+    ) -> None:
+        """With `bill_wins` the win is the billing event of a CPM campaign: where no impression is tracked."""
+        work = WinWork(billing, bills=bill_wins, date=date)
+        limits = {"prefetch": prefetch, "batch": batch}
+        super().__init__(broker, topology.WINS, work, metrics, clock, **limits, linger_s=linger_s)
+
+
+TRACKED = {
+    topology.IMPRESSIONS: LedgerKind.IMPRESSION,
+    topology.CLICKS: LedgerKind.CLICK,
+    topology.CONVERSIONS: LedgerKind.CONVERSION,
+}
+
+
+def tracked_consumers(
+    broker: Broker,
+    tracking: Tracking,
+    metrics: Metrics,
+    clock: Clock,
+    *,
+    prefetch: int = PREFETCH,
+    batch: int = BATCH,
+    linger_s: float = LINGER_S,
+) -> list[EventConsumer[Arrival]]:
+    """A consumer a queue of tracked events."""
+    return [
+        EventConsumer(
+            broker,
+            queue,
+            TrackedWork(tracking, kind),
+            metrics,
+            clock,
+            prefetch=prefetch,
+            batch=batch,
+            linger_s=linger_s,
+        )
+        for queue, kind in TRACKED.items()
+    ]
+
+
+NUL = "data: a field contains a NUL character"
+
+
+def win_row(win: Win, date: str, event_id: str) -> LedgerRow:
     """The ledger row of a win, not charged yet."""
     return LedgerRow(
         key=f"{win.auction_id}:{win.impid}:win",
@@ -172,4 +309,12 @@ def win_row(win: Win) -> LedgerRow:
         charged_nanos=0,
         expires_at=win.expires_at,
         received_at=win.received_at,
+        date=date,
+        event_id=event_id,
+        creative_id=win.creative_id,
+        user=win.user,
     )
+
+
+def _misplaced(message_type: MessageType, queue: str) -> Malformed:
+    return Malformed(f"message_type: {message_type.value} does not belong on {queue}")

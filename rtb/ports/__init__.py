@@ -22,10 +22,11 @@ from rtb.ports.broker import (
     Topology,
 )
 from rtb.ports.clock import Clock
+from rtb.ports.http import HttpClient, HttpResponse
 from rtb.ports.queue_stats import QueueFigures, QueueStats
 from rtb.ports.spool import Spool
 from rtb.ports.state import CachedUser, StateStore
-from rtb.ports.store import Instance, Ledger, LedgerKind, LedgerRow, Repository
+from rtb.ports.store import Instance, Ledger, LedgerKind, LedgerRow, Refusal, Repository, Touch
 
 __all__ = [
     "DEATH_COUNT",
@@ -45,6 +46,8 @@ __all__ = [
     "Clock",
     "Delivery",
     "ExchangeType",
+    "HttpClient",
+    "HttpResponse",
     "Instance",
     "Ledger",
     "LedgerKind",
@@ -57,9 +60,11 @@ __all__ = [
     "QueueFigures",
     "QueueSpec",
     "QueueStats",
+    "Refusal",
     "Repository",
     "Spool",
     "StateStore",
     "Subscription",
     "Topology",
+    "Touch",
 ]

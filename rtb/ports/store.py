@@ -9,6 +9,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from rtb.domain.campaign import Campaign
+from rtb.domain.performance import Performed
 from rtb.domain.profile import Profile
 
 
@@ -74,9 +75,13 @@ class LedgerRow(Struct, frozen=True, kw_only=True, gc=False):
     """One event that concerns money, written once and never changed.
 
     `key` is unique: auction, imp and kind. `day` is the campaign's budget day (``2026-11-22`` in its time zone), "life"
-    when it has a lifetime budget only, "" when no budget paid.
+    when it has a lifetime budget only, "" when no budget paid. `date` is the day that it counts for in reports: the
+    budget day where there is one, else that of its receipt in the campaign's time zone.
     `price_nanos` is what the event costs, `charged_nanos` what of it the budget paid; where that is less, `reason` says
-    why. `expires_at`, until when it could come in time, and `received_at`, when the edge took it, are Unix seconds.
+    why. A win is a promise: it has the price of its impression, and where impressions are billed it is charged 0.
+    `expires_at`, until when it could come in time, and `received_at`, when the edge took it, are Unix seconds.
+    `event_id` is that of the message that brought it, `user` the digest that its URLs carry. Of a conversion,
+    `value_nanos` is what it was worth to the advertiser and `attributed` the kind of touch that it is owed to.
     """
 
     key: str
@@ -91,6 +96,34 @@ class LedgerRow(Struct, frozen=True, kw_only=True, gc=False):
     expires_at: float
     received_at: float
     reason: str = ""
+    date: str = ""
+    event_id: str = ""
+    creative_id: str = ""
+    user: str = ""
+    value_nanos: int = 0
+    attributed: str = ""
+
+
+class Refusal(Struct, frozen=True, kw_only=True, gc=False):
+    """An event that was charged to nobody, and why. `id` is that of its message, `campaign_id` "" where it cannot be
+    told; `detail` is what may help to understand it."""
+
+    id: str
+    kind: LedgerKind
+    reason: str
+    received_at: float
+    campaign_id: str = ""
+    detail: str = ""
+
+
+class Touch(Struct, frozen=True, gc=False):
+    """Whose touches of a campaign are looked for: those received from `since` (Unix seconds) to `until`."""
+
+    campaign_id: str
+    user: str
+    kind: LedgerKind
+    since: float
+    until: float
 
 
 class Instance(Struct, frozen=True, gc=False):
@@ -116,14 +149,25 @@ class Ledger(Protocol):
         older one fail from now on: once this has returned, no row billed under an older epoch appears any more."""
         ...
 
-    async def append(self, rows: Sequence[LedgerRow], *, epochs: Mapping[str, int]) -> int:
-        """Commit the rows in one transaction; those whose key is known are left out. How many were written.
+    async def append(self, rows: Sequence[LedgerRow], *, epochs: Mapping[str, int]) -> Mapping[str, str]:
+        """Commit the rows in one transaction; those whose key is known are left out.
 
         `epochs` are those under which the rows were billed, a fence each; rows that no fence guards may be among them.
+
+        Returns:
+            The keys that stood there before, each with the `event_id` of its row.
 
         Raises:
             StaleEpoch: an epoch has changed since the rows were billed; nothing was written, bill them again.
         """
+        ...
+
+    async def find(self, keys: Collection[str]) -> Mapping[str, LedgerRow]:
+        """The row of each key that is known."""
+        ...
+
+    async def last_touches(self, touches: Sequence[Touch]) -> Sequence[LedgerRow | None]:
+        """Of each, the last row that fits, None when there is none."""
         ...
 
     async def charged(self, keys: Collection[str]) -> Mapping[str, int]:
@@ -136,8 +180,32 @@ class Ledger(Protocol):
         """The sum charged a (campaign id, day), of these campaigns (None: of all), for days at or after `since_day`."""
         ...
 
+    async def performance(
+        self, campaign_ids: Collection[str] | None = None, *, since: str = "", until: str = ""
+    ) -> Sequence[Performed]:
+        """What the ads of these campaigns (None: of all) did on dates from `since` to `until`, both included and ""
+        without a bound: one element a campaign, date and instance, ordered by these."""
+        ...
+
+    async def active(self, since: float) -> Sequence[str]:
+        """The campaigns of which a row was received at or after a time (Unix seconds)."""
+        ...
+
     def rows(self, *, since: float = 0.0, chunk: int = 10_000) -> AsyncIterator[list[LedgerRow]]:
         """Rows received at or after `since` (Unix seconds), in lists of at most `chunk`."""
+        ...
+
+    async def refuse(self, refusals: Sequence[Refusal]) -> None:
+        """Keep the refused events, each of an id of its own; those whose id is known are left out."""
+        ...
+
+    async def refusals(self, campaign_id: str | None = None, *, since: float = 0.0, limit: int = 100) -> list[Refusal]:
+        """The last refused events received at or after `since`, the newest first, of one campaign or of all."""
+        ...
+
+    async def forget_refusals(self, *, before: float, keep: int, limit: int = 1_000) -> int:
+        """Delete up to `limit` of the refused events that were received before a time, or are not among the newest
+        `keep`, the oldest first; how many. Call it again while it deletes `limit`."""
         ...
 
     async def register(self, instance: Instance) -> None:

@@ -18,6 +18,7 @@ from rtb.errors import NotFound, RtbError, StaleEpoch, StoreError
 from rtb.messages import AlertKind
 from rtb.ports import Accounts, Ledger, LedgerRow
 from rtb.services.alerting import Alert
+from rtb.services.rebuild import Days
 
 ATTEMPTS = 8
 """How often events are billed again before the stores are taken for broken; a rebuild takes one or two."""
@@ -29,10 +30,12 @@ _log = structlog.get_logger(__name__)
 
 
 class BillingEvent(Struct, frozen=True, gc=False):
-    """What happened and what it costs, `row.charged_nanos` still open; `held_nanos` was set aside for it."""
+    """What happened and what it costs, `row.charged_nanos` still open; `held_nanos` was set aside for it, until
+    `held_until` (Unix seconds; 0 is the row's `expires_at`)."""
 
     row: LedgerRow
     held_nanos: int
+    held_until: float = 0.0
 
 
 class _Work(Struct, gc=False):
@@ -46,6 +49,10 @@ class _Work(Struct, gc=False):
     error: RtbError | None = None
 
 
+def _nobody(rows: Sequence[LedgerRow]) -> None:
+    """Nobody wants to know."""
+
+
 class Billing:
     """Bills batches of events; batches may be billed at once, by any number of daemons."""
 
@@ -56,17 +63,22 @@ class Billing:
         restore: Callable[[Collection[str]], Awaitable[None]],
         *,
         timing: Timing,
+        days: Days | None = None,
         alert: Alert | None = None,
         alert_at: float = 0.9,
     ) -> None:
-        """`restore` puts missing books back (NotFound for a campaign that nobody knows); `alert` hears of accounts that
-        are spent to `alert_at` of their limit, or to all of it."""
+        """`restore` puts missing books back (NotFound for a campaign that nobody knows); `days` opens the accounts of
+        days on which a campaign has not won; `alert` hears of accounts that are spent to `alert_at` of their limit, or
+        to all of it."""
         self._accounts = accounts
         self._ledger = ledger
         self._restore = restore
         self._timing = timing
+        self._days = days
         self._alert = alert
         self._alert_at = alert_at
+        self.on_written: Callable[[Sequence[LedgerRow]], None] = _nobody
+        """Called with the rows that a commit has brought into the ledger, each once."""
         self.billed = self.charged_nanos = 0
         self.uncovered = 0
         """Events in time that were not charged in full."""
@@ -74,25 +86,36 @@ class Billing:
     async def bill(self, events: Sequence[BillingEvent]) -> list[LedgerRow | RtbError]:
         """Charge the events and commit their rows; for each the row, or why it cannot be billed.
 
-        An event that was billed before gives the same row again. The rows are durable when this returns.
+        An event that was billed before gives the same row again, with the `event_id` of the message that was billed. Of
+        several with one key the first counts. The rows are durable when this returns.
 
         Raises:
             StoreError: the accounts or the ledger are away; repeat the whole call.
         """
-        works = [_Work(event, self._bill_of(event)) for event in events]
+        first: dict[str, _Work] = {}
+        for event in events:
+            if event.row.key not in first:
+                first[event.row.key] = _Work(event, self._bill_of(event))
+        works = list(first.values())
         stale: dict[str, int] = {}
         for _ in range(ATTEMPTS):
             if not await self._charge([work for work in works if work.result is None and work.error is None]):
                 continue
             try:
-                await self._commit(works)
+                written = await self._commit(works)
             except StaleEpoch:
                 await self._catch_up(works, stale)
-            else:
-                await self._accounts.settle([w.bill for w in works if w.bill and not w.done and w.result])
-                self._count(works)
-                return [work.error or work.result or NotFound("not billed") for work in works]
+                continue
+            await self._accounts.settle([w.bill for w in works if w.bill and not w.done and w.result])
+            self._count(written)
+            results = {key: work.error or work.result or NotFound("not billed") for key, work in first.items()}
+            return [results[event.row.key] for event in events]
         raise StoreError("the budgets are rebuilt again and again; is another daemon using the same ledger alone?")
+
+    async def record(self, rows: Sequence[LedgerRow]) -> None:
+        """Commit rows that charge nobody; those that stand in the ledger already are left out. Raises StoreError."""
+        known = await self._ledger.append(rows, epochs={})
+        self._tell_written([row for row in rows if row.key not in known])
 
     async def check(self) -> None:
         """Raise StoreError while the accounts or the ledger are away."""
@@ -100,9 +123,9 @@ class Billing:
         await self._accounts.identity([""])
 
     def _bill_of(self, event: BillingEvent) -> Bill | None:
-        """None when no account pays: there is none, or the event came too late."""
+        """None when no account pays: it is free, there is none, or the event came too late."""
         row = event.row
-        if not row.day or row.received_at > row.expires_at:
+        if not row.price_nanos or not row.day or row.received_at > row.expires_at:
             return None
         return Bill(
             key=row.key,
@@ -111,7 +134,7 @@ class Billing:
             instance=row.instance,
             price_nanos=row.price_nanos,
             held_nanos=event.held_nanos,
-            expires_ms=round(row.expires_at * 1_000),
+            expires_ms=round((event.held_until or row.expires_at) * 1_000),
         )
 
     async def _charge(self, works: Sequence[_Work]) -> bool:
@@ -121,13 +144,16 @@ class Billing:
         for work in works:
             if work.bill is None:
                 row = work.event.row
-                charged, reason = (0, TOO_LATE) if row.day else (row.price_nanos, "")
-                work.result = replace(row, charged_nanos=charged, reason=reason)
+                is_late = row.day and row.received_at > row.expires_at
+                charged, reason = (0, TOO_LATE) if is_late else (row.price_nanos, "")
+                work.result = replace(row, charged_nanos=charged, reason=reason) if row.price_nanos else row
             else:
                 bills.append(work.bill)
                 waiting.append(work)
         if not bills:
             return True
+        if self._days is not None:
+            await self._days.open([(bill.campaign_id, bill.day) for bill in bills])
         asks: list[tuple[_Work, int]] = []
         missing: dict[str, list[_Work]] = {}
         for work, billed in zip(waiting, await self._accounts.bill(bills), strict=True):
@@ -147,7 +173,8 @@ class Billing:
         row = work.event.row
         reason = ""
         if billed.charged_nanos < row.price_nanos:
-            is_late = billed.time_ms > row.expires_at * 1_000 + self._timing.settle_ms
+            assert work.bill is not None
+            is_late = billed.time_ms > work.bill.expires_ms + self._timing.settle_ms
             reason = PROCESSED_LATE if is_late else AT_THE_LIMIT
         work.result = replace(row, charged_nanos=billed.charged_nanos, reason=reason)
         work.epoch = billed.epoch
@@ -164,12 +191,12 @@ class Billing:
 
     async def _ask(self, asks: Sequence[tuple[_Work, int]]) -> None:
         """Let the ledger say which were billed before; the others are billed with the mark that it was asked."""
-        known = await self._ledger.charged([work.event.row.key for work, _ in asks])
+        known = await self._ledger.find([work.event.row.key for work, _ in asks])
         for work, epoch in asks:
             row = work.event.row
             assert work.bill is not None
             if row.key in known:
-                work.result = replace(row, charged_nanos=known[row.key])
+                work.result = known[row.key]
                 work.done = True
             else:
                 work.bill = replace(work.bill, asked_epoch=epoch)
@@ -185,10 +212,17 @@ class Billing:
                     for work in works:
                         work.error = error
 
-    async def _commit(self, works: Sequence[_Work]) -> None:
+    async def _commit(self, works: Sequence[_Work]) -> list[LedgerRow]:
+        """Write the rows; those that were not there before."""
         rows = [work.result for work in works if work.result is not None and not work.done]
         epochs = {self._accounts.fence(w.event.row.campaign_id): w.epoch for w in works if w.epoch and not w.done}
-        await self._ledger.append(rows, epochs=epochs)
+        known = await self._ledger.append(rows, epochs=epochs)
+        if known:
+            for work in works:
+                if work.result is not None and work.result.key in known:
+                    work.result = replace(work.result, event_id=known[work.result.key])
+            rows = [row for row in rows if row.key not in known]
+        return rows
 
     async def _catch_up(self, works: Sequence[_Work], stale: dict[str, int]) -> None:
         """Bill again. A book that stays behind its epoch was never installed: whoever raised it failed."""
@@ -203,10 +237,9 @@ class Billing:
             if work.epoch and not work.done:
                 work.result, work.epoch = None, 0
 
-    def _count(self, works: Sequence[_Work]) -> None:
-        for work in works:
-            row = work.result
-            if row is None or work.done:
+    def _count(self, rows: Sequence[LedgerRow]) -> None:
+        for row in rows:
+            if not row.price_nanos:
                 continue
             self.billed += 1
             self.charged_nanos += row.charged_nanos
@@ -221,3 +254,8 @@ class Billing:
                     charged_nanos=row.charged_nanos,
                     reason=row.reason,
                 )
+        self._tell_written(rows)
+
+    def _tell_written(self, rows: Sequence[LedgerRow]) -> None:
+        if rows:
+            self.on_written(rows)

@@ -9,12 +9,25 @@ opened at once.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from itertools import count
 from zoneinfo import ZoneInfo
 
 import structlog
 from msgspec import Struct
 
-from rtb.domain.budget import DAYS_KEPT, LIFE, NO_LIMIT, Limit, Opening, Timing, budget_day, day_before, limit
+from rtb.domain.budget import (
+    DAYS_KEPT,
+    LIFE,
+    NO_LIMIT,
+    Limit,
+    Opening,
+    Sync,
+    SyncStatus,
+    Timing,
+    budget_day,
+    day_before,
+    limit,
+)
 from rtb.domain.campaign import Campaign
 from rtb.errors import NotFound
 from rtb.ports import Accounts, Clock, Instance, Ledger
@@ -23,6 +36,7 @@ from rtb.services.purse import NS
 FORGET_S = 86_400.0
 """An instance that the ledger has not heard of for a day holds nothing any more."""
 HEARTBEAT_S = 30.0
+DAYS_REMEMBERED = 100_000
 UTC_ZONE = ZoneInfo("UTC")
 
 _log = structlog.get_logger(__name__)
@@ -167,6 +181,53 @@ class LocalRebuild:
         campaigns = await _found(self._find, campaign_ids)
         openings = [self.opening(campaign) for campaign in campaigns.values()]
         await self._accounts.install(openings, await self._accounts.identity(list(campaigns)))
+
+
+class Days:
+    """Opens the accounts of days on which a campaign may not have won: its clicks and conversions are billed on the day
+    on which they arrive."""
+
+    def __init__(self, accounts: Accounts, find: Find, *, instance: str, share: Share | None = None) -> None:
+        """`share` as for the rebuild; `instance` is this process's."""
+        self._accounts = accounts
+        self._find = find
+        self._instance = f"{instance}:days"
+        self._share = share or Share()
+        self._seqs = count(1)
+        self._opened: dict[tuple[str, str], None] = {}
+
+    async def open(self, days: Collection[tuple[str, str]]) -> None:
+        """See that each (campaign id, day) has its account, once the campaign has a book. Raises StoreError."""
+        syncs: dict[tuple[str, str], Sync] = {}
+        for campaign_id, day in days:
+            key = (campaign_id, day)
+            if key not in self._opened and key not in syncs:
+                campaign = await self._find(campaign_id)
+                if campaign is not None:
+                    syncs[key] = self._sync(campaign, day)
+        if not syncs:
+            return
+        for key, reply in zip(syncs, await self._accounts.sync(list(syncs.values())), strict=True):
+            if reply.status is not SyncStatus.MISSING:
+                self._opened[key] = None
+        while len(self._opened) > DAYS_REMEMBERED:
+            del self._opened[next(iter(self._opened))]
+
+    def _sync(self, campaign: Campaign, day: str) -> Sync:
+        """Of one who holds nothing and wants nothing."""
+        daily, life = campaign.daily_budget_nanos, campaign.lifetime_budget_nanos
+        limits = {} if life is None else {LIFE: self._share.of(life)}
+        if day != LIFE and (daily is not None or life is None):
+            limits[day] = NO_LIMIT if daily is None else self._share.of(daily)
+        return Sync(
+            campaign_id=campaign.id,
+            instance=self._instance,
+            seq=next(self._seqs),
+            epoch=0,
+            version=campaign.version,
+            limits=limits,
+            moves={},
+        )
 
 
 class Registration:

@@ -39,7 +39,11 @@ class CatalogueDaemon:
         self._checked = asyncio.Event()
         self.catalogue.check = self._watch_check  # type: ignore[method-assign]
         self.listener = CampaignListener(
-            broker, self.catalogue, world.metrics, instance=name, on_performance=self.heard.put_nowait
+            broker,
+            self.catalogue,
+            world.metrics,
+            instance=name,
+            on_performance=lambda update, message_id: self.heard.put_nowait(update),
         )
         self.writer = CampaignWriter(broker, self.catalogue, world.metrics, world.clock)
 

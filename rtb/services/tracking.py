@@ -1,0 +1,365 @@
+"""Impressions, clicks and conversions: checked, attributed, priced, billed, and written to the ledger.
+
+The checks come in this order: what the edge says of it, the signature, the time of its receipt, crawlers, what was seen
+before, that a click has its impression and a conversion its touch. The campaign pays at the event that its pricing
+names: the impression (CPM), the click (CPC) or the conversion (CPA); the other events are rows that cost nothing. What
+is refused is kept with its reason and charged to nobody; it never takes the place of a true event, whose key in the
+ledger is made of what was signed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+from crawleruseragents import is_crawler
+from msgspec import Struct
+from msgspec.structs import replace
+
+from rtb.domain import attribution
+from rtb.domain.attribution import Attribution, Refused, Windows
+from rtb.domain.budget import LIFE, budget_day
+from rtb.domain.campaign import Campaign, Pricing
+from rtb.domain.money import MAX_NANOS, Rates, unit_nanos
+from rtb.domain.tracking import Ticket
+from rtb.errors import NotFound, RtbError, Transient
+from rtb.messages import TrackedEvent
+from rtb.ports import Ledger, LedgerKind, LedgerRow, Refusal, StateStore, Touch
+from rtb.services.billing import Billing, BillingEvent
+from rtb.services.rebuild import UTC_ZONE
+
+BILLED_AT = {
+    Pricing.CPM: LedgerKind.IMPRESSION,
+    Pricing.CPC: LedgerKind.CLICK,
+    Pricing.CPA: LedgerKind.CONVERSION,
+}
+FROM_SERVERS = frozenset(("burl", "postback"))
+"""Sources whose user agent is that of a server, not of a visitor."""
+MAX_DETAIL = 300
+_OBJECTIONS = {
+    LedgerKind.IMPRESSION: attribution.impression_objection,
+    LedgerKind.CLICK: attribution.click_objection,
+    LedgerKind.CONVERSION: attribution.conversion_objection,
+}
+
+_is_crawler = lru_cache(maxsize=20_000)(is_crawler)
+
+
+class Arrival(Struct, frozen=True, gc=False):
+    """A tracked event off its queue. After the `last` attempt it does not come again."""
+
+    message_id: str
+    kind: LedgerKind
+    event: TrackedEvent
+    last: bool = False
+
+
+class _Work(Struct, gc=False):
+    """One arrival on its way: it ends refused, postponed, or as a row."""
+
+    arrival: Arrival
+    ticket: Ticket | None = None
+    key: str = ""
+    refused: str = ""
+    postponed: str = ""
+    repeated: bool = False
+    campaign_id: str = ""
+    day: str = ""
+    expires_at: float = 0.0
+    value_nanos: int = 0
+    attributed: str = ""
+    bill: BillingEvent | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether nothing speaks against it yet."""
+        return not (self.refused or self.postponed or self.repeated)
+
+
+class Tracking:
+    """Handles batches of arrivals; all is repeatable, so at-least-once delivery has exactly-once effect."""
+
+    def __init__(
+        self,
+        read: Callable[[str], Ticket],
+        digest: Callable[[str], str],
+        billing: Billing,
+        ledger: Ledger,
+        state: StateStore,
+        *,
+        campaign: Callable[[str], Campaign | None],
+        rates: Rates,
+        windows: Windows | None = None,
+    ) -> None:
+        """`read` gives the ticket in a token (RtbError: it is not believed), `digest` what stands for a user's id in
+        it; `campaign` knows those that run, without I/O."""
+        self._read = read
+        self._digest = digest
+        self._billing = billing
+        self._ledger = ledger
+        self._state = state
+        self._campaign = campaign
+        self._rates = rates
+        self._windows = windows or Windows()
+        self.refused: dict[str, int] = {}
+        """How many, by reason; one that is handled again counts again."""
+
+    async def handle(self, arrivals: Sequence[Arrival]) -> list[RtbError | None]:
+        """Take events into the ledger; for each None once it is there or its refusal is kept, Transient when it shall
+        come again later.
+
+        Raises:
+            StoreError: ledger, accounts or state are away; repeat the whole call.
+        """
+        works = [_Work(arrival) for arrival in arrivals]
+        for work in works:
+            self._admit(work)
+        await self._relate([work for work in works if work.open and work.arrival.kind is not LedgerKind.IMPRESSION])
+        await self._claim([work for work in works if work.open])
+        await self._bill([work for work in works if work.open])
+        refused = {work.arrival.message_id: _refusal(work) for work in works if work.refused}
+        await self._ledger.refuse(list(refused.values()))
+        for refusal in refused.values():
+            self.refused[refusal.reason] = self.refused.get(refusal.reason, 0) + 1
+        return [Transient(work.postponed) if work.postponed else None for work in works]
+
+    async def check(self) -> None:
+        """Raise StoreError while something that is needed is away."""
+        await self._billing.check()
+        await self._state.get_users([])
+
+    def _admit(self, work: _Work) -> None:
+        """What can be told without asking anybody."""
+        event, kind = work.arrival.event, work.arrival.kind
+        work.campaign_id = event.campaign_id
+        work.refused = event.refused
+        if event.token:
+            try:
+                work.ticket = ticket = self._read(event.token)
+            except RtbError as error:
+                work.refused = work.refused or str(error)
+                return
+            work.campaign_id = ticket.campaign_id
+            work.key = f"{ticket.auction_id}:{ticket.impid}:{kind.value}"
+            work.refused = work.refused or _OBJECTIONS[kind](ticket, event.received_at, self._windows) or ""
+            if not ticket.campaign_id:
+                work.refused = work.refused or Refused.NO_CAMPAIGN
+        elif kind is not LedgerKind.CONVERSION or not (event.campaign_id and event.user_id):
+            work.refused = work.refused or Refused.NO_TOKEN
+        if work.refused:
+            return
+        if event.ua and event.source not in FROM_SERVERS and _is_crawler(event.ua):
+            work.refused = Refused.CRAWLER
+        elif event.value and kind is LedgerKind.CONVERSION:
+            self._value(work)
+
+    def _value(self, work: _Work) -> None:
+        event = work.arrival.event
+        currency = event.currency or self._rates.currency
+        try:
+            work.value_nanos = self._rates.bid_micros(unit_nanos(event.value), currency)
+        except (KeyError, ValueError):
+            work.refused = Refused.BAD_VALUE
+        if work.value_nanos > MAX_NANOS:
+            work.refused = Refused.BAD_VALUE
+
+    async def _relate(self, works: Sequence[_Work]) -> None:
+        """Find the impression of each click, and what each conversion is owed to."""
+        if not works:
+            return
+        untold = [work for work in works if work.ticket is None]
+        found: dict[str, LedgerRow] = {}
+        if untold:
+            found = await self._touches(untold)
+        keys = {key for work in works if work.open for key in (work.key, *_touched(work))}
+        found |= await self._ledger.find(keys - found.keys())
+        for work in works:
+            if not work.open:
+                continue
+            standing = found.get(work.key)
+            if standing is not None:
+                self._meet(work, standing.event_id)
+            elif work.arrival.kind is LedgerKind.CLICK:
+                if _touched(work)[0] not in found:
+                    self._postpone(work, Refused.NO_IMPRESSION)
+            else:
+                self._attribute(work, *(found.get(key) for key in _touched(work)))
+
+    async def _touches(self, works: Sequence[_Work]) -> dict[str, LedgerRow]:
+        """The last click and impression of the users of conversions that came without a token; each gets the ticket of
+        the one that it is owed to."""
+        windows = self._windows
+        asked: list[Touch] = []
+        for work in works:
+            event = work.arrival.event
+            name, user, at = event.campaign_id, self._digest(event.user_id), event.received_at
+            asked.append(Touch(name, user, LedgerKind.CLICK, at - windows.click_through_s, at))
+            asked.append(Touch(name, user, LedgerKind.IMPRESSION, at - windows.view_through_s, at))
+        rows = await self._ledger.last_touches(asked)
+        found: dict[str, LedgerRow] = {}
+        for work, click, view in zip(works, rows[::2], rows[1::2], strict=True):
+            touch = click or view
+            campaign = self._campaign(work.campaign_id)
+            if campaign is None:
+                work.refused = Refused.NO_CAMPAIGN
+            elif touch is None:
+                self._postpone(work, Refused.NO_TOUCH)
+            else:
+                work.ticket = _ticket_of(touch, campaign)
+                work.key = f"{touch.auction_id}:{touch.impid}:{LedgerKind.CONVERSION.value}"
+                found[touch.key] = touch
+        return found
+
+    def _attribute(self, work: _Work, view: LedgerRow | None, click: LedgerRow | None) -> None:
+        clicked_at = None if click is None else click.received_at
+        viewed_at = None if view is None else view.received_at
+        owed = attribution.attribute(clicked_at, viewed_at, work.arrival.event.received_at, self._windows)
+        if owed is Refused.NO_TOUCH:
+            self._postpone(work, owed)
+        elif isinstance(owed, Refused):
+            work.refused = owed
+        else:
+            work.attributed = owed.value
+            touch = click if owed is Attribution.CLICK else view
+            assert touch is not None
+            by_click, by_view = self._windows.click_through_s, self._windows.view_through_s
+            work.expires_at = touch.received_at + (by_click if owed is Attribution.CLICK else by_view)
+            if view is not None and work.ticket is not None:  # the key of its bill is filed by this, whoever tells it
+                work.ticket = replace(work.ticket, expires_at=view.expires_at)
+
+    def _postpone(self, work: _Work, reason: Refused) -> None:
+        """What it needs may be on its way."""
+        if work.arrival.last:
+            work.refused = reason
+        else:
+            work.postponed = reason
+
+    async def _claim(self, works: Sequence[_Work]) -> None:
+        """Of one user's clicks on a creative, and of the conversions of one order, the first."""
+        clicks = [work for work in works if work.open and work.arrival.kind is LedgerKind.CLICK]
+        orders = [work for work in works if work.open and work.arrival.event.order_id and work.attributed]
+        await self._claim_once(clicks, _click_claim, self._windows.same_click_s, Refused.SAME_CLICK)
+        await self._claim_once(orders, _order_claim, self._windows.click_through_s, Refused.DUPLICATE)
+
+    async def _claim_once(
+        self, works: Sequence[_Work], name: Callable[[_Work], str], ttl_s: float, reason: Refused
+    ) -> None:
+        if not works:
+            return
+        claims = [(name(work), work.key) for work in works]
+        for work, seen in zip(works, await self._state.seen(claims, ttl_s), strict=True):
+            if seen:
+                work.refused = reason
+
+    async def _bill(self, works: Sequence[_Work]) -> None:
+        for work in works:
+            work.bill = self._event(work)
+        results = await self._billing.bill([work.bill for work in works if work.bill is not None])
+        for work, result in zip(works, results, strict=True):
+            if isinstance(result, NotFound):
+                work.refused = Refused.NO_CAMPAIGN
+            elif isinstance(result, RtbError):
+                raise result
+            else:
+                self._meet(work, result.event_id)
+
+    def _meet(self, work: _Work, event_id: str) -> None:
+        """What stands in the ledger under its key is itself, come again, or another event."""
+        if event_id != work.arrival.message_id:
+            work.refused = Refused.DUPLICATE
+        elif work.bill is None:
+            work.repeated = True
+
+    def _event(self, work: _Work) -> BillingEvent:
+        ticket, arrival = work.ticket, work.arrival
+        assert ticket is not None
+        kind, received_at = arrival.kind, arrival.event.received_at
+        is_billed = BILLED_AT[ticket.pricing] is kind
+        day = ticket.day if kind is LedgerKind.IMPRESSION else self._day(ticket, received_at)
+        expires_at = ticket.expires_at
+        if kind is LedgerKind.CLICK:
+            expires_at = ticket.won_at + self._windows.click_s
+        elif kind is LedgerKind.CONVERSION:
+            expires_at = work.expires_at
+        row = LedgerRow(
+            key=work.key,
+            kind=kind,
+            campaign_id=ticket.campaign_id,
+            day=day,
+            auction_id=ticket.auction_id,
+            impid=ticket.impid,
+            instance=ticket.instance,
+            price_nanos=ticket.price_nanos if is_billed else 0,
+            charged_nanos=0,
+            expires_at=expires_at,
+            received_at=received_at,
+            date=day if day and day != LIFE else self.date(ticket.campaign_id, received_at),
+            event_id=arrival.message_id,
+            creative_id=ticket.creative_id,
+            user=ticket.user,
+            value_nanos=work.value_nanos,
+            attributed=work.attributed,
+        )
+        return BillingEvent(row, ticket.held_nanos if is_billed else 0, ticket.expires_at)
+
+    def _day(self, ticket: Ticket, received_at: float) -> str:
+        """Clicks and conversions are paid by the budget of the day on which they arrive."""
+        if not ticket.day or ticket.day == LIFE:
+            return ticket.day
+        return max(ticket.day, self.date(ticket.campaign_id, received_at))
+
+    def date(self, campaign_id: str, at: float) -> str:
+        """The date then (Unix seconds) in the campaign's time zone; in UTC for one that does not run."""
+        campaign = self._campaign(campaign_id)
+        return budget_day(at, UTC_ZONE if campaign is None else campaign.zone)
+
+
+def _touched(work: _Work) -> tuple[str, ...]:
+    """The keys of what it needs: its impression, and for a conversion the click, too."""
+    ticket = work.ticket
+    if ticket is None:
+        return ()
+    win = f"{ticket.auction_id}:{ticket.impid}"
+    if work.arrival.kind is LedgerKind.CLICK:
+        return (f"{win}:impression",)
+    return (f"{win}:impression", f"{win}:click")
+
+
+def _ticket_of(touch: LedgerRow, campaign: Campaign) -> Ticket:
+    """What a conversion without a token goes by: the touch, and the price that the campaign pays for one today."""
+    return Ticket(
+        auction_id=touch.auction_id,
+        impid=touch.impid,
+        campaign_id=touch.campaign_id,
+        creative_id=touch.creative_id,
+        day=touch.day,
+        instance=touch.instance,
+        pricing=campaign.pricing,
+        price_nanos=unit_nanos(campaign.bid),
+        held_nanos=0,
+        won_at=touch.received_at,
+        expires_at=touch.expires_at,
+        user=touch.user,
+    )
+
+
+def _click_claim(work: _Work) -> str:
+    ticket = work.ticket
+    assert ticket is not None
+    return f"click:{ticket.user or f'{ticket.auction_id}:{ticket.impid}'}:{ticket.creative_id}"
+
+
+def _order_claim(work: _Work) -> str:
+    return f"order:{work.campaign_id}:{work.arrival.event.order_id}"
+
+
+def _refusal(work: _Work) -> Refusal:
+    arrival, event = work.arrival, work.arrival.event
+    return Refusal(
+        id=arrival.message_id,
+        kind=arrival.kind,
+        reason=work.refused,
+        received_at=event.received_at,
+        campaign_id=work.campaign_id,
+        detail=f"{event.source} {event.ip} {event.ua}"[:MAX_DETAIL],
+    )
