@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+from rtb.domain.remembered import Remembered
 from rtb.errors import ConfigError
+
+MOST_VERDICTS = 4_096
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -43,6 +46,7 @@ class AddressPolicy:
         """
         self._hosts: set[str] = set()
         self._networks: list[Network] = []
+        self._verdicts = Remembered(self._judge, MOST_VERDICTS)
         for entry in allow:
             try:
                 self._networks.append(ip_network(entry, strict=False))
@@ -55,6 +59,10 @@ class AddressPolicy:
 
     def refuses(self, host: str, address: str) -> bool:
         """Whether not to connect to `address`, to which `host` leads: a name, or the address itself."""
+        return self._verdicts[host, address]
+
+    def _judge(self, key: tuple[str, str]) -> bool:
+        host, address = key
         if host.lower().rstrip(".") in self._hosts:
             return False
         try:

@@ -14,7 +14,6 @@ MAX_URL = 8_192
 """Characters."""
 
 _PRINTABLE = re.compile(r"[!-~]+")
-_CONTROL = re.compile(r"[\x00-\x20\x7f]")
 
 
 def outgoing_target(url: str, policy: AddressPolicy) -> URL:
@@ -28,12 +27,13 @@ def outgoing_target(url: str, policy: AddressPolicy) -> URL:
     if len(url) > MAX_URL:
         raise HttpRefused(f"a URL is longer than {MAX_URL} characters")
     try:
-        target = URL(url, encoded=True) if _PRINTABLE.fullmatch(url) else URL(url.strip())
+        plain = _PRINTABLE.fullmatch(url) is not None
+        target = URL(url, encoded=True) if plain else URL(url.strip())
         host, scheme = target.raw_host, target.scheme
         _ = target.port
     except ValueError as error:
         raise HttpRefused(f"no URL: {line(error)}") from None
-    if scheme not in ("http", "https") or not host or _CONTROL.search(str(target)):
+    if scheme not in ("http", "https") or not host or not (plain or _PRINTABLE.fullmatch(str(target))):
         raise HttpRefused("a URL must be http or https, with a host")
     if is_literal(host) and policy.refuses(host, host):
         raise HttpRefused(f"{host} is {NOT_PUBLIC}")
