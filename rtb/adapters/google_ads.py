@@ -1,12 +1,13 @@
 """The Google Ads API over REST as a metric source: a campaign report in GAQL, and the bids of ad groups.
 
 Sources (developers.google.com/google-ads/api): rest/common/search (googleAds:search, page tokens),
-docs/query/overview and docs/reporting/segmentation (a row a campaign when no segment is selected, also without
-impressions), rest/common/mutate, docs/best-practices/partial-failures, rest/auth (headers).
+docs/reporting/zero-metrics (a date in WHERE alone does not segment: a row a campaign, also without impressions),
+rest/common/mutate, docs/best-practices/partial-failures, rest/auth (headers).
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
@@ -20,6 +21,8 @@ from rtb.ports.metric_source import BidResult, BidUpdate, RequestGate, SourceErr
 
 BATCH = 1_000
 MAX_PAGES = 20
+STEP = 10
+"""Rows that are read before others of this process have a turn."""
 NANOS_A_MICRO = NANOS // MICROS
 NOT_DONE = "the source does not say that it is done"
 _pages = msgspec.json.Decoder(Page)
@@ -74,7 +77,7 @@ class GoogleAds:
             SourceError: a page could not be had, so any row may be missing.
         """
         found: dict[str, CampaignMetrics | SourceFailure] = {
-            campaign_id: SourceFailure("no such campaign in this account")
+            campaign_id: SourceFailure("this account reports no such campaign")
             if is_number(campaign_id)
             else SourceFailure(f"campaign id {campaign_id[:40]!r} is not a number")
             for campaign_id in ids
@@ -83,9 +86,11 @@ class GoogleAds:
         question = {"query": _query(asked, days)}
         for _ in range(MAX_PAGES if asked else 0):
             page = decoded(_pages, await self._post("googleAds:search", question))
-            for row in page.results:
+            for at, row in enumerate(page.results):
                 if row.campaign.id in found:
                     found[row.campaign.id] = _metrics(row)
+                if at % STEP == 0:
+                    await asyncio.sleep(0)
             if not page.next_page_token:
                 break
             question = {**question, "pageToken": page.next_page_token}

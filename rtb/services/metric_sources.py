@@ -3,43 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import structlog
 
 from rtb.domain.money import Rates
-from rtb.domain.source_metrics import (
-    CampaignMetrics,
-    Days,
-    Figures,
-    MergedMetrics,
-    Reading,
-    Standing,
-    converted,
-    merge,
-)
+from rtb.domain.source_metrics import CampaignMetrics, Days, MergedMetrics, merge
 from rtb.errors import RtbError
 from rtb.ports import Clock
 from rtb.ports.metric_source import BidResult, BidUpdate, MetricSource, SourceError, SourceFailure
+from rtb.services.kept_metrics import KeptMetrics
 
 NS = 1_000_000_000
+ABREAST = 4
+"""Calls of one source under way at once in a refresh."""
+STEP = 10
+"""Campaigns that a task works on before others of this process have a turn: about a tenth of a millisecond."""
 _T = TypeVar("_T")
 _Asked = tuple[str, Days, str]  # campaign, days, source
 _log = structlog.get_logger(__name__)
-
-
-class _Kept:
-    """What is known of one campaign at one source: its last figures, and why there are no newer ones."""
-
-    __slots__ = ("figures", "got_ns", "reason", "tried_ns")
-
-    def __init__(self) -> None:
-        self.figures: Figures | None = None
-        self.got_ns = 0
-        self.tried_ns = 0
-        self.reason = ""
 
 
 class MetricSources:
@@ -70,40 +53,56 @@ class MetricSources:
             house: the source that knows campaigns by their ids here, and has a part in each (see OwnFigures).
             deadline_s: how long any answer is waited for.
             fresh_s: figures younger than this are not asked for again; older ones are stale, even if nothing failed.
-            retry_s: the same after a failure.
+            retry_s: the same after a failure; a source that told nothing at all is left alone for so long.
             keep: how many campaigns and ranges of days are remembered.
         """
         self._house = house
         self._sources = {source.name: source for source in (*sources, *([house] if house is not None else []))}
         self._external_ids = external_ids
-        self._rates = rates
+        self._currency = rates.currency
         self._clock = clock
         self._deadline_s = deadline_s
-        self._fresh_ns = round(fresh_s * NS)
         self._retry_ns = round(retry_s * NS)
-        self._keep = keep
-        self._kept: OrderedDict[tuple[str, Days], dict[str, _Kept]] = OrderedDict()
+        self._kept = KeptMetrics(rates, clock, fresh_s=fresh_s, retry_s=retry_s, keep=keep)
         self._flying: dict[_Asked, asyncio.Task[None]] = {}
-        self._away: set[str] = set()
+        self._away: dict[str, tuple[str, int]] = {}  # source -> why, and until when it is not asked
 
     async def get(self, campaign_ids: Collection[str], days: Days) -> dict[str, MergedMetrics]:
         """The metrics of each campaign, asking the sources for what is not fresh; within the deadline, never raises."""
-        await self._settle(self._ask(campaign_ids, days))
-        found = {campaign_id: self.known(campaign_id, days) for campaign_id in campaign_ids}
-        self._forget()
+        asked = list(dict.fromkeys(campaign_ids))
+        flights = [await self._ask(source, asked, days) for source in self._sources.values()]
+        await self._settle(set().union(*flights))
+        found: dict[str, MergedMetrics] = {}
+        for part in _chunks(asked, STEP):
+            found.update({campaign_id: self.known(campaign_id, days) for campaign_id in part})
+            await asyncio.sleep(0)
+        self._kept.forget()
         return found
 
     async def refresh(self, campaign_ids: Collection[str], days: Days) -> None:
-        """Ask the sources again, fresh or not; within the deadline, never raises."""
-        await self._settle(self._ask(campaign_ids, days, force=True))
-        self._forget()
+        """Ask the sources again, fresh or not, a few calls of each at a time, so that many campaigns overrun nobody.
+
+        Each call has the deadline. A source that is away is asked no further; it holds up no other. Never raises.
+        """
+        async with asyncio.TaskGroup() as group:
+            for source in self._sources.values():
+                group.create_task(self._refresh(source, list(dict.fromkeys(campaign_ids)), days))
+        self._kept.forget()
 
     def known(self, campaign_id: str, days: Days) -> MergedMetrics:
         """What is known now, without asking anybody."""
-        kept = self._kept.get((campaign_id, days), {})
         here = self._ids(campaign_id)
-        readings = [self._reading(name, kept.get(name)) for name in self._sources if name in here]
-        return merge(campaign_id, days, self._rates.currency, readings)
+        readings = [
+            self._kept.reading(campaign_id, days, name, self._away[name][0] if name in self._away else "")
+            for name in self._sources
+            if name in here
+        ]
+        return merge(campaign_id, days, self._currency, readings)
+
+    @property
+    def away(self) -> Mapping[str, str]:
+        """The sources that last told nothing at all, and why."""
+        return {name: reason for name, (reason, _) in self._away.items()}
 
     async def update_bids(self, updates: Sequence[BidUpdate]) -> list[BidResult]:
         """Set bids at the sources; what became of each, in the same order. Never raises."""
@@ -133,35 +132,46 @@ class MetricSources:
         for task in tasks:
             task.cancel()
         await self._settle(tasks)
+        self._flying.clear()  # of those that were cancelled before they began
 
-    def _ask(self, campaign_ids: Collection[str], days: Days, *, force: bool = False) -> set[asyncio.Task[None]]:
+    async def _refresh(self, source: MetricSource, campaign_ids: Sequence[str], days: Days) -> None:
+        for part in _chunks(campaign_ids, source.batch * ABREAST):
+            await self._settle(await self._ask(source, part, days, force=True))
+
+    async def _ask(
+        self, source: MetricSource, campaign_ids: Sequence[str], days: Days, *, force: bool = False
+    ) -> set[asyncio.Task[None]]:
         """Begin to fetch what is due; the tasks that end when everything asked for is there, those of others too."""
+        is_away = source.name in self._away and self._clock.monotonic_ns() < self._away[source.name][1]
         tasks: set[asyncio.Task[None]] = set()
-        external = {campaign_id: self._ids(campaign_id) for campaign_id in dict.fromkeys(campaign_ids)}
-        for name, source in self._sources.items():
-            wanted: list[tuple[str, str]] = []
-            for campaign_id, ids in external.items():
-                flying = self._flying.get((campaign_id, days, name))
-                if flying is not None:
-                    tasks.add(flying)
-                elif name in ids and (force or self._is_due(campaign_id, days, name)):
-                    wanted.append((campaign_id, ids[name]))
-            for chunk in _chunks(wanted, source.batch):
-                task = asyncio.create_task(self._fetch(source, chunk, days))
-                self._flying.update(dict.fromkeys([(campaign_id, days, name) for campaign_id, _ in chunk], task))
-                tasks.add(task)
+        wanted: list[tuple[str, str]] = []
+        for at, campaign_id in enumerate(campaign_ids):
+            if at % (STEP * STEP) == STEP * STEP - 1:
+                await asyncio.sleep(0)
+            flying = self._flying.get((campaign_id, days, source.name))
+            if flying is not None:
+                tasks.add(flying)
+            elif not is_away and (force or self._kept.is_due(campaign_id, days, source.name)):
+                there = self._ids(campaign_id).get(source.name)
+                if there is not None:
+                    wanted.append((campaign_id, there))
+        for chunk in _chunks(wanted, source.batch):
+            tasks |= self._launch(source, chunk, days)
+        return tasks
+
+    def _launch(self, source: MetricSource, chunk: Sequence[tuple[str, str]], days: Days) -> set[asyncio.Task[None]]:
+        flying = {at: self._flying.get((at[0], days, source.name)) for at in chunk}  # by others, meanwhile
+        due = [at for at, task in flying.items() if task is None]
+        tasks = {task for task in flying.values() if task is not None}
+        if due:
+            task = asyncio.create_task(self._fetch(source, due, days))
+            self._flying.update(dict.fromkeys([(campaign_id, days, source.name) for campaign_id, _ in due], task))
+            tasks.add(task)
         return tasks
 
     def _ids(self, campaign_id: str) -> Mapping[str, str]:
         ids = self._external_ids(campaign_id)
         return ids if self._house is None else {**ids, self._house.name: campaign_id}
-
-    def _is_due(self, campaign_id: str, days: Days, name: str) -> bool:
-        kept = self._kept.get((campaign_id, days), {}).get(name)
-        if kept is None:
-            return True
-        patience_ns = self._retry_ns if kept.reason else self._fresh_ns
-        return self._clock.monotonic_ns() - kept.tried_ns >= patience_ns
 
     @staticmethod
     async def _settle(tasks: Collection[asyncio.Task[None]]) -> None:
@@ -169,45 +179,29 @@ class MetricSources:
             await asyncio.wait(tasks)  # a caller who is cancelled does not take the others' answer with him
 
     async def _fetch(self, source: MetricSource, chunk: Sequence[tuple[str, str]], days: Days) -> None:
-        found: Mapping[str, CampaignMetrics | SourceFailure] = {}
-        missing = SourceFailure("the source told nothing of this campaign")
         try:
-            async with asyncio.timeout(self._deadline_s):
-                found = await source.fetch([there for _, there in chunk], days)
-        except Exception as error:  # whatever it is, the other sources' figures stand
-            missing = SourceFailure(self._why(source.name, error))
-            self._tell_away(source.name, missing.reason)
-        else:
-            self._tell_back(source.name)
+            found, missing = await self._told(source, [there for _, there in chunk], days)
+            for part in _chunks(chunk, STEP):
+                for campaign_id, there in part:
+                    self._kept.note(campaign_id, days, source.name, found.get(there, missing))
+                await asyncio.sleep(0)
         finally:
             for campaign_id, _ in chunk:
                 self._flying.pop((campaign_id, days, source.name), None)
-        for campaign_id, there in chunk:
-            self._note((campaign_id, days, source.name), found.get(there, missing))
 
-    def _note(self, asked: _Asked, outcome: CampaignMetrics | SourceFailure) -> None:
-        campaign_id, days, name = asked
-        of_campaign = self._kept.setdefault((campaign_id, days), {})
-        self._kept.move_to_end((campaign_id, days))
-        kept = of_campaign.setdefault(name, _Kept())
-        kept.tried_ns = self._clock.monotonic_ns()
-        if isinstance(outcome, SourceFailure):
-            kept.reason = outcome.reason
-        elif not self._rates.knows(outcome.currency):
-            kept.reason = f"there is no exchange rate for {outcome.currency}"
-        else:
-            kept.figures, kept.got_ns, kept.reason = converted(outcome, self._rates), kept.tried_ns, ""
-
-    def _reading(self, name: str, kept: _Kept | None) -> Reading:
-        if kept is None:
-            return Reading(name, Standing.UNKNOWN, reason="not fetched yet")
-        if kept.figures is None:
-            return Reading(name, Standing.UNKNOWN, reason=kept.reason)
-        age_ns = self._clock.monotonic_ns() - kept.got_ns
-        reason = kept.reason
-        if not reason and age_ns > self._fresh_ns:
-            reason = "not asked for again since"
-        return Reading(name, Standing.STALE if reason else Standing.FRESH, kept.figures, age_ns / NS, reason)
+    async def _told(
+        self, source: MetricSource, ids: Sequence[str], days: Days
+    ) -> tuple[Mapping[str, CampaignMetrics | SourceFailure], SourceFailure]:
+        """What a source tells of campaigns, and what is to be said of those it leaves out."""
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                found = await source.fetch(ids, days)
+        except Exception as error:  # whatever it is, the other sources' figures stand
+            reason = self._why(source.name, error)
+            self._tell_away(source.name, reason)
+            return {}, SourceFailure(reason)
+        self._tell_back(source.name)
+        return found, SourceFailure("the source told nothing of this campaign")
 
     async def _send(
         self,
@@ -236,44 +230,12 @@ class MetricSources:
 
     def _tell_away(self, name: str, reason: str) -> None:
         if name not in self._away:
-            self._away.add(name)
             _log.warning("metric_source_away", source=name, reason=reason)
+        self._away[name] = (reason, self._clock.monotonic_ns() + self._retry_ns)
 
     def _tell_back(self, name: str) -> None:
-        if name in self._away:
-            self._away.remove(name)
+        if self._away.pop(name, None) is not None:
             _log.info("metric_source_back", source=name)
-
-    def _forget(self) -> None:
-        while len(self._kept) > self._keep:
-            self._kept.popitem(last=False)
-
-
-class OwnFigures:
-    """The house's own figures as one more source: what its ledger says of its campaigns, by their ids here."""
-
-    def __init__(
-        self,
-        look_up: Callable[[Sequence[str], Days], Awaitable[Mapping[str, Figures]]],
-        currency: str,
-        *,
-        name: str = "house",
-        batch: int = 1_000,
-    ) -> None:
-        """Ask `look_up`, whose figures are in `currency`; a campaign that it leaves out is a failure, not a zero."""
-        self._look_up = look_up
-        self._currency = currency
-        self.name = name
-        self.batch = batch
-
-    async def fetch(self, ids: Sequence[str], days: Days) -> Mapping[str, CampaignMetrics | SourceFailure]:
-        """What the ledger says."""
-        found = await self._look_up(ids, days)
-        return {campaign_id: CampaignMetrics(figures, self._currency) for campaign_id, figures in found.items()}
-
-    async def update_bids(self, updates: Sequence[BidUpdate]) -> Sequence[BidResult]:
-        """Refuse: a house campaign's bid is changed in its definition."""
-        return [BidResult(update, reason="a bid of the house is set by changing its campaign") for update in updates]
 
 
 def _chunks(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:

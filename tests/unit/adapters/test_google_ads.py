@@ -150,7 +150,7 @@ async def test_what_is_not_told_is_a_failure(bench: Bench) -> None:
     bench.adwords.campaigns["4"]["clicks"] = "many"
     assert await bench.fetch("1", "2", "3", "4", "5", "6) OR (1") == {
         "1": CampaignMetrics(Figures(1), "EUR"),
-        "2": SourceFailure("no such campaign in this account"),
+        "2": SourceFailure("this account reports no such campaign"),
         "3": SourceFailure("malformed answer: no metrics.cost_micros"),
         "4": SourceFailure("malformed answer: 'many' is not a number"),
         "5": SourceFailure("malformed answer: no metrics.impressions"),

@@ -12,7 +12,8 @@ from rtb.adapters.clock import ManualClock
 from rtb.domain.money import Rates
 from rtb.domain.source_metrics import Days, Figures
 from rtb.services.metric_refresh import MetricRefresh
-from rtb.services.metric_sources import MetricSources, OwnFigures
+from rtb.services.metric_sources import MetricSources
+from rtb.services.own_figures import OwnFigures
 
 TODAY = Days(date(2026, 1, 1), date(2026, 1, 1))
 TOMORROW = Days(date(2026, 1, 2), date(2026, 1, 2))

@@ -17,7 +17,8 @@ from rtb.domain.money import Rates
 from rtb.domain.source_metrics import CampaignMetrics, Days, Figures, Reading, Standing
 from rtb.errors import StoreError
 from rtb.ports.metric_source import BidResult, BidUpdate, SourceError, SourceFailure
-from rtb.services.metric_sources import MetricSources, OwnFigures
+from rtb.services.metric_sources import ABREAST, MetricSources
+from rtb.services.own_figures import OwnFigures
 from rtb.services.request_gate import IN_FLIGHT, Gate
 from tests.support import adwords, graph
 
@@ -38,13 +39,20 @@ class Platform:
         self.ready.set()
         self.asked: list[tuple[str, ...]] = []
         self.arrived = asyncio.Semaphore(0)
+        self.inside = self.most = 0
         self.refuse: Callable[[BidUpdate], str] = lambda update: ""
 
     async def fetch(self, ids: Sequence[str], days: Days) -> Mapping[str, CampaignMetrics | SourceFailure]:
         """Tell."""
         self.asked.append(tuple(ids))
+        self.inside += 1
+        self.most = max(self.most, self.inside)
         self.arrived.release()
-        await self.ready.wait()
+        try:
+            await asyncio.sleep(0)
+            await self.ready.wait()
+        finally:
+            self.inside -= 1
         if self.error is not None:
             raise self.error
         return {campaign_id: self.told[campaign_id] for campaign_id in ids if campaign_id in self.told}
@@ -231,6 +239,52 @@ async def test_fresh_figures_are_not_asked_for_again(bench: Bench) -> None:
         await sources.get(["a"], TODAY)
         calls.append((len(bench.one.asked), len(bench.two.asked)))
     assert calls == [(1, 1), (1, 1), (1, 2), (1, 3), (2, 3)]
+
+
+async def test_a_source_that_is_away_is_left_alone(bench: Bench) -> None:
+    """For 15 s nobody asks it, for whatever campaign, and the reason is told; then it is tried, and back."""
+    for name in "ab":
+        bench.tell(name, ONE, ONE)
+    bench.one.error = SourceError("HTTP 500")
+    sources = bench.sources()
+    await sources.get(["a"], TODAY)
+    other = (await sources.get(["b"], TODAY))["b"]
+    assert other.readings[0] == Reading("one", Standing.UNKNOWN, reason="HTTP 500")
+    assert sources.away == {"one": "HTTP 500"}
+    assert bench.one.asked == [("1a",)]
+    bench.one.error = None
+    bench.clock.advance(15)
+    found = await sources.get("ab", TODAY)
+    assert [merged.standing for merged in found.values()] == [Standing.FRESH] * 2
+    assert sources.away == {}
+
+
+async def test_many_campaigns_are_refreshed_a_few_calls_at_a_time(bench: Bench) -> None:
+    """In rounds of as many calls as go abreast; a source that hangs takes one deadline, and nothing from the other."""
+    ids = [f"{n:04}" for n in range(2 * ABREAST * 2 + 1)]
+    bench.ids = {name: {"one": f"1{name}", "two": f"2{name}"} for name in ids}
+    for name in ids:
+        bench.tell(name, ONE, ONE)
+    bench.one.ready.clear()
+    sources = bench.sources(deadline_s=0.02)
+    await sources.refresh([*ids, *ids], TODAY)
+    assert len(bench.one.asked) == ABREAST
+    assert sorted(name for asked in bench.two.asked for name in asked) == [f"2{name}" for name in ids]
+    assert bench.two.most == ABREAST
+    assert all(sources.known(name, TODAY).totals == Figures(1) for name in ids)
+
+
+async def test_closing_ends_what_is_under_way(bench: Bench) -> None:
+    """Also a call that has not begun; who waits is told what is known."""
+    bench.one.ready.clear()
+    sources = bench.sources()
+    getting = asyncio.create_task(sources.get("abc", TODAY))
+    await bench.one.arrived.acquire()
+    late = asyncio.create_task(sources.get("d", TODAY))
+    await asyncio.sleep(0)
+    await sources.close()
+    assert (await getting)["a"].standing is Standing.UNKNOWN
+    assert (await late)["d"].standing is Standing.UNKNOWN
 
 
 async def test_figures_grow_old_by_themselves(bench: Bench) -> None:
