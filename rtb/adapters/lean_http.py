@@ -41,7 +41,7 @@ class LeanHttp:
         *,
         allow: Sequence[str] = (),
         connections: int = 256,
-        connections_per_host: int = 16,
+        connections_per_host: int = 64,
         resolver: AbstractResolver | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:

@@ -1,6 +1,7 @@
 """Notices on their way out: a queue a host, few at once, tried again when that may help, dropped and counted at limits.
 
-A host that is slow, broken or away delays its own notices and nobody else's. Every notice succeeds at most once; one
+A host that is slow, broken or away delays its own notices and nobody else's, and a burst of them delays no auction: few
+are started in one step of the loop, the hosts in turn. Every notice succeeds at most once; one
 whose answer was lost is sent again, so that a receiver may see it twice (its endpoint should be idempotent: OpenRTB 2.6
 7.8). What waits is in memory alone: a process that is killed loses it.
 """
@@ -24,6 +25,8 @@ from rtb.ports.http import NOTHING_MORE, HttpClient
 NS = 1_000_000_000
 SICK_AFTER = 5
 """Failures in a row after which a host gets one notice at a time, until one succeeds."""
+STARTS = 8
+"""Notices that are started in one step of the loop."""
 MAX_BODY = 4 << 10
 """Bytes of an answer that are read, so that the connection can be used again; nobody looks at them."""
 
@@ -126,8 +129,8 @@ class NoticeSender:
         clock: TimerClock,
         *,
         timeout_s: float = 2.0,
-        at_once: int = 128,
-        at_once_per_host: int = 8,
+        at_once: int = 256,
+        at_once_per_host: int = 64,
         waiting: int = 20_000,
         waiting_per_host: int = 4_000,
         hosts: int = 1_000,
@@ -153,11 +156,14 @@ class NoticeSender:
         self._limit_per_host = waiting_per_host
         self._most_hosts = hosts
         self._lanes: dict[str, _Lane] = {}
-        self._held_up: dict[_Lane, None] = {}
+        self._ready: dict[_Lane, None] = {}
         self._resting: dict[Notice, tuple[_Lane, Timer]] = {}
         self._tasks: dict[asyncio.Task[None], Notice] = {}
         self._open = 0
+        self._scheduled = False
         self._stopping = False
+        self._calm = asyncio.Event()
+        self._calm.set()
         self.tallies: Mapping[Kind, Tally] = {kind: Tally() for kind in Kind}
 
     @property
@@ -199,13 +205,11 @@ class NoticeSender:
             tally.dropped += 1
             return
         self._open += 1
-        lane.queue.append(notice)
-        self._pump(lane)
+        self._queue(lane, notice)
 
     async def quiet(self) -> None:
         """Return once nothing is under way: every notice is done, or rests until it is tried again."""
-        while self._tasks:
-            await asyncio.wait(list(self._tasks))
+        await self._calm.wait()
 
     async def stop(self, limit_s: float) -> None:
         """Take no more, try what waits once more, and drop what is not done after `limit_s`."""
@@ -222,7 +226,7 @@ class NoticeSender:
             for notice in lane.queue:
                 self._drop(notice)
             lane.queue.clear()
-        self._held_up.clear()
+        self._ready.clear()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -237,34 +241,51 @@ class NoticeSender:
         lane = self._lanes[host] = _Lane(host, deque())
         return lane
 
-    def _pump(self, lane: _Lane) -> None:
-        """Start what may start; a lane that only the limit of all holds up is remembered."""
-        most = 1 if lane.failures >= SICK_AFTER else self._at_once_per_host
-        while lane.queue and lane.in_flight < most:
-            if len(self._tasks) >= self._at_once:
-                self._held_up[lane] = None
-                return
-            notice = lane.queue.popleft()
-            lane.in_flight += 1
-            task = asyncio.get_running_loop().create_task(self._deliver(lane, notice))
-            self._tasks[task] = notice
-            task.add_done_callback(lambda task, lane=lane: self._delivered(task, lane))  # type: ignore[misc]
+    def _queue(self, lane: _Lane, notice: Notice) -> None:
+        lane.queue.append(notice)
+        self._ready[lane] = None
+        self._schedule()
+
+    def _schedule(self) -> None:
+        self._calm.clear()
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._start_some)
+
+    def _start_some(self) -> None:
+        """Start one notice a host in turn, as many as there are places, a few in one step of the loop."""
+        self._scheduled = False
+        ready, started = self._ready, 0
+        while ready and started < STARTS and len(self._tasks) < self._at_once:
+            lane = next(iter(ready))
+            del ready[lane]
+            most = 1 if lane.failures >= SICK_AFTER else self._at_once_per_host
+            if lane.queue and lane.in_flight < most:
+                self._start(lane, lane.queue.popleft())
+                started += 1
+                ready[lane] = None
+        if ready and len(self._tasks) < self._at_once:
+            self._schedule()
+        elif not ready and not self._tasks:
+            self._calm.set()
+
+    def _start(self, lane: _Lane, notice: Notice) -> None:
+        lane.in_flight += 1
+        task = asyncio.get_running_loop().create_task(self._deliver(lane, notice))
+        self._tasks[task] = notice
+        task.add_done_callback(lambda task: self._delivered(task, lane))
 
     def _delivered(self, task: asyncio.Task[None], lane: _Lane) -> None:
         notice = self._tasks.pop(task)
         lane.in_flight -= 1
         if task.cancelled():
             self._drop(notice)
-            return
-        if not self._held_up:
-            self._pump(lane)
-            return
-        if lane.queue:  # behind those that have waited for this place
-            self._held_up[lane] = None
-        while self._held_up and len(self._tasks) < self._at_once:
-            first = next(iter(self._held_up))
-            del self._held_up[first]
-            self._pump(first)
+        if lane.queue:
+            self._ready[lane] = None
+        if self._ready:
+            self._schedule()
+        elif not self._tasks:
+            self._calm.set()
 
     async def _deliver(self, lane: _Lane, notice: Notice) -> None:
         """One attempt, and what follows from it."""
@@ -318,8 +339,7 @@ class NoticeSender:
     def _wake(self, lane: _Lane, notice: Notice) -> None:
         del self._resting[notice]
         lane.resting -= 1
-        lane.queue.append(notice)
-        self._pump(lane)
+        self._queue(lane, notice)
 
     def _drop(self, notice: Notice) -> None:
         self.tallies[notice.kind].dropped += 1

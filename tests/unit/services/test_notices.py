@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from rtb.adapters.outgoing_http import OutgoingHttp
+from rtb.adapters.lean_http import LeanHttp
 from rtb.domain.auction import Lost
 from rtb.domain.intake import RemoteBid
 from rtb.openrtb import Bid, Loss, Qty, Source
@@ -35,7 +35,7 @@ async def server() -> AsyncIterator[HttpServer]:
 @pytest_asyncio.fixture
 async def notify() -> AsyncIterator[Notify]:
     """``notify(world)``: notices of that exchange; they may go to this machine."""
-    http = OutgoingHttp(allow=["127.0.0.1"])
+    http = LeanHttp(allow=["127.0.0.1"])
     made: list[Notices] = []
 
     def of(world: World, **options: Any) -> Notices:
