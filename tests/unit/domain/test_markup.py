@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from html.parser import HTMLParser
 from typing import Any
+from urllib.parse import unquote
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtb.domain.campaign import Creative, Media
-from rtb.domain.markup import MARKUP_TYPE, markup
+from rtb.domain.markup import MARKUP_TYPE, TOKEN, Tracker, markup
 from rtb.openrtb import MarkupType
 
 VAST = "{http://www.iab.com/VAST}"
@@ -151,3 +153,99 @@ def test_every_media_has_its_markup_type() -> None:
         Media.NATIVE: 4,
     }
     assert set(MARKUP_TYPE.values()) == set(MarkupType)
+
+
+TRACKER = Tracker(f"https://t.example/t/i/{TOKEN}", f"https://t.example/t/c/{TOKEN}")
+REDIRECT = f"https://t.example/t/c/{TOKEN}?u=https%3A%2F%2Fshop.example%2F%3Fq%3Dx%26y"
+
+
+def test_the_marker_needs_no_escaping() -> None:
+    """It is spelled as a token is, so that a token can take its place anywhere."""
+    assert re.fullmatch("[A-Za-z0-9_-]+", TOKEN)
+
+
+def test_a_tracked_banner() -> None:
+    """The link leads through the redirect, and a pixel follows."""
+    html = markup(creative(Media.BANNER, w=300, h=250), tracker=TRACKER)
+    (_, link), (_, image), (_, pixel) = tags(html)
+    assert link["href"] == REDIRECT
+    assert image["src"] == "https://cdn.example/ad?a=1&b=2"
+    assert (pixel["src"], pixel["width"], pixel["height"]) == (TRACKER.impression, "1", "1")
+
+
+@pytest.mark.parametrize("page", ["market://details?id=x", "mailto:a@b.example", "", "//shop.example"])
+def test_what_is_no_web_page_is_linked_directly(page: str) -> None:
+    """The redirect goes to http and https alone."""
+    (_, link), *_ = tags(markup(creative(Media.BANNER, landing_page=page), tracker=TRACKER))
+    assert link["href"] == page
+
+
+def test_own_html_gets_the_pixel_and_its_click_macros() -> None:
+    """${CLICK_URL} is what the advertiser puts before its landing page, ${CLICK_URL_ENC} the same encoded once more."""
+    adm = "<a href='${CLICK_URL}https%3A%2F%2Fs.example'><a href='//ads.example?click=${CLICK_URL_ENC}'>${AUCTION_ID}"
+    html = markup(creative(Media.BANNER, adm=adm), tracker=TRACKER)
+    (_, own), (_, through), (_, pixel) = tags(html)
+    assert own["href"] == f"{TRACKER.click}?u=https%3A%2F%2Fs.example"
+    assert through["href"] == f"//ads.example?click=https%3A%2F%2Ft.example%2Ft%2Fc%2F{TOKEN}%3Fu%3D"
+    assert pixel["src"] == TRACKER.impression
+    assert "${AUCTION_ID}" in html
+
+
+@pytest.mark.parametrize("media", [Media.VIDEO, Media.AUDIO])
+def test_a_tracked_spot(media: Media) -> None:
+    """VAST: the Impression is ours, and ClickThrough leads through the redirect."""
+    root = ET.fromstring(markup(creative(media, dur=15), tracker=TRACKER))
+    assert [one.text for one in root.iter(f"{VAST}Impression")] == [TRACKER.impression]
+    assert root.findtext(f".//{VAST}ClickThrough") == REDIRECT
+
+
+def test_a_tracked_native_ad() -> None:
+    """Native 1.2: event 1 (impression) by method 1 (image), and the link through the redirect."""
+    native = json.loads(markup(creative(Media.NATIVE), "Title", TRACKER))
+    assert native["eventtrackers"] == [{"event": 1, "method": 1, "url": TRACKER.impression}]
+    assert native["link"] == {"url": REDIRECT}
+
+
+def test_own_native_markup_keeps_its_trackers() -> None:
+    """Ours are added to the advertiser's own; its link stays, and the click is told by a click tracker."""
+    own = {
+        "ver": "1.2",
+        "assets": [],
+        "link": {"url": "https://s.example", "clicktrackers": ["https://a.example"]},
+        "eventtrackers": [{"event": 2, "method": 1, "url": "https://v.example"}],
+    }
+    native = json.loads(markup(creative(Media.NATIVE, adm=json.dumps(own)), tracker=TRACKER))
+    assert native == {
+        **own,
+        "link": {"url": "https://s.example", "clicktrackers": ["https://a.example", TRACKER.click]},
+        "eventtrackers": [*own["eventtrackers"], {"event": 1, "method": 1, "url": TRACKER.impression}],
+    }
+
+
+def test_own_native_markup_of_older_versions() -> None:
+    """Before 1.2 impressions are told by imptrackers, and in 1.0 the object is called native."""
+    own = {"native": {"ver": 1.1, "link": {"url": "https://s.example"}}}
+    assert json.loads(markup(creative(Media.NATIVE, adm=json.dumps(own)), tracker=TRACKER)) == {
+        "native": {
+            "ver": 1.1,
+            "link": {"url": "https://s.example", "clicktrackers": [TRACKER.click]},
+            "imptrackers": [TRACKER.impression],
+        }
+    }
+
+
+@pytest.mark.parametrize("adm", ["{", "7", '"x"', "[]", '{"native":7}', '{"eventtrackers":7}', "[" * 5000, "<VAST"])
+@pytest.mark.parametrize("media", [Media.NATIVE, Media.VIDEO, Media.AUDIO])
+def test_own_markup_that_cannot_be_read_is_left_alone(media: Media, adm: str) -> None:
+    """It is its author's mistake, not ours to make worse."""
+    assert markup(creative(media, adm=adm), tracker=TRACKER) == adm
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), st.sampled_from(Media))
+def test_the_landing_page_survives_the_redirect(text: str, media: Media) -> None:
+    """Whatever it contains, decoding `u` gives it back."""
+    page = "https://s.example/" + text
+    adm = markup(creative(media, landing_page=page), "t", TRACKER)
+    encoded = re.search(rf"{TOKEN}\?u=([A-Za-z0-9%_.~-]+)", adm)
+    assert encoded is not None
+    assert unquote(encoded[1]) == page
