@@ -13,6 +13,7 @@ from rtb.adapters.sql import SqlRepository
 from rtb.domain.auction import Bid, Lost
 from rtb.domain.campaign import Campaign, Creative
 from rtb.domain.money import Rates
+from rtb.domain.tracking import Signer
 from rtb.openrtb import Banner, BidRequest, Imp, User
 from rtb.openrtb import Bid as WireBid
 from rtb.ports import Bidder, OpenAuction, StateStore
@@ -65,6 +66,7 @@ def world(
     cached: int = 1_000,
     fresh_s: float = 60.0,
     rules: Rules | None = None,
+    signer: Signer | None = None,
 ) -> World:
     """The house with these campaigns, and these bidders besides. The profile wait is for a lookup that hangs."""
     clock = clock or ManualClock(time)
@@ -73,7 +75,7 @@ def world(
     store = state or MemoryState(clock)
     repository = SqlRepository(database)
     profiles = Profiles(store, repository, clock, metrics, wait_s=wait_s, cached=cached, fresh_s=fresh_s, ttl_s=3_600.0)
-    house = HouseBidder(profiles, clock, money)
+    house = HouseBidder(profiles, clock, money, signer=signer)
     house.load(campaigns)
     admission = Admission(
         deadline_ms=deadline_ms,

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from urllib.parse import unquote
+
+import msgspec
 import pytest
 from msgspec.structs import replace
 
-from rtb.domain.campaign import Creative, Media
+from rtb.domain.book import Books
+from rtb.domain.budget import Timing
+from rtb.domain.campaign import Creative, Media, Pricing
+from rtb.domain.intake import RemoteBid
 from rtb.domain.money import Rates
+from rtb.domain.tracking import Keys, Signer, Ticket
 from rtb.messages import HouseResponse, HouseStatus
-from rtb.openrtb import Banner, BidResponse, Deal, Imp, NoBid, Pmp, Video, encode
+from rtb.openrtb import Banner, BidResponse, Deal, Imp, NoBid, Pmp, Qty, Video, encode
 from rtb.openrtb import Bid as WireBid
 from rtb.services.answers import bid_response, encoded, house_response
-from rtb.services.exchange import Outcome, Status
-from tests.unit.parts import Build, Prompt, bid_request, campaign, imp, offer
+from rtb.services.budgets import Budgets
+from rtb.services.exchange import Outcome, Rules, Status
+from rtb.services.links import Links
+from tests.unit.parts import Build, Prompt, World, bid_request, campaign, imp, offer
 
 USD = Rates()
 REQUEST = bid_request()
@@ -220,3 +230,134 @@ async def test_the_encoded_answer_is_the_response_encoded(build: Build, imps: li
             for request_id in ("r", 'of "me"\n'):
                 request = replace(REQUEST, id=request_id)
                 assert encoded(request, outcome, rates) == encode(bid_response(request, outcome, rates))
+
+
+SIGNER = Signer(Keys({1: b"k" * 16}, 1), b"i" * 16)
+BASE = "https://track.test"
+URL = re.compile(re.escape(BASE) + r"/t/([ibwlc])/([A-Za-z0-9_-]+)([^\"'\\\]< ]*)")
+
+
+def links_of(world: World) -> Links:
+    """Links of a tracker that listens."""
+    links = Links(SIGNER, world.clock, instance="i")
+    links.listen(BASE + "/")
+    return links
+
+
+async def test_a_tracked_bid_carries_the_ticket_of_its_win(build: Build) -> None:
+    """Every URL has the one token, which says who won, at what price, and until when an impression is in time."""
+    world = build(campaigns=[campaign("a", 3.0, daily_budget=1.0), campaign("b", 2.0)], signer=SIGNER)
+    tickets: list[Ticket] = []
+    world.house.on_win = tickets.append
+    answer = bid_response(REQUEST, await world.run(bid_request(user="u")), USD, links_of(world))
+    [seat] = answer.seatbid or []
+    [bid] = seat.bid or []
+    [ticket] = tickets
+    assert (bid.nurl or "").endswith("?price=${AUCTION_PRICE}")
+    assert (bid.lurl or "").endswith("?reason=${AUCTION_LOSS}")
+    found = URL.findall(f"{bid.nurl} {bid.burl} {bid.lurl} {bid.adm}")
+    assert [kind for kind, _, _ in found] == ["w", "b", "l", "c", "i"]
+    assert {SIGNER.read(token) for _, token, _ in found} == {ticket}
+    assert unquote(found[3][2]) == "?u=https://a.test/"
+    assert ticket == Ticket(
+        auction_id=answer.bidid or "",
+        impid="1",
+        campaign_id="a",
+        creative_id="a-ad",
+        day="2026-01-01",
+        instance="local",
+        pricing=Pricing.CPM,
+        price_nanos=2_010_000,
+        held_nanos=2_010_000,
+        won_at=1_767_225_600.0,
+        expires_at=ticket.expires_at,
+        user=SIGNER.user_digest("u"),
+        destination=SIGNER.destination("https://a.test/"),
+    )
+
+
+@pytest.mark.parametrize(("pricing", "cost"), [(Pricing.CPC, 500_000_000), (Pricing.CPA, 500_000_000)])
+async def test_what_a_click_or_a_conversion_costs(build: Build, pricing: Pricing, cost: int) -> None:
+    """The bid, 0.50; what is held is the clearing price of the impression, 0.01 CPM for the only bid."""
+    world = build(campaigns=[campaign("a", 0.5, pricing=pricing, pctr=0.01, pcvr=0.1)], signer=SIGNER)
+    tickets: list[Ticket] = []
+    world.house.on_win = tickets.append
+    await world.run(bid_request())
+    assert [(t.pricing, t.price_nanos, t.held_nanos) for t in tickets] == [(pricing, cost, 10_000)]
+
+
+async def test_how_long_an_impression_is_in_time(build: Build) -> None:
+    """A banner on the web for 60 s, and the bid says so in `exp`; imp.exp shortens it, for ticket and bid alike."""
+    world = build(campaigns=[campaign("a", 3.0, daily_budget=1.0)], signer=SIGNER)
+    near = Books(Timing(window_ms=1_800_000), lambda: int(world.clock.time() * 1_000))
+    world.house.budgets = Budgets(world.clock, near=near, timing=near.timing)
+    world.house.load([campaign("a", 3.0, daily_budget=1.0)])
+    tickets: list[Ticket] = []
+    world.house.on_win = tickets.append
+    for fields, seconds in (({}, 60), ({"exp": 20}, 20)):
+        outcome = await world.run(bid_request(imp(**fields)))
+        [seat] = bid_response(REQUEST, outcome, USD, links_of(world)).seatbid or []
+        assert [bid.exp for bid in seat.bid or ()] == [seconds]
+        assert tickets[-1].expires_at - tickets[-1].won_at == pytest.approx(seconds, abs=0.01)
+
+
+async def test_without_a_tracker_nothing_is_tracked(build: Build) -> None:
+    """Links that do not listen (any more) leave no trace, also where answers were made with them before."""
+    world = build(campaigns=[campaign("a", 3.0)], signer=SIGNER)
+    outcome = await world.run(bid_request())
+    links = links_of(world)
+    plain = encoded(REQUEST, outcome, USD)
+    assert BASE.encode() in encoded(REQUEST, outcome, USD, links)
+    links.listen("")
+    assert encoded(REQUEST, outcome, USD, links) == plain
+    assert BASE.encode() not in plain
+
+
+async def test_a_rehearsal_sells_nothing(build: Build) -> None:
+    """No ticket, no URLs."""
+    world = build(campaigns=[campaign("a", 3.0)], signer=SIGNER)
+    outcome = await world.run(bid_request(test=1))
+    assert encoded(REQUEST, outcome, USD, links_of(world)) == encoded(REQUEST, outcome, USD)
+
+
+@pytest.mark.parametrize("imps", [[imp("1")], [imp('a "quoted" \u00e9')], [imp("1"), imp("2", bidfloor=9.0), imp("3")]])
+async def test_the_encoded_tracked_answer_is_the_response_encoded(build: Build, imps: list[Imp]) -> None:
+    """Byte for byte, with a token of its own for each imp."""
+    world = build(campaigns=[campaign("a", 3.0, cat=("IAB1",)), campaign("b")], signer=SIGNER)
+    links = links_of(world)
+    for _ in range(3):
+        outcome = await world.run(bid_request(*imps))
+        body = encoded(REQUEST, outcome, USD, links)
+        assert body == encode(bid_response(REQUEST, outcome, USD, links))
+        tokens = {token for _, token, _ in URL.findall(body.decode())}
+        assert {SIGNER.read(token).impid for token in tokens} == {one.id for one in imps if not one.bidfloor}
+
+
+async def test_notices_on_another_bidder_s_bid(build: Build) -> None:
+    """nurl, burl and lurl are ours, with a ticket of no campaign; it is refused as an impression of the house."""
+    wire = WireBid(id="7", impid="1", price=5.0, adm="<b>ad</b>", nurl="https://n.test", burl="https://b.test")
+    world = build(Prompt("dsp", offer("dsp", 5.0, content=wire)), signer=SIGNER)
+    answer = bid_response(REQUEST, await world.run(bid_request()), USD, links_of(world))
+    [seat] = answer.seatbid or []
+    [bid] = seat.bid or []
+    found = URL.findall(f"{bid.nurl} {bid.burl} {bid.lurl}")
+    assert [kind for kind, _, _ in found] == ["w", "b", "l"]
+    tickets = {SIGNER.read(token) for _, token, _ in found}
+    assert [(t.auction_id, t.impid, t.campaign_id) for t in tickets] == [(answer.bidid, "1", "")]
+    assert bid.adm == "<b>ad</b>"
+
+
+@pytest.mark.parametrize(("test", "price", "multiplier"), [(0, "0.02", "2.5"), (1, "AUDIT", "AUDIT")])
+async def test_macros_in_another_bidder_s_markup(build: Build, test: int, price: str, multiplier: str) -> None:
+    """They are replaced, with AUDIT where the auction is a test; 0.01 CPM is the price of the only bid."""
+    adm = "<img src='https://d.test/?p=${AUCTION_PRICE}&m=${AUCTION_MULTIPLIER}&i=${AUCTION_IMP_ID}'>"
+    wire = WireBid(id="7", impid="1", price=5.0, adm=adm)
+    bid = RemoteBid(impid="1", seat="dsp", price_micros=5_000_000, bidder="dsp", content=wire, currency="USD")
+    world = build(Prompt("dsp", bid), rules=Rules(tie_key=b"t", increment_micros=20_000))
+    request = bid_request(imp(qty=Qty(multiplier=2.5)), test=test)
+    for body in (
+        bid_response(request, await world.run(request), USD).seatbid or [],
+        msgspec.json.decode(encoded(request, await world.run(request), USD), type=BidResponse).seatbid or [],
+    ):
+        assert body[0].bid is not None
+        assert body[0].bid[0].adm == f"<img src='https://d.test/?p={price}&m={multiplier}&i=1'>"
