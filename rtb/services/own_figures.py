@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from rtb.domain.source_metrics import CampaignMetrics, Days, Figures
-from rtb.ports.metric_source import BidResult, BidUpdate, SourceFailure
+from rtb.errors import StoreError
+from rtb.ports.metric_source import BidResult, BidUpdate, SourceError, SourceFailure
 
 
 class OwnFigures:
@@ -26,8 +27,15 @@ class OwnFigures:
         self.batch = batch
 
     async def fetch(self, ids: Sequence[str], days: Days) -> Mapping[str, CampaignMetrics | SourceFailure]:
-        """What the ledger says."""
-        found = await self._look_up(ids, days)
+        """What the ledger says.
+
+        Raises:
+            SourceError: it is away.
+        """
+        try:
+            found = await self._look_up(ids, days)
+        except StoreError as error:
+            raise SourceError(str(error)) from None
         return {campaign_id: CampaignMetrics(figures, self._currency) for campaign_id, figures in found.items()}
 
     async def update_bids(self, updates: Sequence[BidUpdate]) -> Sequence[BidResult]:

@@ -49,17 +49,24 @@ class Graph:
         """Answer nothing until it is set."""
         self.batches: list[list[dict[str, str]]] = []
         self.forms: list[dict[str, str]] = []
-        self.arrived = asyncio.Event()
+        self.arrived = asyncio.Semaphore(0)
+        """Released for each request."""
+        self.inside = self.most_at_once = 0
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer one POST."""
         form = {name: str(value) for name, value in (await request.post()).items()}
         self.forms.append(form)
         self.batches.append(json.loads(form["batch"]))
-        self.arrived.set()
         assert not request.query, "nothing secret belongs into a URL"
-        if self.hang is not None:
-            await self.hang.wait()
+        self.inside += 1
+        self.most_at_once = max(self.most_at_once, self.inside)
+        self.arrived.release()
+        try:
+            if self.hang is not None:
+                await self.hang.wait()
+        finally:
+            self.inside -= 1
         instead = self.instead_of.get(len(self.batches) - 1, self.instead)
         if instead is not None:
             return instead

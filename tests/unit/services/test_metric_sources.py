@@ -425,3 +425,23 @@ async def test_the_real_adapters_side_by_side(bench: Bench) -> None:
         assert merged.readings[0].reason == "HTTP 500"
         await sources.close()
     await http.close()
+
+
+async def test_a_platform_is_not_overrun(bench: Bench) -> None:
+    """500 campaigns are ten batches; three places at the gate: never more than three requests at the platform."""
+    http = OutgoingHttp(allow=["127.0.0.1"])
+    async with graph.serving() as platform:
+        ids = [str(n) for n in range(500)]
+        platform.pages = {campaign_id: [[graph.row(1)]] for campaign_id in ids}
+        platform.hang = asyncio.Event()
+        gate = Gate(bench.clock, asyncio.Semaphore(IN_FLIGHT), in_flight=3, per_second=1e9)
+        source = FacebookInsights(http, gate, token=graph.TOKEN, currency="USD", url=platform.url)
+        sources = MetricSources([source], lambda name: {"facebook": name}, Rates(), bench.clock, deadline_s=20)
+        getting = asyncio.create_task(sources.get(ids, TODAY))
+        for _ in range(3):
+            await platform.arrived.acquire()
+        platform.hang.set()
+        found = await getting
+        assert [merged.totals for merged in found.values()] == [Figures(1)] * 500
+        assert (platform.most_at_once, len(platform.batches)) == (3, 10)
+    await http.close()
