@@ -121,11 +121,11 @@ def failure_of(status: int, body: bytes) -> tuple[str, float]:
     try:
         error = _failure.decode(body).error
     except (msgspec.MsgspecError, RecursionError):
-        return f"HTTP {status}", 0.0
+        return f"HTTP {status}", HOLD_OFF_S if status == 429 else 0.0
     subcode = f", subcode {error.error_subcode}" if error.error_subcode else ""
     passing = ", passing" if error.is_transient else ""
     line = f"{error.message or 'no message'} (code {error.code}{subcode}{passing})"
-    return line, HOLD_OFF_S if error.code in _THROTTLED else 0.0
+    return line, HOLD_OFF_S if error.code in _THROTTLED or status == 429 else 0.0
 
 
 def item_headers(item: Item) -> Mapping[str, str]:

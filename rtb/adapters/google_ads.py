@@ -52,7 +52,7 @@ class GoogleAds:
         """Ask with an OAuth 2.0 access token, which lasts an hour: `access_token` gives a valid one each time.
 
         Args:
-            customer_id: the account, digits only.
+            customer_id: the account, with or without dashes.
             login_customer_id: the manager account through which it is reached, "" when directly.
             bid_field: the field of an ad group that bids are: cpcBidMicros, cpmBidMicros, targetCpaMicros.
             bid_unit_micros: bids are rounded down to multiples of it: currency_constant.billable_unit_micros.
@@ -61,14 +61,14 @@ class GoogleAds:
         self.batch = BATCH
         self._http = SourceHttp(http, gate, timeout_s=timeout_s, secrets=(developer_token,))
         self._access_token = access_token
-        self._customer = f"customers/{customer_id}"
+        self._customer = f"customers/{customer_id.replace('-', '')}"
         self._url = f"{url.rstrip('/')}/{version}/{self._customer}"
         self._currency = currency
         self._bid_field = bid_field
         self._unit = bid_unit_micros
         self._headers = {"content-type": "application/json", "developer-token": developer_token}
         if login_customer_id:
-            self._headers["login-customer-id"] = login_customer_id
+            self._headers["login-customer-id"] = login_customer_id.replace("-", "")
 
     async def fetch(self, ids: Sequence[str], days: Days) -> Mapping[str, CampaignMetrics | SourceFailure]:
         """Each campaign's row of one report; a campaign without a row is none of this account's.

@@ -177,10 +177,10 @@ def failure_of(response: HttpResponse) -> tuple[str, float]:
     try:
         failure = _failure.decode(response.body)
     except (msgspec.MsgspecError, RecursionError):
-        return f"HTTP {response.status}", after_s
+        failure = []
     if isinstance(failure, list):
         if not failure:
-            return f"HTTP {response.status}", after_s
+            return f"HTTP {response.status}", after_s or (HOLD_OFF_S if response.status == 429 else 0.0)
         failure = failure[0]
     return failure.error.line, max(after_s, failure.error.throttled_s)
 

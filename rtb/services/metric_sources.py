@@ -9,8 +9,8 @@ from typing import TypeVar
 import structlog
 
 from rtb.domain.money import Rates
-from rtb.domain.source_metrics import CampaignMetrics, Days, MergedMetrics, merge
-from rtb.errors import RtbError
+from rtb.domain.source_metrics import CampaignMetrics, Days, MergedMetrics, Reading, Standing, merge
+from rtb.errors import ConfigError, RtbError
 from rtb.ports import Clock
 from rtb.ports.metric_source import BidResult, BidUpdate, MetricSource, SourceError, SourceFailure
 from rtb.services.kept_metrics import KeptMetrics
@@ -49,15 +49,22 @@ class MetricSources:
 
         Args:
             external_ids: a campaign's id at each source by the source's name; a source that is not named has no part in
-                the campaign.
+                the campaign, a name that is no source's is unknown.
             house: the source that knows campaigns by their ids here, and has a part in each (see OwnFigures).
             deadline_s: how long any answer is waited for.
             fresh_s: figures younger than this are not asked for again; older ones are stale, even if nothing failed.
             retry_s: the same after a failure; a source that told nothing at all is left alone for so long.
             keep: how many campaigns and ranges of days are remembered.
+
+        Raises:
+            ConfigError: two sources have the same name.
         """
         self._house = house
-        self._sources = {source.name: source for source in (*sources, *([house] if house is not None else []))}
+        self._sources: dict[str, MetricSource] = {}
+        for source in (*sources, *([house] if house is not None else [])):
+            if source.name in self._sources:
+                raise ConfigError(f"two metric sources are named {source.name!r}; give one another name")
+            self._sources[source.name] = source
         self._external_ids = external_ids
         self._currency = rates.currency
         self._clock = clock
@@ -91,12 +98,7 @@ class MetricSources:
 
     def known(self, campaign_id: str, days: Days) -> MergedMetrics:
         """What is known now, without asking anybody."""
-        here = self._ids(campaign_id)
-        readings = [
-            self._kept.reading(campaign_id, days, name, self._away[name][0] if name in self._away else "")
-            for name in self._sources
-            if name in here
-        ]
+        readings = [self._reading(campaign_id, days, name) for name in self._ids(campaign_id)]
         return merge(campaign_id, days, self._currency, readings)
 
     @property
@@ -133,6 +135,12 @@ class MetricSources:
             task.cancel()
         await self._settle(tasks)
         self._flying.clear()  # of those that were cancelled before they began
+
+    def _reading(self, campaign_id: str, days: Days, name: str) -> Reading:
+        if name not in self._sources:
+            return Reading(name, Standing.UNKNOWN, reason="no source of this name is set up")
+        away, _ = self._away.get(name, ("", 0))
+        return self._kept.reading(campaign_id, days, name, away)
 
     async def _refresh(self, source: MetricSource, campaign_ids: Sequence[str], days: Days) -> None:
         for part in _chunks(campaign_ids, source.batch * ABREAST):

@@ -253,7 +253,11 @@ async def test_a_throttled_batch_waits_for_the_header(bench: Bench) -> None:
 
 
 async def test_retry_after_is_honoured(bench: Bench) -> None:
-    """In seconds, with HTTP 429 and 503."""
+    """In seconds, with HTTP 429 and 503; 429 without it is a minute."""
+    bench.graph.instead = web.Response(status=429)
+    assert await bench.reason("1") == "HTTP 429"
+    assert bench.gate.held_s == 60
+    bench.clock.advance(60)
     bench.graph.instead = web.Response(status=503, headers={"Retry-After": "120"})
     assert await bench.reason("1") == "HTTP 503"
     assert bench.gate.held_s == 120

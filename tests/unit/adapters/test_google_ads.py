@@ -106,7 +106,7 @@ async def bench() -> AsyncIterator[Bench]:
 
 async def test_a_report_is_read_as_published(bench: Bench) -> None:
     """1,234,567 micros are 1,234,567,000 nanos; 2.5 conversions stay 2.5; the currency is what the answer says."""
-    source: MetricSource = bench.source(login_customer_id="99")
+    source: MetricSource = bench.source(customer_id="123-456-7890", login_customer_id="9-9")
     bench.adwords.campaigns = {"1": metrics(1000, 20, 1_234_567, 2.5, 10.1), "2": metrics()}
     assert await source.fetch(["1", "2"], JANUARY) == {
         "1": CampaignMetrics(Figures(1000, 20, 2_500_000, 1_234_567_000, 10_100_000_000), "EUR"),
@@ -215,6 +215,13 @@ async def test_a_stream_like_refusal_is_read(bench: Bench) -> None:
     bench.adwords.instead[-1] = web.json_response([], status=400)
     assert await bench.reason() == "HTTP 400"
     assert bench.gate.held_s == 0
+
+
+async def test_429_alone_closes_the_gate(bench: Bench) -> None:
+    """From something on the way that is not the API."""
+    bench.adwords.instead[-1] = web.Response(status=429, text="<html>")
+    assert await bench.reason() == "HTTP 429"
+    assert bench.gate.held_s == 60
 
 
 async def test_no_token_is_in_a_reason(bench: Bench) -> None:

@@ -15,7 +15,7 @@ from rtb.adapters.google_ads import GoogleAds
 from rtb.adapters.outgoing_http import OutgoingHttp
 from rtb.domain.money import Rates
 from rtb.domain.source_metrics import CampaignMetrics, Days, Figures, Reading, Standing
-from rtb.errors import StoreError
+from rtb.errors import ConfigError, StoreError
 from rtb.ports.metric_source import BidResult, BidUpdate, SourceError, SourceFailure
 from rtb.services.metric_sources import ABREAST, MetricSources
 from rtb.services.own_figures import OwnFigures
@@ -130,6 +130,18 @@ async def test_nothing_is_not_zero(bench: Bench) -> None:
     assert merged.readings[0].reason == "not fetched yet"
     alien = (await sources.get(["nobody"], TODAY))["nobody"]
     assert (alien.totals, alien.standing, alien.readings) == (None, Standing.UNKNOWN, ())
+
+
+async def test_a_misspelt_source_is_not_passed_over(bench: Bench) -> None:
+    """A campaign that names a source that is not there says so; two sources of one name are refused."""
+    bench.ids["a"]["facebok"] = "1"
+    bench.tell("a", ONE, ONE)
+    merged = (await bench.sources().get(["a"], TODAY))["a"]
+    assert (merged.totals, merged.unknown) == (Figures(2), ("facebok",))
+    assert merged.readings[0].reason == "no source of this name is set up"
+    bench.two.name = "one"
+    with pytest.raises(ConfigError, match="two metric sources are named 'one'"):
+        bench.sources()
 
 
 async def test_what_fails_keeps_its_last_figures(bench: Bench) -> None:
