@@ -1,8 +1,8 @@
 """Budgets of the house campaigns: a local, synchronous hold at the win, and a signal when a campaign runs dry.
 
 A campaign is leased money when it first wins. With accounts in this process that takes no time. With shared accounts
-its first claim fails, the bid is withdrawn, and a lease is asked for at once: some milliseconds later it bids again. So
-a catalogue of any size costs nothing; only campaigns that win are synced.
+it is asked for when it first bids (`warm`), and comes some milliseconds later; until then its claims fail, and its bids
+are withdrawn. So a catalogue of any size costs nothing; only campaigns that bid are synced.
 """
 
 from __future__ import annotations
@@ -42,6 +42,16 @@ class Standing(Struct, frozen=True, gc=False):
     spent_nanos: int
 
 
+class Spending(Struct, frozen=True, gc=False):
+    """What pacing asks of the budget of a day, in nanos: what may be spent before the campaign pauses, what all daemons
+    were billed as far as it is known here, and that with what this one holds."""
+
+    day: str
+    most_nanos: int
+    billed_nanos: int
+    committed_nanos: int
+
+
 class Budgets:
     """A purse a campaign with a budget.
 
@@ -76,6 +86,10 @@ class Budgets:
         """
         self.on_change = on_change
         self.on_exhausted: Alert = _nobody
+        self.on_leased: Callable[[], None] | None = None
+        """Called after every reply of shared accounts."""
+        self.is_away = False
+        """Whether shared accounts do not answer, so that nobody should wait for a lease."""
         self.instance = instance
         self.timing = timing or (Timing() if shared or near is not None else UNBILLED)
         self._unbilled, self._longest_ms = self.timing is UNBILLED, self.timing.window_ms
@@ -158,16 +172,34 @@ class Budgets:
         if purse is None:
             return None
         self.roll(purse, self._clock.time())
+        return Standing(purse.limits[purse.day].nanos, self._spent(purse)[1])
+
+    def spending(self, campaign_id: str) -> Spending | None:
+        """The budget of today for pacing; None for a campaign without one, and while shared accounts have not been
+        heard of: then they are asked."""
+        purse = self.purse(campaign_id)
+        if purse is None:
+            return None
+        self.roll(purse, self._clock.time())
+        if self._near is None and not purse.heard:
+            self._lease(purse)
+            return None
+        billed, committed = self._spent(purse)
+        return Spending(purse.day, purse.most(purse.day), billed, committed)
+
+    def _spent(self, purse: Purse) -> tuple[int, int]:
+        """What was billed of today's budget, and with it what is held, in nanos."""
         spent = purse.spent_nanos
         if self._near is not None:
             if purse.balance is not None:
                 self._sync_near(purse, lease=False)
             else:
-                known = self._near.spent_now(campaign_id)
+                known = self._near.spent_now(purse.campaign.id)
                 spent = (known if known is not None else self._opening(purse.campaign).spent).get(purse.day, 0)
-        if purse.balance is not None:
-            spent = purse.balance.holding(purse.day).committed
-        return Standing(purse.limits[purse.day].nanos, spent)
+        if purse.balance is None:
+            return spent, spent
+        holding = purse.balance.holding(purse.day)
+        return holding.spent, holding.committed
 
     def funded(self, campaign_id: str) -> bool:
         """Whether it can pay one impression at its bid."""
@@ -209,6 +241,25 @@ class Budgets:
             self._lease(purse)
             self._check(purse, now_ns)
         return Hold(purse.day, expires_ms / 1_000)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether a lease takes time."""
+        return self._near is None
+
+    def is_ready(self, campaign_id: str) -> bool:
+        """Whether one impression at the bid could be held now, without another lease."""
+        purse = self._purses.get(campaign_id)
+        if purse is None:
+            return campaign_id not in self._limited
+        return purse.free(self._monotonic_ns()) >= purse.bid_nanos
+
+    def warm(self, campaign_id: str) -> None:
+        """Lease ahead of the first win, unless that is under way."""
+        purse = self.purse(campaign_id)
+        if purse is not None and not purse.asks and not purse.flying and not self.is_ready(campaign_id):
+            purse.used_ns = self._monotonic_ns()  # or it would count as idle
+            self._lease(purse)
 
     def debit(self, campaign_id: str, nanos: int) -> bool:
         """Whether the cost could be held."""
@@ -252,6 +303,8 @@ class Budgets:
             purse.forget_old_days()
         if self._purses.get(purse.campaign.id) is purse:
             self._check(purse, now_ns)
+        if self.on_leased is not None:
+            self.on_leased()
 
     def forget_idle(self, purse: Purse) -> None:
         """Drop the balance of a campaign that has nothing leased or held."""
@@ -290,12 +343,10 @@ class Budgets:
 
     def _hold_slowly(self, purse: Purse, nanos: int, end: int, now_ns: int) -> bool:
         """On two accounts, or after leasing more."""
-        balance = purse.balance
-        if balance is not None and balance.hold(purse.days, nanos, end, now_ns):
+        if purse.hold(nanos, end, now_ns):
             return True
         self._lease(purse)
-        balance = purse.balance
-        return self._near is not None and balance is not None and balance.hold(purse.days, nanos, end, now_ns)
+        return self._near is not None and purse.hold(nanos, end, now_ns)
 
     def _hurry(self, purse: Purse) -> None:
         purse.asks = True
@@ -368,8 +419,8 @@ class Budgets:
 
 def _pays(campaign: Campaign) -> bool:
     """Whether its budgets allow one impression at its bid."""
-    limits = (campaign.daily_budget_nanos, campaign.lifetime_budget_nanos)
-    return all(nanos is None or nanos >= campaign.bid_micros for nanos in limits)
+    limits = (campaign.pause_nanos, campaign.lifetime_budget_nanos)
+    return all(nanos is None or nanos >= campaign.most_micros for nanos in limits)
 
 
 def _nobody(campaign_id: str, day: str, kind: AlertKind, *, spent_nanos: int, limit_nanos: int) -> None:

@@ -26,8 +26,9 @@ class Purse(Struct, gc=False, eq=False):
 
     With less than `low_nanos` free it is time to lease more; `asks` that a lease is wanted though it is dry; `flying`
     that a sync is under way. `exhausted`: what was spent leaves less than one impression, so that nothing changes
-    before a new day or limit. `spent_nanos` is what all daemons spent of `day`, as last heard. `only` is the holding
-    where one account pays alone.
+    before a new day or limit. `spent_nanos` is what all daemons spent of `day`, as last heard; `heard` that an account
+    has told it. `only` is the holding where one account pays alone. `reserve_nanos` of the day's limit are not spent:
+    the campaign pauses before; what was won earlier is still billed from them.
     """
 
     campaign: Campaign
@@ -49,12 +50,14 @@ class Purse(Struct, gc=False, eq=False):
     flying: bool = False
     exhausted: bool = False
     spent_nanos: int = 0
+    heard: bool = False
+    reserve_nanos: int = 0
     only: Holding | None = None
 
     def begin(self, campaign: Campaign, now: float, share: float, floor_nanos: int) -> None:
         """Take the limits of a campaign (a new version, or a new day)."""
         self.campaign = campaign
-        self.bid_nanos = campaign.bid_micros
+        self.bid_nanos = campaign.most_micros
         day, life = campaign.daily_budget_nanos, campaign.lifetime_budget_nanos
         limits = {}
         if day is not None:
@@ -63,6 +66,7 @@ class Purse(Struct, gc=False, eq=False):
             limits[LIFE] = limit(life, share=share, floor_nanos=floor_nanos)
         self.limits = limits
         self.days = tuple(limits)
+        self.reserve_nanos = 0 if day is None else day - (campaign.pause_nanos or 0)
         if self.day != self.days[0]:
             self.day, self.spent_nanos = self.days[0], 0
         self.exhausted = False
@@ -74,26 +78,41 @@ class Purse(Struct, gc=False, eq=False):
     def use(self, balance: Balance | None) -> None:
         """Spend from this balance."""
         self.balance = balance
-        self.only = balance.holding(self.day) if balance is not None and len(self.days) == 1 else None
+        alone = balance is not None and len(self.days) == 1 and not self.reserve_nanos
+        self.only = balance.holding(self.day) if balance is not None and alone else None
 
     @property
     def can_ever_pay(self) -> bool:
         """Whether the limits allow one impression at the bid at all."""
-        return all(limit.nanos >= self.bid_nanos for limit in self.limits.values())
+        return all(self.most(day) >= self.bid_nanos for day in self.limits)
+
+    def most(self, day: str) -> int:
+        """What may be spent on an account before the campaign pauses."""
+        limit = self.limits[day].nanos
+        return limit - self.reserve_nanos if self.reserve_nanos and day != LIFE else limit
 
     def free(self, now_ns: int) -> int:
         """What can be held now."""
         balance = self.balance
-        return 0 if balance is None else min(balance.spendable(day, now_ns) for day in self.days)
+        if balance is None:
+            return 0
+        free = min(balance.spendable(day, now_ns) for day in self.days)
+        if self.reserve_nanos:
+            free = min(free, self.most(self.day) - balance.holding(self.day).committed)
+        return free
+
+    def hold(self, nanos: int, bucket: int, now_ns: int) -> bool:
+        """Set aside on every account; whether it could be."""
+        if self.balance is None or (self.reserve_nanos and self.free(now_ns) < nanos):
+            return False
+        return self.balance.hold(self.days, nanos, bucket, now_ns)
 
     def believe(self) -> None:
         """Keep what a reply told of the spending."""
         balance = self.balance
         if balance is not None:
-            self.spent_nanos = balance.holding(self.day).spent
-            self.exhausted = any(
-                balance.holding(day).spent + self.bid_nanos > limit.nanos for day, limit in self.limits.items()
-            )
+            self.spent_nanos, self.heard = balance.holding(self.day).spent, True
+            self.exhausted = any(balance.holding(day).spent + self.bid_nanos > self.most(day) for day in self.limits)
 
     @property
     def is_empty(self) -> bool:
@@ -136,7 +155,7 @@ class Purse(Struct, gc=False, eq=False):
         gives_back = self._is_idle(now_ns) or (self.dry and not self.asks)
         self.asks = False
         return {
-            day: -max(0, holding.free) if gives_back or day not in self.days else self._move(holding)
+            day: -max(0, holding.free) if gives_back or day not in self.days else self._move(day, holding)
             for day, holding in balance.holdings.items()
         }
 
@@ -146,14 +165,15 @@ class Purse(Struct, gc=False, eq=False):
         for day in [day for day, h in holdings.items() if day not in self.days and not h.held and not h.leased]:
             del holdings[day]
 
-    def _move(self, holding: Holding) -> int:
+    def _move(self, day: str, holding: Holding) -> int:
         free, target = holding.free, self._target()
+        available = holding.available - (self.reserve_nanos if day != LIFE else 0)
         if holding.available < 0:
             return 0  # what it owes goes back by itself
         if 2 * free < target:
             need = self.bid_nanos - free
             known = self.balance is not None and self.balance.epoch
-            return max(need, min(target - free, holding.available // SHARE)) if known else target - free
+            return max(need, min(target - free, available // SHARE)) if known else target - free
         return 2 * target - free if free > 4 * target else 0
 
     def _target(self) -> int:

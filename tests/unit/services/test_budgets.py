@@ -232,3 +232,76 @@ def test_a_daily_budget_that_becomes_one_for_life_spends_nothing_it_cannot_count
     assert not world.budgets.debit("c", 2_000_000)
     assert world.budgets.watch(replace(limited(0.01), version=3))
     assert world.budgets.debit("c", 2_000_000)
+
+
+def test_a_campaign_pauses_at_a_share_of_its_budget() -> None:
+    """Four of five impressions are 80 %. The account keeps the whole limit, and the new day begins anew."""
+    world = World()
+    world.budgets.watch(limited(0.01, pause_at=0.8))
+    for n in range(4):
+        assert world.budgets.debit("c", 2_000_000), n
+    assert world.told == [("c", False)]
+    assert not world.budgets.debit("c", 2_000_000)
+    standing = world.budgets.account("c")
+    assert standing is not None
+    assert (standing.spent_nanos, standing.limit_nanos) == (8_000_000, 10_000_000)
+    world.clock.advance(24 * HOUR)
+    world.budgets.refresh()
+    assert world.told[-1] == ("c", True)
+    assert world.budgets.debit("c", 2_000_000)
+
+
+def test_a_campaign_goes_on_when_it_is_to_pause_later() -> None:
+    """Paused at 40 %, it is told to pause at 60 % of the same budget."""
+    world = World()
+    world.budgets.watch(limited(0.01, pause_at=0.4))
+    assert [world.budgets.debit("c", 2_000_000) for _ in range(3)] == [True, True, False]
+    assert world.budgets.watch(limited(0.01, pause_at=0.6, version=2))
+    assert [world.budgets.debit("c", 2_000_000) for _ in range(2)] == [True, False]
+
+
+def test_a_share_too_small_for_one_impression_never_pays() -> None:
+    """A tenth of 0.01 is half an impression."""
+    world = World()
+    assert not world.budgets.watch(limited(0.01, pause_at=0.1))
+    assert not world.budgets.debit("c", 2_000_000)
+
+
+@given(share=st.floats(0.01, 1), costs=st.lists(st.integers(1, 2_000_000), max_size=30))
+def test_what_is_held_never_passes_the_share(share: float, costs: list[int]) -> None:
+    """Whatever the impressions cost; and nothing that fits is refused while a whole impression is left."""
+    world = World()
+    paused = limited(0.01, pause_at=share)
+    world.budgets.watch(paused)
+    held = 0
+    for cost in costs:
+        funded = world.budgets.funded("c")
+        if world.budgets.debit("c", cost):
+            held += cost
+        else:
+            assert held + cost > int(10_000_000 * share)
+            assert not funded or held + 2_000_000 > int(10_000_000 * share)
+    assert held <= int(10_000_000 * share)
+
+
+def test_what_pacing_hears_of_a_budget() -> None:
+    """What may be spent before the pause, and what was spent or is held; nothing of a campaign without a budget."""
+    world = World()
+    world.budgets.watch(limited(0.01, pause_at=0.8))
+    before = world.budgets.spending("c")
+    world.budgets.debit("c", 2_000_000)
+    after = world.budgets.spending("c")
+    assert before is not None
+    assert after is not None
+    assert (before.day, before.most_nanos, before.committed_nanos) == ("2026-01-01", 8_000_000, 0)
+    assert (after.billed_nanos, after.committed_nanos) == (0, 2_000_000)
+    world.budgets.watch(limited(None, version=2))
+    assert world.budgets.spending("c") is None
+
+
+def test_a_shared_budget_is_asked_for_before_pacing_hears_of_it() -> None:
+    """What other daemons spent is not known before the first reply."""
+    budgets = Budgets(ManualClock(NEW_YEAR), shared=True)
+    budgets.watch(limited(0.01))
+    assert budgets.spending("c") is None
+    assert "c" in budgets.urgent
