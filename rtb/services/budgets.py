@@ -254,6 +254,11 @@ class Budgets:
             return campaign_id not in self._limited
         return purse.free(self._monotonic_ns()) >= purse.bid_nanos
 
+    def is_coming(self, campaign_id: str) -> bool:
+        """Whether a lease was asked for and the answer is not in yet."""
+        purse = self._purses.get(campaign_id)
+        return purse is not None and (purse.asks or purse.flying)
+
     def warm(self, campaign_id: str) -> None:
         """Lease ahead of the first win, unless that is under way."""
         purse = self.purse(campaign_id)

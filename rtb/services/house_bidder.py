@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import asyncio
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import islice
 
 from rtb.domain import facts, money
 from rtb.domain.auction import HOUSE, Bid
@@ -17,6 +20,8 @@ from rtb.ports import Clock, OpenAuction
 from rtb.services.budgets import Budgets, Hold
 from rtb.services.profiles import Profiles
 
+_Hope = tuple[float, OpenAuction, Collection[str]]
+"""Until when (loop time) an auction waits, and for whom."""
 _CPM = Pricing.CPM
 _MOST_PAGES = 8_192
 
@@ -45,6 +50,12 @@ class HouseBidder:
         self.index = Index()
         self.budgets = budgets or Budgets(clock)
         self.budgets.on_change = self._fund
+        self.budgets.on_leased = self._look_again
+        self.hope_s = 0.05
+        """How long an auction waits for the first lease of any campaign that would bid."""
+        self._hopeful: deque[_Hope] = deque()  # by the end of their wait
+        self._timer: asyncio.TimerHandle | None = None
+        self._looking = False
         self.on_win: Callable[[Ticket], None] | None = None
         """Called in the step of a win."""
         self.admits: Callable[[str], bool] | None = None
@@ -70,14 +81,68 @@ class HouseBidder:
         self.index.set_live(campaign.id, self.budgets.watch(campaign))
 
     def bid(self, auction: OpenAuction) -> None:
-        """Report the best campaigns for each imp."""
+        """Report the best campaigns for each imp; where none of them has money leased yet, as soon as one has."""
+        bids = self._bids(auction)
+        if bids and self.budgets.is_shared and not self._any_ready(bids) and not self.budgets.is_away:
+            self._hope(auction, {bid.campaign.id for bid in bids})
+        else:
+            auction.report(self, bids)
+
+    def warm(self, most: int) -> None:
+        """Lease ahead for so many of the campaigns that bid most."""
+        for campaign in islice(self.index.campaigns(), most):
+            self.budgets.warm(campaign.id)
+
+    def _bids(self, auction: OpenAuction) -> list[Candidate]:
         request = auction.request
         context = self.context(auction)
-        bids: list[Bid] = []
+        bids: list[Candidate] = []
         for imp, terms in zip(request.imp or (), auction.terms, strict=True):
             placement = facts.placement(imp, self._rates, terms)
             bids += self.index.match(context, placement, limit=self.advertisers, admits=self.admits)
-        auction.report(self, bids)
+        return bids
+
+    def _any_ready(self, bids: Sequence[Candidate]) -> bool:
+        """Whether one could pay at once; those before it in rank are leased for, so that they can the next time."""
+        budgets = self.budgets
+        for bid in bids:
+            if budgets.is_ready(bid.campaign.id):
+                return True
+            budgets.warm(bid.campaign.id)
+        return False
+
+    def _hope(self, auction: OpenAuction, campaign_ids: Collection[str]) -> None:
+        loop = asyncio.get_running_loop()
+        self._hopeful.append((loop.time() + self.hope_s, auction, campaign_ids))
+        if self._timer is None:
+            self._timer = loop.call_later(self.hope_s, self._end_hopes)
+
+    def _look_again(self) -> None:
+        """Leases have come: once all of this moment are in, see who can bid now."""
+        if self._hopeful and not self._looking:
+            self._looking = True
+            asyncio.get_running_loop().call_soon(self._report_hopeful)
+
+    def _report_hopeful(self) -> None:
+        """A campaign whose account is yet to be made is dry for a moment, and does not bid."""
+        self._looking = False
+        hopeful, self._hopeful = self._hopeful, deque()
+        for hope in hopeful:
+            _, auction, campaign_ids = hope
+            bids = self._bids(auction)
+            if any(map(self.budgets.is_coming, campaign_ids)) and not self._any_ready(bids):
+                self._hopeful.append(hope)
+            else:
+                auction.report(self, bids)
+
+    def _end_hopes(self) -> None:
+        """Nobody waits for longer; they wait equally long, so that one timer does for all."""
+        loop, hopeful = asyncio.get_running_loop(), self._hopeful
+        now = loop.time()
+        while hopeful and hopeful[0][0] <= now:
+            _, auction, _ = hopeful.popleft()
+            auction.report(self, self._bids(auction))
+        self._timer = loop.call_at(hopeful[0][0], self._end_hopes) if hopeful else None
 
     def context(self, auction: OpenAuction) -> Context:
         """The facts of the auction's request, as of now."""

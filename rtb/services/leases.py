@@ -17,8 +17,9 @@ BATCH = 500
 """Syncs that travel together."""
 PROBE = "-"
 """No campaign: what is asked about only to see whether the accounts answer."""
+FIRST_PAUSE_S = 0.001
 PAUSE_S = 0.05
-"""Between syncs of a campaign whose book is closed or missing, and after a failure."""
+"""Between syncs of a campaign whose book is closed or missing, and after a failure; the first ones are shorter."""
 
 _log = structlog.get_logger(__name__)
 
@@ -128,7 +129,7 @@ class Leases:
             _log.warning("budget_not_rebuilt", reason=str(error))
 
     async def _run(self) -> None:
-        next_ns = 0
+        next_ns, pause_s = 0, FIRST_PAUSE_S
         while True:
             now_ns = self._clock.monotonic_ns()
             periodic = now_ns >= next_ns
@@ -136,8 +137,10 @@ class Leases:
                 next_ns = now_ns + int(self._interval_s * NS)
             self._budgets.wake.clear()
             if await self._attempt(periodic):
-                await asyncio.sleep(PAUSE_S)
+                await asyncio.sleep(pause_s)
+                pause_s = min(4 * pause_s, PAUSE_S)
                 continue
+            pause_s = FIRST_PAUSE_S
             try:
                 await asyncio.wait_for(self._budgets.wake.wait(), (next_ns - self._clock.monotonic_ns()) / NS)
             except TimeoutError:
@@ -151,7 +154,7 @@ class Leases:
             again = await self.sync_due(periodic=periodic)
         except StoreError as error:
             if not self._is_away:
-                self._is_away = True
+                self._is_away = self._budgets.is_away = True
                 _log.warning("leases_not_synced", reason=str(error), remedy="start it, or set state.url")
             return True
         except Exception:
@@ -159,5 +162,5 @@ class Leases:
             return True
         if self._is_away:
             _log.info("leases_resumed")
-        self._is_away = False
+        self._is_away = self._budgets.is_away = False
         return again

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rtb.adapters.clock import ManualClock
+from rtb.adapters.clock import ManualClock, SystemClock
 from rtb.adapters.memory_state import MemoryState
 from rtb.adapters.sql import SqlRepository
 from rtb.domain.auction import Bid, Lost
@@ -18,6 +18,7 @@ from rtb.openrtb import Banner, BidRequest, Imp, User
 from rtb.openrtb import Bid as WireBid
 from rtb.ports import Bidder, OpenAuction, StateStore
 from rtb.services.admission import Admission
+from rtb.services.budgets import Budgets
 from rtb.services.exchange import Exchange, Outcome, Rules
 from rtb.services.house_bidder import HouseBidder
 from rtb.services.metrics import Metrics
@@ -30,7 +31,7 @@ MS = 1_000_000
 class World:
     """An exchange and what it stands on."""
 
-    clock: ManualClock
+    clock: Any
     metrics: Metrics
     rates: Rates
     state: StateStore
@@ -55,7 +56,7 @@ def world(
     campaigns: Sequence[Campaign] = (),
     state: StateStore | None = None,
     time: float = 1_767_225_600.0,
-    clock: ManualClock | None = None,
+    clock: ManualClock | SystemClock | None = None,
     currency: str = "USD",
     rates: dict[str, float] | None = None,
     deadline_ms: int = 100,
@@ -67,6 +68,7 @@ def world(
     fresh_s: float = 60.0,
     rules: Rules | None = None,
     signer: Signer | None = None,
+    budgets: Budgets | None = None,
 ) -> World:
     """The house with these campaigns, and these bidders besides. The profile wait is for a lookup that hangs."""
     clock = clock or ManualClock(time)
@@ -75,7 +77,7 @@ def world(
     store = state or MemoryState(clock)
     repository = SqlRepository(database)
     profiles = Profiles(store, repository, clock, metrics, wait_s=wait_s, cached=cached, fresh_s=fresh_s, ttl_s=3_600.0)
-    house = HouseBidder(profiles, clock, money, signer=signer)
+    house = HouseBidder(profiles, clock, money, signer=signer, budgets=budgets)
     house.load(campaigns)
     admission = Admission(
         deadline_ms=deadline_ms,
