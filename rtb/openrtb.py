@@ -71,6 +71,8 @@ class NoBid(IntEnum):
     ALL_BELOW_FLOOR = 501
     SHED = 502
     ALL_LATE = 503
+    NO_RATE = 504
+    """The floor of every imp, or every currency in `cur`, is in a currency without a rate."""
 
 
 class Loss(IntEnum):

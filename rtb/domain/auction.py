@@ -7,6 +7,7 @@ Prices are integer CPM micros of the exchange currency (rtb.domain.money). Sourc
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
 from operator import attrgetter
 from typing import Any
@@ -44,7 +45,8 @@ class Terms(Struct, gc=False, kw_only=True):
     """What an imp is sold under.
 
     `streams` are the floors by duration of a video (mtype 2) or audio (3) offer: CPM micros a second, and
-    (mindur, maxdur, floor) ranges, ends included.
+    (mindur, maxdur, floor) ranges, ends included. `multiplier` is how many impressions one sale counts for. An imp with
+    a floor in a currency without a rate is not for sale (`sold` is False): nobody can tell who meets that floor.
     """
 
     impid: str
@@ -53,6 +55,8 @@ class Terms(Struct, gc=False, kw_only=True):
     deals: Mapping[str, DealTerms] | None = None
     private: bool = False
     streams: Mapping[int, tuple[int, tuple[tuple[int, int, int], ...]]] | None = None
+    multiplier: float = 1.0
+    sold: bool = True
 
 
 class Bid(Struct, gc=False, kw_only=True):
@@ -119,25 +123,31 @@ def tie_break(key: bytes, auction_id: str) -> TieBreak:
     Fair over time, the same on replay, and no bidder can grind for it without the key.
     """
 
-    def rank(impid: str, seat: str) -> bytes:
-        return blake2b(f"{auction_id}\0{impid}\0{seat}".encode(), key=key, digest_size=8).digest()
+    return partial(_keyed, key, auction_id)
 
-    return rank
+
+def _keyed(key: bytes, auction_id: str, impid: str, seat: str) -> bytes:
+    return blake2b(f"{auction_id}\0{impid}\0{seat}".encode(), key=key, digest_size=8).digest()
 
 
 def terms(request: BidRequest, imp: Imp, rates: money.Rates, *, at: int | None = None) -> Terms:
-    """The terms an imp is sold under; deal floors do not inherit the imp's currency, stream floors do.
+    """The terms an imp is sold under; deal floors do not inherit the imp's currency, stream floors do."""
+    floor, at = imp.bidfloor, at or request.at or _SECOND_PRICE
+    try:
+        micros = rates.inward_micros(money.to_micros(floor), imp.bidfloorcur or "USD") if floor else 0
+        found = Terms(impid=imp.id or "", at=at, floor_micros=micros)
+        if imp.video is not None or imp.audio is not None or imp.pmp is not None:
+            _add_terms(found, imp, rates)
+    except KeyError:
+        return Terms(impid=imp.id or "", at=at, sold=False)
+    if imp.qty is not None and imp.qty.multiplier:
+        found.multiplier = imp.qty.multiplier
+    return found
 
-    Raises:
-        KeyError: a floor is in a currency without a rate.
-    """
+
+def _add_terms(found: Terms, imp: Imp, rates: money.Rates) -> None:
+    """What differs from bid to bid."""
     currency = imp.bidfloorcur or "USD"
-    floor = imp.bidfloor
-    found = Terms(
-        impid=imp.id or "",
-        at=at or request.at or _SECOND_PRICE,
-        floor_micros=rates.inward_micros(money.to_micros(floor), currency) if floor else 0,
-    )
     if imp.video is not None or imp.audio is not None:
         streams = {}
         for mtype, stream in ((_VIDEO, imp.video), (_AUDIO, imp.audio)):
@@ -162,7 +172,6 @@ def terms(request: BidRequest, imp: Imp, rates: money.Rates, *, at: int | None =
                 durfloors=_ranges(deal.durfloors, rates, code),
             )
         found.deals = deals or None
-    return found
 
 
 def floor_micros(bid: Bid, imp: Terms) -> int:
@@ -217,6 +226,8 @@ def clear(
         raise ValueError("increment_micros must not be negative")
     losses: list[Lost] = []
     refused = 0
+    if not imp.sold:
+        return Result(imp.impid, None, 0, 0, [Lost(bid, Loss.INTERNAL_ERROR) for bid in bids])
     prices = [bid.price_micros for bid in bids]
     ranked = sorted(prices, reverse=True)
     admitted = [*bids]
@@ -243,6 +254,24 @@ def clear(
         return Result(imp.impid, winner, price, floor, losses)
     del admitted[0]
     return Result(imp.impid, winner, price, max(admitted[0].price_micros, floor), losses, admitted, to_beat)
+
+
+def clear_ranked(
+    bids: Sequence[Bid], imp: Terms, rank: TieBreak, *, increment_micros: int = money.CENT_MICROS
+) -> Result:
+    """As `clear`, for bids of which is known what that would find out first: the dearest stands first, none has a deal
+    or a group or is below the floor of the imp, which has no other terms. So it is when nobody but the house bids."""
+    if not bids:
+        return Result(imp.impid, None, 0, 0, [])
+    winner, floor, at = bids[0], imp.floor_micros, imp.at
+    if len(bids) == 1:
+        return Result(imp.impid, winner, _price_paid(bids, floor, at, increment_micros), floor, [])
+    best, second = winner.price_micros, bids[1].price_micros
+    if best == second:
+        return clear(bids, imp, rank, increment_micros=increment_micros)
+    price = _price_paid(bids, floor, at, increment_micros)
+    to_beat = price if at == _SECOND_PRICE else best
+    return Result(imp.impid, winner, price, second if second > floor else floor, [], bids[1:], to_beat)
 
 
 def _all_plain(bids: Sequence[Bid], lowest_micros: int, imp: Terms) -> bool:

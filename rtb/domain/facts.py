@@ -21,6 +21,8 @@ from rtb.openrtb import Audio, Banner, BidRequest, Content, Imp, Video
 NO_COUNTS: Mapping[str, int] = {}
 MOST_SIZES = 64
 """Formats of a banner that are read: no page offers more, and every one costs time."""
+NEVER: Final = 1 << 62
+"""CPM micros that nobody bids."""
 
 _MOST: Final = 8192
 """How many of each are remembered."""
@@ -85,7 +87,7 @@ class Placement(Struct, gc=False, kw_only=True):
     """What one imp adds: its offers, floor in CPM micros of the exchange currency, ids of the deals on the table.
 
     `terms` are set where floors differ from bid to bid (deals, streams sold by duration); `lowest_micros` is then the
-    least that any of them can be, else the floor.
+    least that any of them can be, else the floor. An imp that is not `sold` has a floor that nobody reaches.
     """
 
     impid: str = ""
@@ -96,6 +98,7 @@ class Placement(Struct, gc=False, kw_only=True):
     deals: tuple[str, ...] = ()
     private: bool = False
     terms: Terms | None = None
+    sold: bool = True
 
 
 def context(
@@ -215,11 +218,7 @@ def _normal_venue(key: tuple[str | None, str | None, tuple[str, ...]]) -> _Venue
 
 
 def placement(imp: Imp, rates: money.Rates, terms: Terms | None = None) -> Placement:
-    """The facts of an imp; `terms` are those it is sold under, where they are known already.
-
-    Raises:
-        KeyError: a floor is in a currency without a rate.
-    """
+    """The facts of an imp; `terms` are those it is sold under, where they are known already."""
     if terms is None:
         terms = auction.terms(_NO_REQUEST, imp, rates)
     banner = imp.banner
@@ -231,6 +230,8 @@ def placement(imp: Imp, rates: money.Rates, terms: Terms | None = None) -> Place
     facts = Placement(impid=terms.impid, offers=offers, floor_micros=floor, lowest_micros=floor, secure=imp.secure == 1)
     if terms.deals is not None or terms.streams is not None or terms.private:
         _settle_terms(facts, terms)
+    if not terms.sold:
+        facts.sold, facts.floor_micros, facts.lowest_micros = False, NEVER, NEVER
     return facts
 
 

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from rtb.domain import auction as rules
 from rtb.domain import money
-from rtb.domain.auction import Bid, Lost, Result, Terms
+from rtb.domain.auction import HOUSE, Bid, Lost, Result, Terms
 from rtb.domain.profile import Profile
 from rtb.errors import BadRequest
 from rtb.openrtb import AuctionType, BidRequest, Loss, NoBid
@@ -88,6 +88,10 @@ class Auction(Struct, eq=False):
     rejected: list[Lost] = []
     failures: dict[str, str] = {}
     pending: set[str] = set()
+    plain: bool = True
+    """Every imp is sold without deals, to anybody, at one floor for all."""
+    ranked: bool = False
+    """All bids are the house's: the best of each imp stands first, and none is below the floor (`Index.match`)."""
     fanned_out: bool = False
     outcome: Outcome | None = None
     _settled: asyncio.Future[None] | None = None
@@ -103,11 +107,13 @@ class Auction(Struct, eq=False):
         if self.outcome is not None or bidder.name not in self.pending:
             return
         self.pending.discard(bidder.name)
-        if len(self.terms) == 1 and not self.bids:
-            self.bids[self.terms[0].impid] = [*bids]
-        else:
-            for bid in bids:
-                self.bids.setdefault(bid.impid, []).append(bid)
+        if bids:
+            self.ranked = not self.bids and bidder.name == HOUSE
+            if len(self.terms) == 1 and not self.bids:
+                self.bids[self.terms[0].impid] = [*bids]
+            else:
+                for bid in bids:
+                    self.bids.setdefault(bid.impid, []).append(bid)
         if rejected:
             self.rejected.extend(rejected)
         if failure is not None:
@@ -223,16 +229,17 @@ class Exchange:
         auction.currency = self._rates.currency
         if request.cur and auction.currency not in request.cur:
             auction.currency = next((code for code in request.cur if self._rates.knows(code)), "")
-        try:
-            auction.terms = [rules.terms(request, imp, self._rates, at=at) for imp in request.imp or ()]
-        except KeyError:
-            return NoBid.NO_ELIGIBLE_DEMAND
-        for i, terms in enumerate(auction.terms):
+        sold = 0
+        auction.terms = all_terms = [rules.terms(request, imp, self._rates, at=at) for imp in request.imp or ()]
+        for i, terms in enumerate(all_terms):
+            sold += terms.sold
+            if terms.deals is not None or terms.streams is not None or terms.private:
+                auction.plain = False
             if terms.deals is not None:
                 for deal in terms.deals.values():
                     if deal.at is not None and deal.at >= 500:
                         self._auction_type(deal.at, f"imp[{i}].pmp: deal {deal.id[:64]!r}: at")
-        return None if auction.currency else NoBid.NO_ELIGIBLE_DEMAND
+        return None if sold and auction.currency else NoBid.NO_RATE
 
     def _auction_type(self, at: int | None, field: str = "at") -> int:
         if at is None or at == _SECOND_PRICE:
@@ -264,13 +271,7 @@ class Exchange:
         bids = sum(map(len, auction.bids.values()))
         if bids:
             rank = rules.tie_break(self._tie_key, auction.id)
-            results = rules.clear_all(
-                auction.bids,
-                auction.terms,
-                rank,
-                increment_micros=self._rules.increment_micros,
-                deals_first=self._rules.deals_first,
-            )
+            results = self._cleared(auction, rank)
             if not auction.rehearsal:
                 self._claim(auction, results, rank)
         if not auction.rehearsal:
@@ -287,33 +288,50 @@ class Exchange:
             return Outcome(auction.id, Status.TIMEOUT, NoBid.ALL_LATE, results, auction.currency)
         return Outcome(auction.id, Status.NO_BID, _no_bid_reason(results), results, auction.currency)
 
+    def _cleared(self, auction: Auction, rank: rules.TieBreak) -> list[Result]:
+        bids, increment_micros = auction.bids, self._rules.increment_micros
+        if auction.ranked and auction.plain:
+            return [
+                rules.clear_ranked(bids.get(terms.impid, ()), terms, rank, increment_micros=increment_micros)
+                for terms in auction.terms
+            ]
+        return rules.clear_all(
+            bids, auction.terms, rank, increment_micros=increment_micros, deals_first=self._rules.deals_first
+        )
+
     def _claim(self, auction: Auction, results: list[Result], rank: rules.TieBreak) -> None:
         """Have each winner's bidder take the cost; an imp whose winner cannot is cleared again without it."""
         metrics = self._metrics
-        for i, imp in enumerate(auction.request.imp or ()):
-            multiplier = imp.qty.multiplier if imp.qty is not None and imp.qty.multiplier else 1.0
+        for i, terms in enumerate(auction.terms):
+            result = results[i]
             withdrawn: list[Lost] = []
-            while (winner := results[i].winner) is not None:
-                cost_nanos = money.impression_nanos(results[i].price_micros, multiplier)
+            while (winner := result.winner) is not None:
+                cost_nanos = money.impression_nanos(result.price_micros, terms.multiplier)
                 if receipt := self._by_name[winner.bidder].claim(auction, winner, cost_nanos):
-                    results[i].receipt = receipt
+                    result.receipt = receipt
                     metrics.wins += 1
                     metrics.spend_nanos += cost_nanos
                     break
-                terms = auction.terms[i]
                 withdrawn.append(Lost(winner, Loss.INTERNAL_ERROR))
-                others = [bid for bid in auction.bids[terms.impid] if bid is not winner]
-                running = [bid for bid in others if not bid.group]  # a group has lost here, or it would have won here
-                withdrawn += [Lost(bid, Loss.OUTBID) for bid in others if bid.group]
-                auction.bids[terms.impid] = running
-                results[i] = rules.clear(
-                    running,
-                    terms,
-                    rank,
-                    increment_micros=self._rules.increment_micros,
-                    deals_first=self._rules.deals_first,
-                )
-                results[i].refused += withdrawn
+                result = results[i] = self._cleared_without(auction, winner, terms, rank, withdrawn)
+
+    def _cleared_without(
+        self, auction: Auction, winner: Bid, terms: Terms, rank: rules.TieBreak, withdrawn: list[Lost]
+    ) -> Result:
+        """Clear an imp again without a bid that cannot be paid for."""
+        others = [bid for bid in auction.bids[terms.impid] if bid is not winner]
+        running = [bid for bid in others if not bid.group]  # a group has lost here, or it would have won here
+        withdrawn += [Lost(bid, Loss.OUTBID) for bid in others if bid.group]
+        auction.bids[terms.impid] = running
+        result = rules.clear(
+            running,
+            terms,
+            rank,
+            increment_micros=self._rules.increment_micros,
+            deals_first=self._rules.deals_first,
+        )
+        result.refused += withdrawn
+        return result
 
     def _close(self, auction: Auction, outcome: Outcome) -> None:
         """The end of every auction: counted once, told to the listeners."""
@@ -332,11 +350,14 @@ class Exchange:
             metrics.bidder_errors += len(auction.failures)
         losses = metrics.losses
         for result in results:
-            losses[_OUTBID] += len(result.outbid)
-            for lost in result.refused:
+            if result.outbid:
+                losses[_OUTBID] += len(result.outbid)
+            if result.refused:
+                for lost in result.refused:
+                    losses[lost.reason] += 1
+        if auction.rejected:
+            for lost in auction.rejected:
                 losses[lost.reason] += 1
-        for lost in auction.rejected:
-            losses[lost.reason] += 1
 
     def _count(self, auction: Auction, outcome: Outcome) -> None:
         metrics = self._metrics

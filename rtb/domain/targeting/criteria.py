@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
-from rtb.domain import money, pricing
+from rtb.domain import frequency, money, pricing
 from rtb.domain.campaign import Campaign, Creative, Status
 from rtb.domain.facts import Context, Placement
 from rtb.domain.targeting import creatives, deals, geo
@@ -84,6 +84,8 @@ def check(
     creative = campaign.creatives[_chosen(campaign, context, placement)]
     price = pricing.price_micros(campaign, context, placement.floor_micros)
     dealid, floor = deals.settle(campaign, creative, price, placement)
+    if not placement.sold:
+        return Miss(Criterion.FLOOR, f"{Criterion.FLOOR.value}: in a currency without a rate")
     if price < floor:
         below = f"price {money.to_cpm(price):.2f} CPM is below {money.to_cpm(floor):.2f}"
         return Miss(Criterion.FLOOR, f"{Criterion.FLOOR.value}: {below}")
@@ -251,11 +253,10 @@ def _segments(campaign: Campaign, context: Context, placement: Placement) -> str
 
 
 def _frequency(campaign: Campaign, context: Context, placement: Placement) -> str:
-    cap = campaign.frequency_cap
+    cap = frequency.capped(campaign, context.frequency)
     if cap is None:
         return ""
-    seen = context.frequency.get(campaign.id, 0)
-    return f"{seen} shown, at most {cap.count} in {cap.seconds} s" if seen >= cap.count else ""
+    return f"{context.frequency[cap.counter]} shown, at most {cap.count} in {cap.window_s} s"
 
 
 def _unmet(wanted: Sequence[object], found: Sequence[object]) -> str:

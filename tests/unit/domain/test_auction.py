@@ -187,10 +187,13 @@ def test_terms_can_override_the_auction_type() -> None:
         Imp(id="1", pmp=Pmp(deals=[Deal(id="d", bidfloor=1.0, bidfloorcur="XXX")])),
     ],
 )
-def test_a_floor_in_an_unknown_currency_is_an_error(imp: Imp) -> None:
-    """No rate, no floor: the caller decides what to do."""
-    with pytest.raises(KeyError):
-        terms(BidRequest(), imp, RATES)
+def test_an_imp_with_a_floor_in_an_unknown_currency_is_not_for_sale(imp: Imp) -> None:
+    """No rate, no floor: every bid on it loses, and none is told a price that would have won."""
+    unsold = terms(BidRequest(), imp, RATES)
+    assert unsold == Terms(impid="1", sold=False)
+    result = clear([bid("a")], unsold, tie_break(KEY, "auction"))
+    assert result.winner is None
+    assert [(lost.reason, lost.min_to_win_micros) for lost in result.losses] == [(Loss.INTERNAL_ERROR, None)]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtb.domain.auction import Bid, DealTerms, Result, Terms, clear, clear_all, tie_break
+from rtb.domain.auction import Bid, DealTerms, Result, Terms, clear, clear_all, clear_ranked, tie_break
 from rtb.domain.groups import MAX_WITHDRAWALS
 from rtb.openrtb import Loss
 
@@ -300,6 +300,16 @@ def test_a_group_wins_all_its_imps_or_none(bids: list[Bid], floor: int) -> None:
         back = [bid for bid in bids if not bid.group or bid.group in inside | {name}]
         alone = [clear(by_imp(back).get(imp.impid, []), imp, RANK) for imp in terms]
         assert broken(back, alone, inside | {name})
+
+
+@given(bid_lists, st.sampled_from([1, 2]), st.integers(0, 1_000_000))
+@settings(max_examples=300, deadline=None)
+def test_ranked_bids_clear_as_any_do(bids: list[Bid], at: int, floor: int) -> None:
+    """Open bids at or above the floor, in order of price: the short way comes to the same result in every field."""
+    imp = Terms(impid="1", at=at, floor_micros=floor)
+    ranked = [bid for bid in bids if bid.dealid is None and bid.price_micros >= floor]
+    ranked.sort(key=lambda bid: -bid.price_micros)
+    assert clear_ranked(ranked, imp, RANK) == clear(ranked, imp, RANK)
 
 
 def test_very_many_groups_are_settled_in_bounded_rounds() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from rtb.domain import facts
 from rtb.domain.campaign import Media
-from rtb.domain.facts import MOST_SIZES, Context, Offer, Placement
+from rtb.domain.facts import MOST_SIZES, NEVER, Context, Offer, Placement
 from rtb.domain.money import Rates
 from rtb.domain.profile import Profile
 from rtb.errors import BadRequest
@@ -155,11 +155,11 @@ def test_offers_stand_in_a_fixed_order_with_their_limits() -> None:
 
 
 def test_floor_in_the_exchange_currency() -> None:
-    """2.00 EUR at 1.25 is 2.50 USD; a currency without a rate is an error."""
+    """2.00 EUR at 1.25 is 2.50 USD; nobody reaches a floor in a currency without a rate."""
     found = placement(Rates("USD", {"EUR": 1.25}), banner={}, bidfloor=2.0, bidfloorcur="EUR")
     assert (found.floor_micros, found.lowest_micros, found.terms) == (2_500_000, 2_500_000, None)
-    with pytest.raises(KeyError):
-        placement(banner={}, bidfloor=2.0, bidfloorcur="XXX")
+    unsold = placement(banner={}, bidfloor=2.0, bidfloorcur="XXX")
+    assert (unsold.sold, unsold.lowest_micros) == (False, NEVER)
 
 
 def test_lowest_floor_with_deals_and_streams() -> None:

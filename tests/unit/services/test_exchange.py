@@ -284,7 +284,7 @@ async def test_an_unknown_exchange_specific_type_is_refused(build: Build) -> Non
         (["EUR", "USD"], "USD", None),
         (["EUR"], "EUR", None),
         (["XXX", "EUR"], "EUR", None),
-        (["XXX"], "", NoBid.NO_ELIGIBLE_DEMAND),
+        (["XXX"], "", NoBid.NO_RATE),
     ],
 )
 async def test_the_answer_is_in_a_currency_that_the_request_allows(
@@ -301,9 +301,18 @@ async def test_a_floor_counts_in_its_own_currency(build: Build) -> None:
     world = build(campaigns=[campaign("a", 2.0)], rates={"EUR": 1.25})
     assert prices(await world.run(bid_request(imp(bidfloor=1.0, bidfloorcur="EUR")))) == {"1": ("a", 1_250_000)}
     outcome = await world.run(bid_request(imp(bidfloor=1.0, bidfloorcur="XXX")))
-    assert (outcome.status, outcome.nbr) == (Status.NO_BID, NoBid.NO_ELIGIBLE_DEMAND)
+    assert (outcome.status, outcome.nbr) == (Status.NO_BID, NoBid.NO_RATE)
     deal = Pmp(deals=[Deal(id="d", bidfloor=1.0, bidfloorcur="XXX")])
-    assert (await world.run(bid_request(imp(pmp=deal)))).nbr is NoBid.NO_ELIGIBLE_DEMAND
+    assert (await world.run(bid_request(imp(pmp=deal)))).nbr is NoBid.NO_RATE
+
+
+async def test_an_imp_whose_floor_nobody_can_tell_does_not_cost_the_others(build: Build) -> None:
+    """It is not sold, to the house or to an outside bidder; the imp beside it is."""
+    world = build(Prompt("dsp", offer("dsp", 9.0)), campaigns=[campaign("a", 2.0)])
+    unknown = imp(bidfloor=1.0, bidfloorcur="XXX")
+    outcome = await world.run(bid_request(unknown, imp("2", bidfloor=1.0)))
+    assert (outcome.status, prices(outcome)) == (Status.WON, {"1": None, "2": ("a", 1_000_000)})
+    assert losses(outcome) == [("dsp", Loss.INTERNAL_ERROR)]
     assert world.metrics.in_flight == 0
 
 
