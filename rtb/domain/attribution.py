@@ -1,7 +1,8 @@
 """Which events count: in time, and a click after its impression, a conversion after the touch that it is owed to.
 
 A conversion is owed to the last click within `click_through_s` before it, else to the last impression within
-`view_through_s`. The defaults are those that are usual: 30 days after a click, 1 day after a view.
+`view_through_s`. The defaults are those that are usual: 30 days after a click, 1 day after a view. A campaign may have
+windows of its own.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from __future__ import annotations
 from enum import StrEnum
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from rtb.domain.campaign import Campaign
 from rtb.domain.tracking import Ticket
 
 
 class Windows(Struct, frozen=True, kw_only=True):
     """How long events count, in seconds; those of impressions are in their tickets.
 
-    A click is in time until `click_s` after its win. An event may be received `skew_s` before its win by the clock of
-    the daemon that took it. A second click of one user on one creative within `same_click_s` is the same click.
+    A click is in time until `click_s` after its win. With a `view_through_s` of 0 a conversion needs a click. An event
+    may be received `skew_s` before its win by the clock of the daemon that took it. A second click of one user on one
+    creative within `same_click_s` is the same click.
     """
 
     click_s: float = 86_400.0
@@ -25,6 +29,17 @@ class Windows(Struct, frozen=True, kw_only=True):
     view_through_s: float = 86_400.0
     skew_s: float = 60.0
     same_click_s: float = 3_600.0
+
+    def of(self, campaign: Campaign | None) -> Windows:
+        """These, or a campaign's own where it has some."""
+        if campaign is None or (campaign.click_window_s is None and campaign.view_window_s is None):
+            return self
+        click_s, view_s = campaign.click_window_s, campaign.view_window_s
+        return replace(
+            self,
+            click_through_s=self.click_through_s if click_s is None else float(click_s),
+            view_through_s=self.view_through_s if view_s is None else float(view_s),
+        )
 
 
 class Refused(StrEnum):
@@ -77,7 +92,11 @@ def attribute(
     """What a conversion received then is owed to, of the last click and view that are known (Unix seconds)."""
     if clicked_at is not None and -windows.skew_s <= received_at - clicked_at <= windows.click_through_s:
         return Attribution.CLICK
-    if viewed_at is not None and -windows.skew_s <= received_at - viewed_at <= windows.view_through_s:
+    if (
+        viewed_at is not None
+        and windows.view_through_s
+        and -windows.skew_s <= received_at - viewed_at <= windows.view_through_s
+    ):
         return Attribution.VIEW
     return Refused.NO_TOUCH if clicked_at is None and viewed_at is None else Refused.LATE
 

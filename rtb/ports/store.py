@@ -184,7 +184,8 @@ class Ledger(Protocol):
         self, campaign_ids: Collection[str] | None = None, *, since: str = "", until: str = ""
     ) -> Sequence[Performed]:
         """What the ads of these campaigns (None: of all) did on dates from `since` to `until`, both included and ""
-        without a bound: one element a campaign, date and instance, ordered by these."""
+        without a bound: one element a campaign, date and instance, ordered by these. A row is never received before its
+        date has begun in some time zone."""
         ...
 
     async def active(self, since: float) -> Sequence[str]:

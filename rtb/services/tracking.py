@@ -21,7 +21,7 @@ from rtb.domain.attribution import Attribution, Refused, Windows
 from rtb.domain.budget import LIFE, budget_day
 from rtb.domain.campaign import Campaign, Pricing
 from rtb.domain.money import MAX_NANOS, Rates, unit_nanos
-from rtb.domain.tracking import Ticket
+from rtb.domain.tracking import Ticket, event_id
 from rtb.errors import NotFound, RtbError, Transient
 from rtb.messages import TrackedEvent
 from rtb.ports import Ledger, LedgerKind, LedgerRow, Refusal, StateStore, Touch
@@ -140,8 +140,11 @@ class Tracking:
                 work.refused = work.refused or str(error)
                 return
             work.campaign_id = ticket.campaign_id
-            work.key = f"{ticket.auction_id}:{ticket.impid}:{kind.value}"
-            work.refused = work.refused or _OBJECTIONS[kind](ticket, event.received_at, self._windows) or ""
+            work.key = event_id(ticket, kind.value)
+            windows = self._windows
+            if kind is LedgerKind.CONVERSION:
+                windows = windows.of(self._campaign(ticket.campaign_id))
+            work.refused = work.refused or _OBJECTIONS[kind](ticket, event.received_at, windows) or ""
             if not ticket.campaign_id:
                 work.refused = work.refused or Refused.NO_CAMPAIGN
         elif kind is not LedgerKind.CONVERSION or not (event.campaign_id and event.user_id):
@@ -171,7 +174,7 @@ class Tracking:
         found: dict[str, LedgerRow] = {}
         if untold:
             found = await self._touches(untold)
-        keys = {key for work in works if work.open for key in (work.key, *_touched(work))}
+        keys = {key for work in works if work.open for key in (work.key, *_touched(work), *_other_names(work))}
         found |= await self._ledger.find(keys - found.keys())
         for work in works:
             if not work.open:
@@ -179,6 +182,8 @@ class Tracking:
             standing = found.get(work.key)
             if standing is not None:
                 self._meet(work, standing.event_id)
+            elif any(_is_same_order(work, found.get(key)) for key in _other_names(work)):
+                work.refused = Refused.DUPLICATE
             elif work.arrival.kind is LedgerKind.CLICK:
                 if _touched(work)[0] not in found:
                     self._postpone(work, Refused.NO_IMPRESSION)
@@ -188,10 +193,10 @@ class Tracking:
     async def _touches(self, works: Sequence[_Work]) -> dict[str, LedgerRow]:
         """The last click and impression of the users of conversions that came without a token; each gets the ticket of
         the one that it is owed to."""
-        windows = self._windows
         asked: list[Touch] = []
         for work in works:
             event = work.arrival.event
+            windows = self._windows.of(self._campaign(event.campaign_id))
             name, user, at = event.campaign_id, self._digest(event.user_id), event.received_at
             asked.append(Touch(name, user, LedgerKind.CLICK, at - windows.click_through_s, at))
             asked.append(Touch(name, user, LedgerKind.IMPRESSION, at - windows.view_through_s, at))
@@ -206,14 +211,15 @@ class Tracking:
                 self._postpone(work, Refused.NO_TOUCH)
             else:
                 work.ticket = _ticket_of(touch, campaign)
-                work.key = f"{touch.auction_id}:{touch.impid}:{LedgerKind.CONVERSION.value}"
+                work.key = event_id(work.ticket, LedgerKind.CONVERSION.value, work.arrival.event.order_id)
                 found[touch.key] = touch
         return found
 
     def _attribute(self, work: _Work, view: LedgerRow | None, click: LedgerRow | None) -> None:
         clicked_at = None if click is None else click.received_at
         viewed_at = None if view is None else view.received_at
-        owed = attribution.attribute(clicked_at, viewed_at, work.arrival.event.received_at, self._windows)
+        windows = self._windows.of(self._campaign(work.campaign_id))
+        owed = attribution.attribute(clicked_at, viewed_at, work.arrival.event.received_at, windows)
         if owed is Refused.NO_TOUCH:
             self._postpone(work, owed)
         elif isinstance(owed, Refused):
@@ -222,8 +228,8 @@ class Tracking:
             work.attributed = owed.value
             touch = click if owed is Attribution.CLICK else view
             assert touch is not None
-            by_click, by_view = self._windows.click_through_s, self._windows.view_through_s
-            work.expires_at = touch.received_at + (by_click if owed is Attribution.CLICK else by_view)
+            window_s = windows.click_through_s if owed is Attribution.CLICK else windows.view_through_s
+            work.expires_at = touch.received_at + window_s
             if view is not None and work.ticket is not None:  # the key of its bill is filed by this, whoever tells it
                 work.ticket = replace(work.ticket, expires_at=view.expires_at)
 
@@ -323,6 +329,21 @@ def _touched(work: _Work) -> tuple[str, ...]:
     if work.arrival.kind is LedgerKind.CLICK:
         return (f"{win}:impression",)
     return (f"{win}:impression", f"{win}:click")
+
+
+def _other_names(work: _Work) -> tuple[str, ...]:
+    """Under which other key the same order may stand: a token brings one conversion of its win, an advertiser's server
+    that is known by itself one for each order."""
+    order_id = work.arrival.event.order_id
+    if work.ticket is None or not order_id or work.arrival.kind is not LedgerKind.CONVERSION:
+        return ()
+    return (event_id(work.ticket, "conversion", "" if not work.arrival.event.token else order_id),)
+
+
+def _is_same_order(work: _Work, other: LedgerRow | None) -> bool:
+    assert work.ticket is not None
+    order = event_id(work.ticket, "conversion", work.arrival.event.order_id)
+    return other is not None and order in (other.key, other.event_id)
 
 
 def _ticket_of(touch: LedgerRow, campaign: Campaign) -> Ticket:

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from rtb.adapters.memory_state import MemoryState
 from rtb.domain.attribution import Refused, Windows
-from rtb.domain.tracking import Flaw, Keys, Signer
+from rtb.domain.campaign import Pricing
+from rtb.domain.tracking import Flaw, Keys, Signer, event_id
 from rtb.ports import LedgerKind
 from rtb.services.audit import Audit
+from tests.unit.parts import campaign
 from tests.unit.services.tracked import CLICK, CONVERSION, DAY, HOUR, IMPRESSION, NOW, SIGNER, Tracked
 
 CRAWLER = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
@@ -218,6 +221,39 @@ async def test_a_conversion_told_twice_counts_once() -> None:
     await world.happens(CONVERSION, second, order_id="4711")
     assert await world.ledger.spent() == {("cpa", DAY): 3_000_000_000}
     assert await world.refused() == [Refused.DUPLICATE] * 2
+
+
+async def test_a_known_server_tells_every_order() -> None:
+    """Of one click it may tell several, each paid for; a token brings one conversion, whatever orders are put to it.
+    An order that both told counts once, also when the claims are lost."""
+    world = Tracked()
+    ticket = world.ticket("cpa")
+    await world.happens(IMPRESSION, ticket)
+    for order in ("1", "2", "1"):
+        await world.happens(CONVERSION, campaign_id="cpa", user_id="ann", source="postback", order_id=order)
+    world.state = world.tracking._state = MemoryState(world.clock)
+    name = event_id(ticket, "conversion", "1")
+    await world.happens(CONVERSION, ticket, order_id="1", message_id=name)
+    await world.happens(CONVERSION, ticket, order_id="3", message_id=event_id(ticket, "conversion", "3"))
+    await world.happens(CONVERSION, ticket, order_id="4", message_id=event_id(ticket, "conversion", "4"))
+    world.tracking._state = MemoryState(world.clock)
+    await world.happens(CONVERSION, campaign_id="cpa", user_id="ann", source="postback", order_id="3")
+    keys = {row.key for row in await world.rows() if row.kind is CONVERSION}
+    assert keys == {"a:1:conversion", *(event_id(ticket, "conversion", order) for order in "12")}
+    assert await world.refused() == [Refused.DUPLICATE] * 4
+
+
+@pytest.mark.parametrize(("after_s", "rows"), [(3_600.0, 1), (3_600.5, 0)])
+async def test_a_campaign_has_windows_of_its_own(after_s: float, rows: int) -> None:
+    """An hour after the click, and a view alone is not enough."""
+    world = Tracked(campaign("cpa", 3.0, pricing=Pricing.CPA, click_window_s=3_600, view_window_s=0))
+    clicked, viewed = world.ticket("cpa"), world.ticket("cpa", "b", user="")
+    for ticket in (clicked, viewed):
+        await world.happens(IMPRESSION, ticket)
+    await world.happens(CLICK, clicked)
+    await world.happens(CONVERSION, clicked, received_at=NOW + after_s)
+    await world.happens(CONVERSION, viewed, received_at=NOW + 1)
+    assert len([row for row in await world.rows() if row.kind is CONVERSION]) == rows
 
 
 @pytest.mark.parametrize("fields", [{"value": 5.0, "currency": "XXX"}, {"value": 9e8}])
