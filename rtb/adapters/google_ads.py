@@ -8,7 +8,8 @@ rest/common/mutate, docs/best-practices/partial-failures, rest/auth (headers).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -29,6 +30,18 @@ _pages = msgspec.json.Decoder(Page)
 _mutated = msgspec.json.Decoder(Mutated)
 
 
+class AccessToken(Protocol):
+    """Access tokens that are valid, as far as is known."""
+
+    async def get(self) -> str:
+        """One of them; raises SourceError when there is none."""
+        ...
+
+    def forget(self, token: str) -> None:
+        """It was refused: give another one."""
+        ...
+
+
 class GoogleAds:
     """One customer account, whose bids are in `currency`; implements MetricSource."""
 
@@ -37,7 +50,7 @@ class GoogleAds:
         http: HttpClient,
         gate: RequestGate,
         *,
-        access_token: Callable[[], Awaitable[str]],
+        access_token: AccessToken,
         developer_token: str,
         customer_id: str,
         currency: str,
@@ -49,7 +62,7 @@ class GoogleAds:
         bid_unit_micros: int = 10_000,
         timeout_s: float = 10.0,
     ) -> None:
-        """Ask with an OAuth 2.0 access token, which lasts an hour: `access_token` gives a valid one each time.
+        """Ask with OAuth 2.0 access tokens, which last an hour: `access_token` gives one each time (see GoogleToken).
 
         Args:
             customer_id: the account, with or without dashes.
@@ -150,11 +163,13 @@ class GoogleAds:
         return [by_operation.get(at, "" if result.resource_name else general) for at, result in enumerate(results)]
 
     async def _post(self, method: str, question: Mapping[str, object]) -> bytes:
-        token = await self._access_token()
+        token = await self._access_token.get()
         headers = {**self._headers, "authorization": f"Bearer {token}"}
         response = await self._http.post(f"{self._url}/{method}", headers, msgspec.json.encode(question))
         if response.status == 200:
             return response.body
+        if response.status == 401:
+            self._access_token.forget(token)
         reason, throttled_s = failure_of(response)
         reason = self._http.line(reason.replace(token, "***"))
         if throttled_s:

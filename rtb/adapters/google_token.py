@@ -36,7 +36,7 @@ _refusal = msgspec.json.Decoder(_Refusal)
 
 
 class GoogleToken:
-    """Calls give a valid access token; it is asked for once, however many wait for it, and kept until it ends."""
+    """Access tokens: one is asked for once, however many wait for it, and kept until it ends."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class GoogleToken:
         self._token = ""
         self._until_ns = 0
 
-    async def __call__(self) -> str:
+    async def get(self) -> str:
         """A token that is valid for another minute at least.
 
         Raises:
@@ -69,6 +69,11 @@ class GoogleToken:
             if self._clock.monotonic_ns() >= self._until_ns:
                 await self._renew()
             return self._token
+
+    def forget(self, token: str) -> None:
+        """It was refused: ask for another one next time."""
+        if token == self._token:
+            self._until_ns = 0
 
     async def _renew(self) -> None:
         asked_ns = self._clock.monotonic_ns()

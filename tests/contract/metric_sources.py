@@ -94,13 +94,10 @@ async def google() -> AsyncIterator[SourceUnderTest]:
             server.hang = None
             server.instead = {}
 
-        async def token() -> str:
-            return adwords.ACCESS_TOKEN
-
         source = GoogleAds(
             http,
             _gate(),
-            access_token=token,
+            access_token=adwords.Granted(),
             developer_token=adwords.DEVELOPER_TOKEN,
             customer_id=adwords.CUSTOMER,
             currency="USD",

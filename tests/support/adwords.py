@@ -45,6 +45,22 @@ def status(code: int, name: str, message: str, *errors: dict[str, Any], **more: 
     return {"error": {"code": code, "message": message, "status": name, "details": details + more.get("details", [])}}
 
 
+class Granted:
+    """An access token that was given before."""
+
+    def __init__(self, token: str = ACCESS_TOKEN) -> None:
+        self.token = token
+        self.forgotten: list[str] = []
+
+    async def get(self) -> str:
+        """Give it."""
+        return self.token
+
+    def forget(self, token: str) -> None:
+        """Remember that it was refused."""
+        self.forgotten.append(token)
+
+
 class AdWords:
     """The state of the server, set by a test, and what it was asked."""
 

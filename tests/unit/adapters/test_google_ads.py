@@ -26,6 +26,7 @@ from tests.support.adwords import (
     CUSTOMER,
     DEVELOPER_TOKEN,
     AdWords,
+    Granted,
     failed,
     metrics,
     serving,
@@ -42,11 +43,6 @@ QUERY = (
 )
 
 
-async def granted() -> str:
-    """A token that is valid."""
-    return ACCESS_TOKEN
-
-
 class Bench:
     """A source, its gate and the server it asks."""
 
@@ -59,7 +55,7 @@ class Bench:
     def source(self, **more: Any) -> GoogleAds:
         """The source, asking the server."""
         told = {
-            "access_token": granted,
+            "access_token": Granted(),
             "developer_token": DEVELOPER_TOKEN,
             "customer_id": CUSTOMER,
             "currency": "EUR",
@@ -312,12 +308,12 @@ async def test_no_bids_to_send(bench: Bench) -> None:
 async def test_a_token_is_asked_for_once_an_hour(bench: Bench) -> None:
     """Ten who ask at once get one; a minute before its end it is replaced."""
     token = bench.token()
-    assert await asyncio.gather(*[token() for _ in range(10)]) == [ACCESS_TOKEN] * 10
+    assert await asyncio.gather(*[token.get() for _ in range(10)]) == [ACCESS_TOKEN] * 10
     bench.clock.advance(3_538)
-    assert await token() == ACCESS_TOKEN
+    assert await token.get() == ACCESS_TOKEN
     assert len(bench.adwords.tokens) == 1
     bench.clock.advance(1)
-    assert await token() == ACCESS_TOKEN
+    assert await token.get() == ACCESS_TOKEN
     assert (
         bench.adwords.tokens
         == [
@@ -332,7 +328,20 @@ async def test_a_token_is_asked_for_once_an_hour(bench: Bench) -> None:
     )
 
 
-async def test_a_token_that_is_refused(bench: Bench) -> None:
+async def test_a_refused_token_is_replaced(bench: Bench) -> None:
+    """A token may end before its time: the call fails, the next one has another token; an older one is no news."""
+    token = bench.token()
+    bench.adwords.campaigns = {"1": metrics(1)}
+    bench.adwords.token = web.json_response({"access_token": "revoked", "expires_in": 3599})
+    assert await bench.reason(access_token=token) == "Invalid credentials. (UNAUTHENTICATED)"
+    bench.adwords.token = None
+    assert await bench.fetch("1", access_token=token) == {"1": CampaignMetrics(Figures(1), "EUR")}
+    token.forget("revoked")
+    assert await token.get() == ACCESS_TOKEN
+    assert len(bench.adwords.tokens) == 2
+
+
+async def test_no_token(bench: Bench) -> None:
     """The reason is the endpoint's, without secrets, and the source's too."""
     refusal = {"error": "invalid_grant", "error_description": "Token refresh-1 has been revoked."}
     bench.adwords.token = web.json_response(refusal, status=400)

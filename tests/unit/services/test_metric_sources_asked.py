@@ -135,9 +135,6 @@ async def test_the_real_adapters_side_by_side(bench: Bench) -> None:
     def gate() -> Gate:
         return Gate(bench.clock, overall, per_second=1e9)
 
-    async def token() -> str:
-        return adwords.ACCESS_TOKEN
-
     async with graph.serving() as facebook, adwords.serving() as google:
         facebook.pages["7"] = [[graph.row(100, 5, "1.5")]]
         google.campaigns["9"] = adwords.metrics(50, 1, 2_000_000)
@@ -147,7 +144,7 @@ async def test_the_real_adapters_side_by_side(bench: Bench) -> None:
                 GoogleAds(
                     http,
                     gate(),
-                    access_token=token,
+                    access_token=adwords.Granted(),
                     developer_token=adwords.DEVELOPER_TOKEN,
                     customer_id=adwords.CUSTOMER,
                     currency="EUR",
