@@ -1,0 +1,272 @@
+"""The connections of one endpoint: as many as its limit, the most recently used first, opened ahead of need."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import ssl
+import struct
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+
+from msgspec import Struct
+
+from rtb.adapters.address_policy import AddressPolicy
+from rtb.adapters.http_call import Call, Failure
+from rtb.adapters.http_connection import Connection
+from rtb.adapters.http_dns import Names
+from rtb.adapters.outgoing_names import NOT_PUBLIC
+from rtb.adapters.outgoing_target import line
+from rtb.ports import Clock
+
+_S = 1_000_000_000
+_FIRST_PAUSE_NS, _LONGEST_PAUSE_NS = _S // 10, 5 * _S
+_AT_ONCE = 16
+"""Connections being opened at a time: a server that is coming back is not met by all of them."""
+_RTT_SAMPLES = 64
+_RTT_OFFSET = 68
+"""Of tcpi_rtt, a u32 of microseconds, in Linux's struct tcp_info."""
+_KEPT = re.compile(rb"timeout\s*=\s*\"?(\d{1,6})", re.IGNORECASE)
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What an endpoint may take: `connections` bounds calls in flight, `waiting` those beyond.
+
+    `keep_alive_s` is how long a connection may be idle and still be used; where the server announces its own limit, a
+    second less than that.
+    """
+
+    connections: int = 64
+    warm: int = 0
+    waiting: int = 64
+    connect_s: float = 1.0
+    keep_alive_s: float = 15.0
+    max_body: int = 262_144
+
+
+class Pool:
+    """Hands calls to free connections; opens more up to the limit; after a failure pauses before it tries again."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None,
+        limits: Limits,
+        *,
+        names: Names,
+        policy: AddressPolicy,
+        clock: Clock,
+    ) -> None:
+        """Nothing is opened before the first call or sweep."""
+        self.clock = clock
+        self.max_body = limits.max_body
+        self.network_ns = 0
+        """The 90th percentile of the network's round trip, as the kernel measured it; 0 until there is one."""
+        self._host, self._port, self._tls = host, port, tls
+        self._limits = limits
+        self._names = names
+        self._policy = policy
+        self._keep_alive_ns = int(limits.keep_alive_s * _S)
+        self._idle: list[Connection] = []
+        self._open: set[Connection] = set()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._waiting: deque[Call] = deque()
+        self._turn = 0
+        self._failures = 0
+        self._paused_until_ns = 0
+        self._last_failure = (Failure.CONNECT, "")
+        self._rtts: deque[int] = deque(maxlen=_RTT_SAMPLES)
+        self._closed = False
+
+    @property
+    def connections(self) -> int:
+        """Open now."""
+        return len(self._open)
+
+    @property
+    def idle(self) -> int:
+        """Open and free now."""
+        return len(self._idle)
+
+    def submit(self, call: Call) -> None:
+        """Send a call, or have it wait for a connection; without hope of one it fails at once."""
+        now_ns = self.clock.monotonic_ns()
+        while self._idle:
+            connection = self._idle.pop()
+            if now_ns - connection.idle_since_ns > self._keep_alive_ns:
+                connection.abandon()
+            elif connection.send(call, now_ns):
+                return
+        self._queue(call, now_ns)
+
+    def opened(self, connection: Connection) -> None:
+        """A connection is ready."""
+        self._failures = 0
+        self._paused_until_ns = 0
+        if self._closed:
+            connection.abandon()
+            return
+        self._open.add(connection)
+        self.released(connection, self.clock.monotonic_ns())
+
+    def released(self, connection: Connection, now_ns: int) -> None:
+        """A connection is free: the longest waiting call gets it."""
+        while self._waiting:
+            call = self._waiting.popleft()
+            if not call.done:
+                if not connection.send(call, now_ns):
+                    self._waiting.appendleft(call)
+                return
+        connection.idle_since_ns = now_ns
+        self._idle.append(connection)
+
+    def lost(self, connection: Connection) -> None:
+        """A connection is gone; those who wait get another."""
+        self._open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if self._waiting and not self._closed:
+            self._grow(self.clock.monotonic_ns())
+
+    def server_keeps(self, value: bytes) -> None:
+        """What a Keep-Alive header says of idle connections: stay a second below it."""
+        found = _KEPT.search(value)
+        if found is not None:
+            seconds = max(int(found[1]) - 1, 0)
+            self._keep_alive_ns = min(int(self._limits.keep_alive_s * _S), seconds * _S)
+
+    def sweep(self, now_ns: int) -> None:
+        """Once a second: close what was idle too long or leads to an address that is no longer one, keep enough warm,
+        look at the round trip times."""
+        self._names.refresh(self._host)
+        addresses = self._names.known(self._host)
+        for connection in [*self._idle]:
+            if now_ns - connection.idle_since_ns > self._keep_alive_ns or connection.address not in addresses:
+                self._idle.remove(connection)
+                connection.abandon()
+        self._measure()
+        missing = self._limits.warm - len(self._open) - len(self._opening)
+        if now_ns >= self._paused_until_ns:
+            for _ in range(min(missing, _AT_ONCE - len(self._opening))):
+                self._open_one()
+
+    async def close(self) -> None:
+        """Close all connections; calls under way fail."""
+        self._closed = True
+        tasks = [*self._opening]
+        for task in tasks:
+            task.cancel()
+        self._last_failure = (Failure.CLOSED, "the client is closing")
+        self._give_up()
+        for connection in [*self._open]:
+            call = connection.call
+            connection.abandon()
+            if call is not None:
+                call.fail(self.clock.monotonic_ns(), *self._last_failure)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _queue(self, call: Call, now_ns: int) -> None:
+        if self._closed or (not self._open and now_ns < self._paused_until_ns):
+            call.fail(now_ns, *self._last_failure)
+            return
+        waiting = self._waiting
+        while waiting and waiting[0].done:
+            waiting.popleft()
+        if len(waiting) + len(self._open) >= self._limits.waiting + self._limits.connections:
+            call.fail(now_ns, Failure.BUSY, f"{len(self._open)} connections are in use and {len(waiting)} calls wait")
+            return
+        waiting.append(call)
+        self._grow(now_ns)
+
+    def _grow(self, now_ns: int) -> None:
+        opening = len(self._opening)
+        if (
+            opening < len(self._waiting)
+            and opening < _AT_ONCE
+            and opening + len(self._open) < self._limits.connections
+            and now_ns >= self._paused_until_ns
+        ):
+            self._open_one()
+
+    def _open_one(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._connect())
+        self._opening.add(task)
+        task.add_done_callback(self._connected)
+
+    def _connected(self, task: asyncio.Task[None]) -> None:
+        self._opening.discard(task)
+        if not task.cancelled() and self._waiting and not self._closed:
+            self._grow(self.clock.monotonic_ns())
+
+    async def _connect(self) -> None:
+        """Open one connection, to the first address that lets us."""
+        try:
+            async with asyncio.timeout(self._limits.connect_s):
+                addresses = await self._names.addresses(self._host)
+            allowed = [address for address in addresses if not self._policy.refuses(self._host, address)]
+            if not allowed:
+                self._failed(Failure.REFUSED, f"{self._host} leads to {addresses[0]}, {NOT_PUBLIC}")
+                return
+            await self._connect_to(allowed)
+        except TimeoutError:
+            self._failed(Failure.CONNECT, f"{self._host} did not take a connection in {self._limits.connect_s:g} s")
+        except (OSError, ValueError) as error:  # ValueError: a host that no name server would take
+            self._failed(Failure.CONNECT, line(error))
+
+    async def _connect_to(self, addresses: Sequence[str]) -> None:
+        """Try each address once, beginning with another one each time, within the one limit."""
+        loop = asyncio.get_running_loop()
+        self._turn += 1
+        first = self._turn % len(addresses)
+        order = [*addresses[first:], *addresses[:first]]
+        for n, address in enumerate(order, 1):
+            try:
+                async with asyncio.timeout(self._limits.connect_s / len(order)):
+                    await loop.create_connection(
+                        partial(Connection, self, address),
+                        address,
+                        self._port,
+                        ssl=self._tls,
+                        server_hostname=self._host if self._tls is not None else None,
+                    )
+                    return
+            except OSError:  # TimeoutError is one
+                if n == len(order):
+                    raise
+
+    def _failed(self, failure: Failure, detail: str) -> None:
+        """Pause, longer each time; with no connection left, calls need not wait for their deadline to know."""
+        pause_ns = min(_FIRST_PAUSE_NS << min(self._failures, 10), _LONGEST_PAUSE_NS)
+        self._failures += 1
+        self._paused_until_ns = self.clock.monotonic_ns() + pause_ns
+        self._last_failure = (failure, detail)
+        if not self._open:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        now_ns = self.clock.monotonic_ns()
+        for call in waiting:
+            call.fail(now_ns, *self._last_failure)
+
+    def _measure(self) -> None:
+        for connection in [*self._idle[-4:]]:
+            if connection.served and connection.transport is not None:
+                microseconds = _round_trip_us(connection.transport)
+                if microseconds:
+                    self._rtts.append(microseconds)
+        if self._rtts:
+            self.network_ns = sorted(self._rtts)[len(self._rtts) * 9 // 10] * 1000
+
+
+def _round_trip_us(transport: asyncio.Transport) -> int:
+    """The kernel's estimate for a connection: the network's part alone, whatever the server thinks; 0 if unknown."""
+    try:
+        info = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+        (microseconds,) = struct.unpack_from("I", info, _RTT_OFFSET)
+    except (OSError, AttributeError, struct.error):
+        return 0
+    return int(microseconds)

@@ -1,0 +1,62 @@
+"""Deadlines of many calls by one timer: they are put in slots of about a millisecond, and the timer is for the next."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+from rtb.adapters.clock import Timer, TimerClock
+from rtb.adapters.http_call import Call
+
+_SLOT_BITS = 20
+"""A slot is 1.05 ms: a call expires no earlier than its deadline, and at most that much later."""
+
+
+class DeadlineWheel:
+    """Calls `expire` with every call that is not done when its deadline passes.
+
+    Adding costs a look-up and an append; a call that was done in time is dropped when its slot comes.
+    """
+
+    def __init__(self, clock: TimerClock, expire: Callable[[Call], None]) -> None:
+        """Empty, without a timer."""
+        self._clock = clock
+        self._expire = expire
+        self._slots: dict[int, list[Call]] = {}
+        self._order: list[int] = []
+        self._timer: Timer | None = None
+
+    def add(self, call: Call) -> None:
+        """Watch a call."""
+        slot = (call.deadline_ns >> _SLOT_BITS) + 1
+        calls = self._slots.get(slot)
+        if calls is not None:
+            calls.append(call)
+            return
+        self._slots[slot] = [call]
+        heapq.heappush(self._order, slot)
+        if self._order[0] == slot:
+            self._wait()
+
+    def stop(self) -> None:
+        """Forget everything."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._slots.clear()
+        self._order.clear()
+
+    def _wait(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._clock.call_at(self._order[0] << _SLOT_BITS, self._turn)
+
+    def _turn(self) -> None:
+        self._timer = None
+        now_ns = self._clock.monotonic_ns()
+        while self._order and self._order[0] << _SLOT_BITS <= now_ns:
+            for call in self._slots.pop(heapq.heappop(self._order)):
+                if not call.done:
+                    self._expire(call)
+        if self._order and self._timer is None:
+            self._wait()

@@ -1,0 +1,73 @@
+"""Deadlines of calls, kept by one timer."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rtb.adapters.clock import ManualClock
+from rtb.adapters.http_call import Call
+from rtb.adapters.http_wheel import DeadlineWheel
+
+MS = 1_000_000
+SLOT_NS = 1 << 20
+
+
+def ignore(call: Call) -> None:
+    """Nobody waits."""
+
+
+def make(deadline_ns: int) -> Call:
+    """A call with a deadline."""
+    return Call(b"", ignore, deadline_ns, None)
+
+
+@given(st.lists(st.tuples(st.integers(0, 300 * MS), st.integers(0, 20 * MS)), max_size=40))
+def test_each_call_expires_within_a_slot_of_its_deadline(calls: list[tuple[int, int]]) -> None:
+    """Never before it, in whatever order they come, however the clock moves between them."""
+    clock = ManualClock()
+    expired: dict[Call, int] = {}
+    wheel = DeadlineWheel(clock, lambda call: expired.setdefault(call, clock.monotonic_ns()) and None)
+    made = []
+    for after_ns, pause_ns in calls:
+        call = make(clock.monotonic_ns() + after_ns)
+        wheel.add(call)
+        made.append(call)
+        clock.advance(pause_ns / 1e9)
+    clock.advance(1)
+    assert len(expired) == len(made)
+    for call in made:
+        assert 0 <= expired[call] - call.deadline_ns <= SLOT_NS
+
+
+def test_a_call_that_is_done_does_not_expire() -> None:
+    """Nor does one after `stop`."""
+    clock = ManualClock()
+    expired: list[Call] = []
+    wheel = DeadlineWheel(clock, expired.append)
+    done, late = make(clock.monotonic_ns() + 10 * MS), make(clock.monotonic_ns() + 10 * MS)
+    wheel.add(done)
+    wheel.add(late)
+    done.settle(clock.monotonic_ns())
+    clock.advance(0.1)
+    assert expired == [late]
+    wheel.add(make(clock.monotonic_ns() + 10 * MS))
+    wheel.stop()
+    clock.advance(0.1)
+    assert expired == [late]
+
+
+def test_a_call_may_be_added_while_another_expires() -> None:
+    """As when a failed call is followed by the next."""
+    clock = ManualClock()
+    expired: list[Call] = []
+
+    def follow(call: Call) -> None:
+        expired.append(call)
+        if len(expired) < 3:
+            wheel.add(make(clock.monotonic_ns() + 5 * MS))
+
+    wheel = DeadlineWheel(clock, follow)
+    wheel.add(make(clock.monotonic_ns() + 5 * MS))
+    clock.advance(0.1)
+    assert len(expired) == 3
