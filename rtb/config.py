@@ -27,7 +27,7 @@ Seconds = Annotated[float, Meta(gt=0)]
 PREFIX = "RTB_"
 MEMORY = "memory://"
 FILE = "file:"
-SECRETS = frozenset({"tie_key"})
+SECRETS = frozenset({"tie_key", "postback_secret"})
 _CODE = re.compile("[A-Z]{3}")
 _PASSWORD = re.compile(r"(://[^/@:]*:)[^/]*@")
 
@@ -113,9 +113,35 @@ class Budgets(Section, frozen=True):
     sync_ms: Positive = 1000
     lease_ttl_s: Seconds = 15.0
     lease_share: Annotated[float, Meta(gt=0, le=1)] = 0.1
-    window_s: Seconds = 60.0
+    window_s: Seconds = 1_800.0
     settle_s: Seconds = 300.0
     alert_at: Annotated[float, Meta(gt=0, le=1)] = 0.9
+    bill_at: Annotated[str, Meta(pattern="^(event|win)$")] = "event"
+
+
+class Tracking(Section, frozen=True):
+    """Signed URLs in the markup of house ads, by which impressions, clicks and conversions are told."""
+
+    enabled: bool = True
+    url: Annotated[str, Meta(pattern="^(https?://[^/?#]+(/[^?#]*)?)?$")] = ""
+    key_file: str = "var/tracking.keys"
+    postback_secret: str = ""
+    trusted_proxy: bool = False
+    click_s: Seconds = 86_400.0
+    click_through_s: Seconds = 2_592_000.0
+    view_through_s: Annotated[float, Meta(ge=0)] = 86_400.0
+    web_s: Seconds = 60.0
+    app_s: Seconds = 300.0
+    native_s: Seconds = 600.0
+    interstitial_s: Seconds = 1_800.0
+
+
+class Notices(Section, frozen=True):
+    """Win, billing and loss notices to bidders (nurl, burl, lurl)."""
+
+    enabled: bool = True
+    timeout_s: Seconds = 2.0
+    allow: tuple[str, ...] = ()
 
 
 class Admin(Section, frozen=True):
@@ -165,11 +191,18 @@ class Settings(Section, frozen=True):
     state: State = State()
     store: Store = Store()
     budgets: Budgets = Budgets()
+    tracking: Tracking = Tracking()
+    notices: Notices = Notices()
     admin: Admin = Admin()
     currency: Currency = Currency()
     log: Log = Log()
     drain: Drain = Drain()
     lab: Lab = Lab()
+
+    @property
+    def bills_wins(self) -> bool:
+        """Whether a win is billed as such, because nobody tells of impressions."""
+        return self.budgets.bill_at == "win" or not self.tracking.enabled
 
 
 def load(path: Path | None, environ: Mapping[str, str], overrides: Iterable[str] = ()) -> Settings:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -19,6 +20,7 @@ from aiohttp import web
 from dashboard.guard import require_loopback
 from rtb.config import MEMORY, Settings, masked
 from rtb.edges import admin as admin_edge
+from rtb.edges.event_consumers import EventConsumer
 from rtb.errors import ConfigError, StoreError
 from rtb.services import topology
 from rtb.wiring import System, build, create_app
@@ -129,6 +131,10 @@ async def _start(system: System, stack: AsyncExitStack, stop: asyncio.Event) -> 
     stack.push_async_callback(system.profiles.close)
     if system.outside.management is not None:
         stack.push_async_callback(system.outside.management.close)
+    await system.told.performance.start()
+    stack.push_async_callback(_within, system.told.performance.stop, patience, "performance")
+    await system.told.refusals.start()
+    stack.push_async_callback(system.told.refusals.stop)
     system.monitor.start()
     stack.push_async_callback(system.monitor.stop)
     system.source.start()
@@ -139,6 +145,7 @@ async def _start(system: System, stack: AsyncExitStack, stop: asyncio.Event) -> 
     dashboard_url = await _dashboard(system, stack)
     await system.consumer.start()
     stack.push_async_callback(_within, system.consumer.stop, patience, "queue")
+    stack.push_async_callback(_stop_notices, system, patience)
     urls["http"] = await _listen(system, stack, patience)
     if dashboard_url:
         urls["dashboard"] = dashboard_url
@@ -155,22 +162,36 @@ async def _stop_outbox(system: System, patience: Patience) -> None:
 
 
 async def _open_budgets(system: System, stack: AsyncExitStack, patience: Patience) -> None:
-    """Rebuild or lease what may be spent, and bill; on the way back every win is billed before the leases go."""
+    """Rebuild or lease what may be spent, and bill; on the way back every event is billed before the leases go."""
     money = system.money
     stack.push_async_callback(money.accounts.close)
     await money.treasury.start([*system.house.campaigns()])
     stack.push_async_callback(_within, money.treasury.stop, patience, "leases")
-    await money.consumer.start()
-    stack.push_async_callback(_within, partial(_bill_the_last, system, patience), patience, "wins")
+    stack.push_async_callback(_within, partial(_bill_the_last, system, patience), patience, "events")
+    for consumer in _consumers(system):
+        await consumer.start()
 
 
 async def _bill_the_last(system: System, patience: Patience) -> None:
-    """What was won stands on the queue or in the spool; where the queue ends with this process, it is billed, too."""
+    """What was won or told stands on the queue or in the spool; where the queue ends with this process, it is billed,
+    too."""
     system.money.wins.flush()
     await system.outbox.flush(patience.left_s / 2)
-    if system.settings.broker.url == MEMORY:
-        await system.money.consumer.drain()
-    await system.money.consumer.stop()
+    for consumer in _consumers(system):
+        if system.settings.broker.url == MEMORY:
+            await consumer.drain()
+        await consumer.stop()
+
+
+def _consumers(system: System) -> list[EventConsumer[Any]]:
+    """Of all that costs money, in the order in which it happens: a click looks for its impression."""
+    return [system.money.consumer, *system.told.consumers]
+
+
+async def _stop_notices(system: System, patience: Patience) -> None:
+    if system.told.notices is not None:
+        await system.told.notices.stop(patience.left_s)
+    await system.told.http.close()
 
 
 async def _listen(system: System, stack: AsyncExitStack, patience: Patience) -> str:
@@ -182,7 +203,10 @@ async def _listen(system: System, stack: AsyncExitStack, patience: Patience) -> 
     except OSError as error:
         raise _cannot_listen("http", http.host, http.port, error) from None
     stack.push_async_callback(_drain_http, system, server, patience)
-    return _url(http.host, server.sockets[0].getsockname()[1])
+    url = _url(http.host, server.sockets[0].getsockname()[1])
+    if system.told.links is not None:
+        system.told.links.listen(system.settings.tracking.url or url)
+    return url
 
 
 async def _drain_http(system: System, server: asyncio.Server, patience: Patience) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -79,6 +80,39 @@ def resume(context: click.Context, campaign_id: str) -> None:
 def set_bid(context: click.Context, campaign_id: str, bid: float) -> None:
     """Give a campaign another BID: CPM, per click or per conversion as its pricing says."""
     _changed(command(context, "campaigns.set-bid", id=campaign_id, bid=bid))
+
+
+@campaigns.command()
+@click.argument("campaign_ids", nargs=-1, metavar="[ID]...")
+@click.option("--since", metavar="DATE", help="First date, as in 2026-11-22, in the campaign's time zone.  [today]")
+@click.option("--until", metavar="DATE", help="Last date.")
+@click.option("--by", type=click.Choice(["campaign", "date", "instance"]), default="campaign", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="JSON in place of a table.")
+@click.pass_context
+def stats(
+    context: click.Context, campaign_ids: Sequence[str], since: str | None, until: str | None, by: str, as_json: bool
+) -> None:
+    """Wins, impressions, clicks, conversions and money of campaigns, by the ledger; of those that cost most today when
+    none is named.
+
+    TARGET is what pacing wants to be spent by now, PACE what was spent as a part of it.
+    """
+    found = command(context, "campaigns.stats", ids=[*campaign_ids] or None, since=since, until=until, by=by)
+    if as_json:
+        print_json(found)
+        return
+    rows = found["rows"]
+    shown = [] if by == "campaign" else [by]
+    paced = ["target", "pace"] if any(row.get("target") is not None for row in rows) else []
+    counts = ["wins", "impressions", "clicks", "conversions"]
+    print_table(
+        ["id", *shown, *counts, "cost", *paced, "ctr", "cvr", "cpm", "cpc", "revenue", "roas"],
+        [{**row, **{name: _rounded(row.get(name)) for name in row}} for row in rows],
+    )
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def _changed(row: dict[str, Any]) -> None:

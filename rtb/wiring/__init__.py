@@ -17,10 +17,12 @@ from rtb.adapters.coroutine_bidder import CoroutineBidder
 from rtb.config import MEMORY, Settings
 from rtb.domain.campaign import Campaign
 from rtb.domain.money import Rates, to_micros
+from rtb.domain.windows import Windows
 from rtb.edges import http1, prometheus
 from rtb.edges.admin import Admin, Command
 from rtb.edges.admin_broker import broker_commands
 from rtb.edges.admin_money import audit_command
+from rtb.edges.admin_performance import stats_command
 from rtb.edges.campaign_consumer import CampaignListener, CampaignWriter
 from rtb.edges.consumers import BidRequestConsumer
 from rtb.edges.http1 import Limits, Server
@@ -37,13 +39,15 @@ from rtb.services.exchange import Exchange, Rules
 from rtb.services.house_bidder import HouseBidder
 from rtb.services.metrics import FrameSource, Metrics
 from rtb.services.outbox import Outbox
+from rtb.services.pacing import Pacer
 from rtb.services.profiles import Profiles
 from rtb.services.queue_monitor import QueueMonitor
 from rtb.services.results import Results
 from rtb.wiring.money import Money, money
 from rtb.wiring.outside import Outside, outside
+from rtb.wiring.tracking import Told, signer, told
 
-__all__ = ["Money", "Outside", "System", "build", "create_app", "resource"]
+__all__ = ["Money", "Outside", "System", "Told", "build", "create_app", "resource"]
 
 
 @dataclass(slots=True)
@@ -59,6 +63,7 @@ class System:
     outside: Outside
     broker: Broker
     money: Money
+    told: Told
     profiles: Profiles
     house: HouseBidder
     catalogue: Campaigns
@@ -99,9 +104,37 @@ def build(settings: Settings, pid: int) -> System:
         fresh_s=settings.profiles.fresh_s,
         ttl_s=settings.profiles.ttl_s,
     )
-    auction = settings.auction
-    house = HouseBidder(profiles, clock, rates, advertisers=auction.advertisers, budgets=funds.budgets)
+    auction, tracking = settings.auction, settings.tracking
+    signs = signer(settings)
+    house = HouseBidder(
+        profiles,
+        clock,
+        rates,
+        advertisers=auction.advertisers,
+        budgets=funds.budgets,
+        signer=signs,
+        windows=Windows(
+            web_s=tracking.web_s,
+            app_s=tracking.app_s,
+            native_s=tracking.native_s,
+            interstitial_s=tracking.interstitial_s,
+        ),
+    )
+    pacer = Pacer(clock, funds.budgets.spending, instance=instance)
     house.on_win = funds.wins
+    house.admits = pacer.admits
+    after = told(
+        settings,
+        out,
+        funds,
+        outbox,
+        metrics,
+        clock,
+        instance,
+        signs=signs,
+        rates=rates,
+        campaign=lambda campaign_id: house.index.get(campaign_id),
+    )
     bidders: list[Bidder] = [house]
     if settings.lab.bidder:
         lab = settings.lab
@@ -124,9 +157,12 @@ def build(settings: Settings, pid: int) -> System:
         exchange.listen(AuctionLog(settings.log.auctions))
     if settings.state.announce_results:
         exchange.listen(Results(out.state, clock, rates))
+    if after.notices is not None and len(bidders) > 1:
+        exchange.listen(after.notices.auction_closed)
     catalogue = Campaigns(out.repository, house, announce=Announcements(outbox, clock, instance).campaigns)
     admin = Admin(catalogue, exchange, house, clock, rates, ledger=None if settings.state.url == MEMORY else out.ledger)
     admin.commands["audit"] = audit_command(funds.audit, rates.currency)
+    admin.commands["campaigns.stats"] = stats_command(after.performance, catalogue, clock, rates.currency, pacer.pace)
     consumer = BidRequestConsumer(broker, exchange, metrics, clock, rates, prefetch=settings.broker.prefetch)
     pages: dict[bytes, Callable[[], bytes]] = {}
     source = FrameSource(metrics, clock, currency=rates.currency)
@@ -137,6 +173,8 @@ def build(settings: Settings, pid: int) -> System:
         shed_after_ms=settings.http.shed_after_ms,
         pages=pages,
         lag_ns=lambda: source.lag_ns,
+        links=after.links,
+        tracker=after.responder,
     )
     http = settings.http
     limits = Limits(http.max_body_bytes, http.max_connections, http.idle_timeout_s, http.request_timeout_s)
@@ -150,11 +188,12 @@ def build(settings: Settings, pid: int) -> System:
         outside=out,
         broker=broker,
         money=funds,
+        told=after,
         profiles=profiles,
         house=house,
         catalogue=catalogue,
         outbox=outbox,
-        listener=CampaignListener(broker, catalogue, metrics, instance=instance),
+        listener=CampaignListener(broker, catalogue, metrics, instance=instance, on_performance=after.performance.hear),
         writer=CampaignWriter(broker, catalogue, metrics, clock),
         monitor=QueueMonitor(broker, metrics, clock, stats=out.management),
         exchange=exchange,

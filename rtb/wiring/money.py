@@ -18,7 +18,7 @@ from rtb.services.budgets import Budgets
 from rtb.services.leases import Leases
 from rtb.services.metrics import Metrics
 from rtb.services.outbox import Outbox
-from rtb.services.rebuild import Find, LocalRebuild, Rebuild, Registration, Share
+from rtb.services.rebuild import Days, Find, LocalRebuild, Rebuild, Registration, Share
 from rtb.services.treasury import Treasury
 from rtb.services.wins import Wins
 from rtb.wiring.outside import Outside
@@ -65,7 +65,15 @@ def money(
         treasury = Treasury(budgets, registration, leases=leases)
     alerts = BudgetAlerts(outbox, out.state, clock, instance=instance, currency=settings.currency.code)
     budgets.on_exhausted = alerts.raise_alert
-    billing = Billing(accounts, ledger, restore, timing=timing, alert=alerts.raise_alert, alert_at=given.alert_at)
+    billing = Billing(
+        accounts,
+        ledger,
+        restore,
+        timing=timing,
+        days=Days(accounts, find, instance=instance, share=share),
+        alert=alerts.raise_alert,
+        alert_at=given.alert_at,
+    )
     return Money(
         accounts=accounts,
         budgets=budgets,

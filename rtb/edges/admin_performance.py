@@ -1,0 +1,91 @@
+"""The admin command ``campaigns.stats``: what campaigns' ads did, by the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from rtb.domain.budget import budget_day
+from rtb.domain.money import NANOS
+from rtb.domain.pacing import Pace
+from rtb.domain.performance import Counters, Performed, total
+from rtb.edges.admin import Command, given
+from rtb.ports import Clock
+from rtb.services.campaigns import Campaigns
+from rtb.services.performance import Performance
+from rtb.services.rebuild import UTC_ZONE
+
+TOP = 20
+"""Without names the campaigns that cost most today are told."""
+_Date = Annotated[str, Meta(pattern=r"^(\d{4}-\d{2}-\d{2})?$")]
+_By = Annotated[str, Meta(pattern="^(campaign|date|instance)$")]
+_Key = Callable[[Performed], tuple[str, str]]
+_KEYS: Mapping[str, _Key] = {
+    "campaign": lambda part: (part.campaign_id, ""),
+    "date": lambda part: (part.campaign_id, part.date),
+    "instance": lambda part: (part.campaign_id, part.instance),
+}
+
+
+def stats_command(
+    performance: Performance, catalogue: Campaigns, clock: Clock, currency: str, pace: Callable[[str], Pace | None]
+) -> Command:
+    """``campaigns.stats``: of the campaigns in `ids`, on dates from `since` to `until` (today of each campaign where
+    neither is given), a row each, or one `by` date or instance; `pace` knows what should have been spent by now."""
+
+    async def run(arguments: dict[str, Any]) -> Any:
+        now = clock.time()
+        ids = given(arguments, "ids", list[str], None)
+        since, until = given(arguments, "since", _Date, ""), given(arguments, "until", _Date, "")
+        by = given(arguments, "by", _By, "campaign")
+        if ids is None:
+            ids = [campaign_id for campaign_id, _ in performance.top(TOP, budget_day(now, UTC_ZONE))]
+        rows: list[dict[str, Any]] = []
+        for campaign_id in ids:
+            campaign = catalogue.get(campaign_id)
+            today = budget_day(now, campaign.zone)
+            only_today = not since and not until
+            parts = await performance.stats(campaign_id, today if only_today else since, today if only_today else until)
+            target = pace(campaign_id) if only_today and by == "campaign" else None
+            rows += _rows(campaign_id, parts, by, target)
+        return {"currency": currency, "rows": rows}
+
+    return run
+
+
+def _rows(campaign_id: str, parts: Sequence[Performed], by: str, target: Pace | None) -> list[dict[str, Any]]:
+    key = _KEYS[by]
+    grouped = groupby(sorted(parts, key=key), key)
+    rows = [
+        {"id": campaign_id, **({by: value} if by != "campaign" else {}), **_figures(total([p.counters for p in group]))}
+        for (_, value), group in grouped
+    ]
+    if not rows and by == "campaign":
+        rows = [{"id": campaign_id, **_figures(Counters())}]
+    if target is not None:
+        nanos = target.target_nanos
+        ratio = target.spent_nanos / nanos if nanos else None
+        rows[0] |= {"target": nanos / NANOS, "pace": ratio, "admitted": target.probability}
+    return rows
+
+
+def _figures(counters: Counters) -> dict[str, Any]:
+    """Counts, amounts in units of the currency, and the ratios; a ratio without a divisor is null."""
+    return {
+        "wins": counters.wins,
+        "impressions": counters.impressions,
+        "clicks": counters.clicks,
+        "conversions": counters.conversions,
+        "cost": counters.cost_nanos / NANOS,
+        "revenue": counters.revenue_nanos / NANOS,
+        "shown": counters.shown,
+        "ctr": counters.ctr,
+        "cvr": counters.cvr,
+        "cpm": counters.cpm,
+        "cpc": counters.cpc,
+        "cpa": counters.cpa,
+        "roas": counters.roas,
+    }
