@@ -7,30 +7,32 @@ cookies. It asks for no compression, and leaves a body as it is when a server co
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from base64 import b64encode
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Mapping, Sequence
 from time import monotonic
-from typing import cast
 from urllib.parse import unquote
 
-import httptools
 from aiohttp.abc import AbstractResolver
 from msgspec import Struct, field
 from yarl import URL
 
 from rtb.adapters.address_policy import AddressPolicy
-from rtb.adapters.outgoing_http import KEEP_ALIVE_S, MAX_HEADER, NAMES_KEPT_S
-from rtb.adapters.outgoing_names import GuardedResolver, SystemResolver
-from rtb.adapters.outgoing_target import is_literal, line, outgoing_target, where
+from rtb.adapters.lean_connection import ClosedIdle, LeanConnection
+from rtb.adapters.outgoing_http import KEEP_ALIVE_S
+from rtb.adapters.outgoing_names import GuardedResolver, KeptNames, SystemResolver
+from rtb.adapters.outgoing_target import MAX_URL, line, outgoing_target, where
+from rtb.domain.remembered import Remembered
 from rtb.errors import HttpError, HttpRefused
 from rtb.ports.http import MAX_BODY, NOTHING_MORE, HttpResponse, Method
 
-MOST_NAMES = 1_000
-_ACCEPT = "Accept: */*\r\nAccept-Encoding: identity"
-MAX_HEAD = 2 * MAX_HEADER
-"""Bytes before the body of an answer."""
+MOST_SERVERS = 4_096
+
+_HEADERS = "User-Agent: rtb\r\nAccept: */*\r\nAccept-Encoding: identity"
+_PLAIN = re.compile(r"(https?://[!-\"$-.0->@-~]+)((?:[/?#][!-~]*)?)")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class LeanHttp:
@@ -51,7 +53,8 @@ class LeanHttp:
             ConfigError: an entry of `allow` is malformed.
         """
         self._policy = AddressPolicy(allow)
-        self._names = _Names(GuardedResolver(resolver or SystemResolver(), self._policy))
+        self._names = KeptNames(GuardedResolver(resolver or SystemResolver(), self._policy))
+        self._servers: Remembered[str, _Server] = Remembered(self._server, MOST_SERVERS)
         self._tls = tls or ssl.create_default_context()
         self._per_host = connections_per_host
         self._places = asyncio.Semaphore(connections)
@@ -74,27 +77,38 @@ class LeanHttp:
         Raises:
             HttpError: no response. HttpRefused: not asked.
         """
-        target = outgoing_target(url, self._policy)
-        request = _request(method, target, headers, body)
+        server, path = self._target(url)
+        request = _request(method, path, server, headers, body)
         if self._closed:
-            raise HttpError(f"{where(target)}: the client is closed")
-        key = (target.scheme, target.raw_host or "", target.port or 0)
-        origin = self._origins.get(key)
+            raise HttpError(f"{server.name}: the client is closed")
+        origin = self._origins.get(server.key)
         if origin is None:
-            origin = self._origins[key] = _Origin(key, asyncio.Semaphore(self._per_host))
+            origin = self._origins[server.key] = _Origin(server.key, asyncio.Semaphore(self._per_host))
         origin.users += 1
         try:
             async with asyncio.timeout(timeout_s), origin.places, self._places:
                 return await self._exchange(origin, request, max_body, again=method != "POST")
         except TimeoutError:
-            raise HttpError(f"{where(target)} did not answer in {timeout_s:g} s") from None
+            raise HttpError(f"{server.name} did not answer in {timeout_s:g} s") from None
         except OSError as error:
-            raise HttpError(f"{where(target)}: {line(error)}") from None
+            raise HttpError(f"{server.name}: {line(error)}") from None
         except ValueError as error:  # a host that no name server would take
-            raise HttpRefused(f"{where(target)}: {line(error)}") from None
+            raise HttpRefused(f"{server.name}: {line(error)}") from None
         finally:
             origin.users -= 1
             self._settle(origin)
+
+    def _target(self, url: str) -> tuple[_Server, str]:
+        """The server, and what to ask it for. Raises HttpRefused."""
+        found = _PLAIN.fullmatch(url) if len(url) <= MAX_URL else None
+        if found is None:
+            target = outgoing_target(url, self._policy)
+            return _server(target), target.raw_path_qs
+        path = found[2].partition("#")[0]
+        return self._servers[found[1]], path if path.startswith("/") else f"/{path}"
+
+    def _server(self, url: str) -> _Server:
+        return _server(outgoing_target(url, self._policy))
 
     async def close(self) -> None:
         """End what is under way and close the connections, for good."""
@@ -113,12 +127,12 @@ class LeanHttp:
         if connection is not None:
             try:
                 return await self._use(origin, connection, request, max_body)
-            except _ClosedIdle:
+            except ClosedIdle:
                 if not again:
                     raise
         return await self._use(origin, await self._connect(origin.key), request, max_body)
 
-    async def _use(self, origin: _Origin, connection: _Connection, request: bytes, max_body: int) -> HttpResponse:
+    async def _use(self, origin: _Origin, connection: LeanConnection, request: bytes, max_body: int) -> HttpResponse:
         origin.busy.add(connection)
         try:
             if self._closed:
@@ -138,7 +152,7 @@ class LeanHttp:
             connection.abort()
         return response
 
-    async def _connect(self, key: tuple[str, str, int]) -> _Connection:
+    async def _connect(self, key: tuple[str, str, int]) -> LeanConnection:
         scheme, host, port = key
         loop = asyncio.get_running_loop()
         failure: OSError | None = None
@@ -146,7 +160,7 @@ class LeanHttp:
         for address in await self._names.addresses(host, port):
             try:
                 _, connection = await loop.create_connection(
-                    _Connection,
+                    LeanConnection,
                     address,
                     port,
                     ssl=self._tls if secure else None,
@@ -174,8 +188,12 @@ class LeanHttp:
             self._sweeper = asyncio.get_running_loop().call_later(KEEP_ALIVE_S, self._sweep)
 
 
-class _ClosedIdle(ConnectionError):
-    """The server closed a connection that was kept open, before it answered: it may not have seen the request."""
+class _Server(Struct, frozen=True):
+    """Where a URL leads: scheme, host and port, its name in errors, and the headers that every request to it has."""
+
+    key: tuple[str, str, int]
+    name: str
+    headers: str
 
 
 class _Origin(Struct, eq=False):
@@ -183,11 +201,11 @@ class _Origin(Struct, eq=False):
 
     key: tuple[str, str, int]
     places: asyncio.Semaphore
-    idle: deque[_Connection] = field(default_factory=deque)
-    busy: set[_Connection] = set()
+    idle: deque[LeanConnection] = field(default_factory=deque)
+    busy: set[LeanConnection] = set()
     users: int = 0
 
-    def free(self) -> _Connection | None:
+    def free(self) -> LeanConnection | None:
         """The one used last, if it was not long ago."""
         while self.idle:
             connection = self.idle.pop()
@@ -197,168 +215,22 @@ class _Origin(Struct, eq=False):
         return None
 
 
-class _Connection(asyncio.Protocol):
-    """One request at a time. httptools calls the methods named on_..."""
-
-    def __init__(self) -> None:
-        self.idle_since = 0.0
-        self.usable = True
-        self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpResponseParser(self)
-        self._waiter: asyncio.Future[HttpResponse] | None = None
-        self._used = False
-        self._begin(0)
-
-    def _begin(self, max_body: int) -> None:
-        self._max_body = max_body
-        self._headers: dict[str, str] = {}
-        self._body = bytearray()
-        self._received = 0
-        self._in_body = False
-
-    async def exchange(self, request: bytes, max_body: int) -> HttpResponse:
-        """Send a request and wait for its answer. Raises OSError."""
-        self._begin(max_body)
-        waiter = self._waiter = asyncio.get_running_loop().create_future()
-        if self._transport is None or self._transport.is_closing():
-            self._lost(None)
-        else:
-            self._transport.write(request)
-        try:
-            response: HttpResponse = await waiter
-        finally:
-            self._waiter = None
-            self._used = True
-        return response
-
-    def abort(self) -> None:
-        """Close it at once."""
-        self.usable = False
-        if self._transport is not None:
-            self._transport.abort()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
-
-    def data_received(self, data: bytes) -> None:
-        if self._waiter is None or self._waiter.done():  # nobody asked
-            self.abort()
-            return
-        if not self._in_body:
-            self._received += len(data)
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(OSError(f"not a proper HTTP response ({type(error).__name__})"))
-            return
-        if not self._in_body and self._received > MAX_HEAD:
-            self._fail(OSError("not a proper HTTP response (endless header)"))
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.usable = False
-        self._lost(error)
-
-    def on_message_begin(self) -> None:
-        if self._waiter is None or self._waiter.done():  # one answer too many
-            self.usable = False
-            self._begin(0)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
-
-    def on_headers_complete(self) -> None:
-        self._in_body = True
-
-    def on_body(self, part: bytes) -> None:
-        room = self._max_body - len(self._body)
-        self._body += part[:room]
-        if len(part) > room:
-            self._done(whole=False)
-            self.abort()
-
-    def on_message_complete(self) -> None:
-        if 100 <= self._parser.get_status_code() < 200:  # the answer is still to come
-            self._begin(self._max_body)
-            return
-        self.usable = self.usable and self._parser.should_keep_alive()
-        self._done(whole=True)
-
-    def _done(self, *, whole: bool) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            status = self._parser.get_status_code()
-            self._waiter.set_result(HttpResponse(status, self._headers, bytes(self._body), whole))
-
-    def _fail(self, error: OSError) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(error)
-        self.abort()
-
-    def _lost(self, error: Exception | None) -> None:
-        if self._in_body and not {"content-length", "transfer-encoding"} & self._headers.keys():
-            self._done(whole=True)  # its end was the connection's
-        elif self._used and not self._received:
-            self._fail(_ClosedIdle("the server closed the connection"))
-        else:
-            self._fail(error if isinstance(error, OSError) else ConnectionError("the server closed the connection"))
-
-
-class _Names:
-    """What names lead to, kept for some seconds; one look-up of a name at a time."""
-
-    def __init__(self, resolver: GuardedResolver) -> None:
-        self._resolver = resolver
-        self._known: OrderedDict[tuple[str, int], tuple[float, list[str]]] = OrderedDict()
-        self._asked: dict[tuple[str, int], asyncio.Task[list[str]]] = {}
-
-    async def addresses(self, host: str, port: int) -> list[str]:
-        """Those that are allowed, at least one. Raises OSError, HttpRefused."""
-        if is_literal(host):
-            return [host]
-        key = (host, port)
-        known = self._known.get(key)
-        if known is not None and known[0] > monotonic():
-            return known[1]
-        task = self._asked.get(key)
-        if task is None:
-            task = self._asked[key] = asyncio.create_task(self._look_up(host, port))
-            task.add_done_callback(lambda task: self._answered(key, task))
-        try:
-            return await asyncio.shield(task)  # others may wait for it, too
-        except asyncio.CancelledError:
-            if task.cancelled():
-                raise OSError("the client is closed") from None
-            raise
-
-    async def close(self) -> None:
-        for task in self._asked.values():
-            task.cancel()
-        await self._resolver.close()
-
-    async def _look_up(self, host: str, port: int) -> list[str]:
-        return [found["host"] for found in await self._resolver.resolve(host, port)]
-
-    def _answered(self, key: tuple[str, int], task: asyncio.Task[list[str]]) -> None:
-        del self._asked[key]
-        if task.cancelled() or task.exception() is not None:
-            return
-        self._known.pop(key, None)
-        self._known[key] = (monotonic() + NAMES_KEPT_S, task.result())
-        if len(self._known) > MOST_NAMES:
-            self._known.popitem(last=False)
-
-
-def _request(method: str, target: URL, headers: Mapping[str, str], body: bytes) -> bytes:
-    """The bytes to send. Raises HttpRefused: a header with a control character in it."""
-    authority = target.raw_authority
-    user, _, host = authority.rpartition("@")
-    lines = [f"{method} {target.raw_path_qs} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: rtb\r\n{_ACCEPT}"]
+def _server(target: URL) -> _Server:
+    user, _, host = target.raw_authority.rpartition("@")
+    headers = f"Host: {host}\r\n{_HEADERS}"
     if user:
-        lines.append(f"Authorization: Basic {b64encode(unquote(user).encode()).decode()}")
+        headers += f"\r\nAuthorization: Basic {b64encode(unquote(user).encode()).decode()}"
+    return _Server((target.scheme, target.raw_host or "", target.port or 0), where(target), headers)
+
+
+def _request(method: str, path: str, server: _Server, headers: Mapping[str, str], body: bytes) -> bytes:
+    """The bytes to send. Raises HttpRefused: a header with a control character in it."""
+    lines = [f"{method} {path} HTTP/1.1\r\n{server.headers}"]
     if body or method != "GET":
         lines.append(f"Content-Length: {len(body)}")
-    lines += [f"{name}: {value}" for name, value in headers.items()]
+    for name, value in headers.items():
+        if _CONTROL.search(name) or _CONTROL.search(value):
+            raise HttpRefused(f"{server.name}: the header {name!r} has a control character in it")
+        lines.append(f"{name}: {value}")
     lines.append("\r\n")
-    text = "\r\n".join(lines)
-    if any("\r" in part or "\n" in part or "\0" in part for header in headers.items() for part in header):
-        raise HttpRefused(f"{where(target)}: a header has a line break in it")
-    return text.encode() + body
+    return "\r\n".join(lines).encode() + body

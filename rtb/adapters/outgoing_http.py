@@ -15,7 +15,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 
 from rtb.adapters.address_policy import AddressPolicy
-from rtb.adapters.outgoing_names import GuardedResolver, SystemResolver
+from rtb.adapters.outgoing_names import KEPT_S, GuardedResolver, SystemResolver
 from rtb.adapters.outgoing_target import line, outgoing_target, where
 from rtb.errors import HttpError, HttpRefused
 from rtb.ports.http import MAX_BODY, NOTHING_MORE, HttpResponse, Method
@@ -23,7 +23,6 @@ from rtb.ports.http import MAX_BODY, NOTHING_MORE, HttpResponse, Method
 KEEP_ALIVE_S = 4.0
 """Shorter than what servers keep idle connections for, so that a request rarely meets one that is being closed."""
 MAX_HEADER = 8_190
-NAMES_KEPT_S = 10
 
 
 class OutgoingHttp:
@@ -107,7 +106,7 @@ class OutgoingHttp:
             limit=self._connections,
             limit_per_host=self._per_host,
             keepalive_timeout=KEEP_ALIVE_S,
-            ttl_dns_cache=NAMES_KEPT_S,
+            ttl_dns_cache=KEPT_S,
             resolver=self._names,
             ssl=self._tls or True,
         )

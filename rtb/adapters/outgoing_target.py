@@ -7,7 +7,7 @@ import re
 from yarl import URL
 
 from rtb.adapters.address_policy import AddressPolicy
-from rtb.adapters.outgoing_names import NOT_PUBLIC
+from rtb.adapters.outgoing_names import NOT_PUBLIC, is_literal
 from rtb.errors import HttpRefused
 
 MAX_URL = 8_192
@@ -38,11 +38,6 @@ def outgoing_target(url: str, policy: AddressPolicy) -> URL:
     if is_literal(host) and policy.refuses(host, host):
         raise HttpRefused(f"{host} is {NOT_PUBLIC}")
     return target
-
-
-def is_literal(host: str) -> bool:
-    """Whether no resolver will be asked: as aiohttp tells addresses from names, or with a wider net."""
-    return ":" in host or host.replace(".", "").isdigit()
 
 
 def where(target: URL) -> str:

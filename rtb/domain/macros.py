@@ -62,6 +62,9 @@ _MARK = "${AUCTION_"
 _FIELDS = {f"AUCTION_{name.upper()}": name for name in Values.__struct_fields__}
 _MACRO = re.compile(r"\$\{(" + "|".join(sorted(_FIELDS, key=len, reverse=True)) + r")(?::([^{}]*))?\}")
 
+_plain = re.compile(r"[0-9A-Za-z_.~-]*").fullmatch
+"""What percent-encoding leaves as it is; prices and most ids are nothing else."""
+
 
 def win_values(
     request_id: str, result: Result, rates: Rates, *, multiplier: float | None = None, test: bool = False
@@ -123,7 +126,7 @@ def substitute(text: str, values: Values, encodings: Encodings = ENCODINGS) -> s
         if code is not None and found:
             encode = encodings.get(code)
             found = "" if encode is None else encode(found)
-        return quote(found, safe="")
+        return found if _plain(found) else quote(found, safe="")
 
     return _MACRO.sub(value, text)
 

@@ -9,11 +9,11 @@ whose answer was lost is sent again, so that a receiver may see it twice (its en
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import structlog
 from msgspec import Struct
@@ -29,6 +29,8 @@ STARTS = 8
 """Notices that are started in one step of the loop."""
 MAX_BODY = 4 << 10
 """Bytes of an answer that are read, so that the connection can be used again; nobody looks at them."""
+
+_WEB = re.compile(r"\s*https?://(?:[^/?#]*@)?([^/?#@\s]+)", re.IGNORECASE)
 
 _log = structlog.get_logger(__name__)
 
@@ -352,11 +354,6 @@ def _accepted(kind: Kind, status: int) -> bool:
 
 
 def _host(url: str) -> str:
-    """Host and port, in lower case; "" for what is no web address."""
-    try:
-        parts = urlsplit(url.strip())
-    except ValueError:
-        return ""
-    if parts.scheme not in ("http", "https"):
-        return ""
-    return parts.netloc.rpartition("@")[2].lower()
+    """Host and port, in lower case; "" for what is no web address. Where it really leads, the client decides."""
+    found = _WEB.match(url)
+    return found[1].lower() if found is not None else ""

@@ -28,8 +28,9 @@ from rtb.domain.macros import AUDIT, ENCODINGS, Encodings, Values, loss_values, 
 from rtb.domain.money import Rates
 from rtb.openrtb import Bid as WireBid
 from rtb.openrtb import BidRequest, Loss
+from rtb.ports import Clock
 from rtb.services.exchange import Auction, Outcome
-from rtb.services.notice_sender import NS, Kind, Notice, NoticeSender, TimerClock
+from rtb.services.notice_sender import NS, Kind, Notice, NoticeSender
 
 SLICE_NS = 500_000
 """How long one step of the loop makes notices."""
@@ -59,7 +60,7 @@ class Notices:
     def __init__(
         self,
         sender: NoticeSender,
-        clock: TimerClock,
+        clock: Clock,
         rates: Rates,
         *,
         window_s: float = 3_600.0,

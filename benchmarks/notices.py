@@ -1,0 +1,213 @@
+"""What notices cost an auction, and how much they delay it: the same auctions with and without them, in turns.
+
+python -m benchmarks.notices [--rate 500] [--bidders 4]
+
+Each bidder bids on every imp and wants a notice of each win and loss; they go to a server in a process of its own. CPU
+time is this process's; delays are wall time from the moment an auction was due, and mean little on a machine that is
+busy with something else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import cast
+
+import click
+import uvloop
+from msgspec import Struct
+
+from rtb import openrtb, wiring
+from rtb.adapters.clock import SystemClock
+from rtb.adapters.lean_http import LeanHttp
+from rtb.adapters.outgoing_http import OutgoingHttp
+from rtb.config import Settings, Store
+from rtb.domain.auction import Bid
+from rtb.domain.histogram import Histogram
+from rtb.domain.intake import RemoteBid
+from rtb.lab import catalogue
+from rtb.lab.traffic import Traffic
+from rtb.ports import OpenAuction
+from rtb.ports.http import HttpClient
+from rtb.services.admission import Admission
+from rtb.services.exchange import Exchange, Rules
+from rtb.services.notice_sender import Kind, NoticeSender
+from rtb.services.notices import Notices
+
+CLIENTS: Mapping[str, Callable[..., HttpClient]] = {"lean": LeanHttp, "aiohttp": OutgoingHttp}
+SINK = "--sink"
+
+
+class Remote:
+    """A bidder that answers at once, with all three notices."""
+
+    def __init__(self, number: int, url: str) -> None:
+        """Bid as the `number`-th of its kind, to be told at `url`."""
+        self.name = f"dsp-{number}"
+        macros = "id=${AUCTION_ID}&price=${AUCTION_PRICE}&loss=${AUCTION_LOSS}&min=${AUCTION_MIN_TO_WIN}"
+        self._wire = openrtb.Bid(
+            id=self.name,
+            adm="<b>ad</b>",
+            nurl=f"{url}/{self.name}/win?{macros}",
+            burl=f"{url}/{self.name}/bill?{macros}",
+            lurl=f"{url}/{self.name}/loss?{macros}",
+        )
+        self._price_micros = 40_000_000 + number
+
+    def bid(self, auction: OpenAuction) -> None:
+        """Bid on every imp."""
+        bids = [
+            RemoteBid(
+                impid=terms.impid,
+                seat=self.name,
+                price_micros=self._price_micros,
+                bidder=self.name,
+                content=self._wire,
+                currency="USD",
+            )
+            for terms in auction.terms
+        ]
+        auction.report(self, bids)
+
+    def claim(self, auction: OpenAuction, bid: Bid, cost_nanos: int) -> bool:
+        """Its money is its own."""
+        return True
+
+
+class Sink(asyncio.Protocol):
+    """Answers every request with 204."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the connection."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Answer; a client sends whole requests."""
+        self._transport.write(b"HTTP/1.1 204 No Content\r\n\r\n" * data.count(b"\r\n\r\n"))
+
+
+class Side(Struct):
+    """What was measured with or without notices."""
+
+    exchange: Exchange
+    delays: Histogram
+    calls: Histogram
+    cpu_us: list[float]
+
+
+async def sink() -> None:
+    """The server of the bidders; it ends with the process that started it."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Sink, "127.0.0.1", 0)
+    click.echo(server.sockets[0].getsockname()[1])
+    await loop.run_in_executor(None, sys.stdin.read)
+
+
+async def drive(side: Side, requests: Sequence[openrtb.BidRequest], rate: float) -> None:
+    """One auction after the other, each when it is due."""
+    loop = asyncio.get_running_loop()
+    finished: asyncio.Future[None] = loop.create_future()
+    begun_s = loop.time()
+    left = iter(requests)
+
+    def run(number: int) -> None:
+        request = next(left, None)
+        if request is None:
+            finished.set_result(None)
+            return
+        began_ns = time.thread_time_ns()
+        side.exchange.begin(request, time.monotonic_ns())
+        side.calls.record(time.thread_time_ns() - began_ns)
+        side.delays.record(round((loop.time() - begun_s - number / rate) * 1e9))
+        loop.call_at(begun_s + (number + 1) / rate, run, number + 1)
+
+    run(0)
+    await finished
+
+
+async def measure(port: int, campaigns: int, bidders: int, rate: float, rounds: int, client: str) -> None:
+    """Print a row for each side."""
+    with TemporaryDirectory() as folder:
+        system = wiring.build(Settings(store=Store(url=f"sqlite:///{folder}/rtb.db")), os.getpid())
+        system.house.load(catalogue.campaigns(campaigns))
+        remotes = [Remote(number, f"http://127.0.0.1:{port}") for number in range(bidders)]
+        admission = Admission(deadline_ms=100, network_margin_ms=10, minimum_ms=1, max_in_flight=512)
+
+        def exchange() -> Exchange:
+            parts = (system.profiles, admission, system.metrics, system.clock)
+            return Exchange([system.house, *remotes], *parts, rates=system.rates, rules=Rules())
+
+        http = CLIENTS[client](allow=["127.0.0.1"])
+        sender = NoticeSender(http, SystemClock())
+        off, on = (Side(exchange(), Histogram(), Histogram(), []) for _ in range(2))
+        on.exchange.listen(Notices(sender, system.clock, system.rates).auction_closed)
+        traffic = Traffic(1)
+        requests = [openrtb.decode_request(traffic.body(1024)) for _ in range(round(2 * rate))]
+        for request in requests:  # no user to look up: every auction ends at once
+            request.user = None
+        gc.collect()
+        gc.freeze()
+        for number in range(rounds + 1):
+            for side in (off, on):
+                begun_s = time.process_time()
+                await drive(side, requests, rate)
+                await sender.quiet()
+                side.cpu_us.append((time.process_time() - begun_s) / len(requests) * 1e6)
+                if number == 0:  # to warm up
+                    side.delays, side.calls, side.cpu_us = Histogram(), Histogram(), []
+        report(off, on, sender, len(requests) * (rounds + 1))
+        await sender.stop(1)
+        await http.close()
+        await system.profiles.close()
+        await system.outside.repository.close()
+
+
+def report(off: Side, on: Side, sender: NoticeSender, auctions: int) -> None:
+    """Print what was measured."""
+    for name, side in (("without", off), ("with", on)):
+        call, delay = side.calls, side.delays
+        click.echo(
+            f"  {name:8} begin p50 {call.percentile(50) / 1e3:6.0f} us  p99 {call.percentile(99) / 1e3:6.0f} us of CPU"
+            f"   all {min(side.cpu_us):6.0f} us of CPU an auction"
+            f"   delay p50 {delay.percentile(50) / 1e6:5.2f} ms  p99 {delay.percentile(99) / 1e6:5.2f} ms"
+        )
+    fired = sum(sender.tallies[kind].fired for kind in Kind)
+    other = {
+        str(kind): str(tally) for kind, tally in sender.tallies.items() if tally.fired < tally.fired + tally.failed
+    }
+    cost_us = (min(on.cpu_us) - min(off.cpu_us)) * auctions / max(fired, 1)
+    click.echo(f"  {fired:,} notices fired, {cost_us:.0f} us of CPU each {other or ''}")
+
+
+@click.command()
+@click.option("--campaigns", default=10_000, show_default=True)
+@click.option("--bidders", default=4, show_default=True, help="Each gets a notice of every imp.")
+@click.option("--rate", default=500.0, show_default=True, help="Auctions a second.")
+@click.option("--rounds", default=4, show_default=True, help="Of two seconds on each side; the best CPU time counts.")
+@click.option("--client", type=click.Choice(list(CLIENTS)), default="lean", show_default=True)
+@click.option(SINK, "is_sink", is_flag=True, hidden=True)
+def main(campaigns: int, bidders: int, rate: float, rounds: int, client: str, is_sink: bool) -> None:
+    """Print the cost of an auction and its delay with and without notices."""
+    if is_sink:
+        uvloop.run(sink())
+        return
+    command = [sys.executable, "-m", "benchmarks.notices", SINK]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        click.echo(
+            f"{Path(__file__).name}: {campaigns:,} campaigns, {bidders} bidders, {rate:.0f} auctions/s, {client}"
+        )
+        uvloop.run(measure(port, campaigns, bidders, rate, rounds, client))
+        process.communicate()
+
+
+if __name__ == "__main__":
+    main()
