@@ -194,8 +194,6 @@ class Notices:
     def _sell(self, auction_id: str, request: BidRequest, result: Result, winner: RemoteBid) -> None:
         wire: WireBid = winner.content
         nurl, burl, lurl = wire.nurl or "", wire.burl or "", wire.lurl or ""
-        if not (nurl or burl or lurl):
-            return
         imp = next(imp for imp in request.imp or () if imp.id == winner.impid)
         multiplier = None if imp.qty is None else imp.qty.multiplier
         test = request.test == 1
@@ -205,7 +203,7 @@ class Notices:
             nurl = lurl = ""
         if test:
             burl = ""
-        if nurl or burl or lurl:
+        if nurl or burl or lurl or not test:  # without a URL, too: whoever calls ours shall not be told it is unknown
             self._remember((auction_id, winner.impid), _Sale(nurl, burl, lurl, values, self._expiry(wire.exp, imp.exp)))
 
     def _lose(self, request: BidRequest, lost: Lost) -> None:

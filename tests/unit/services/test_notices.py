@@ -240,13 +240,16 @@ async def test_a_rehearsal_is_nobodys_business(build: Build, server: HttpServer,
     assert server.targets == []
 
 
-async def test_a_bid_without_urls_costs_nothing(build: Build, server: HttpServer, notify: Notify) -> None:
-    """It is neither told nor remembered."""
+async def test_a_bid_without_urls_is_not_told(build: Build, server: HttpServer, notify: Notify) -> None:
+    """Its sale is known all the same: who calls our notices is not at fault."""
     world = build(bidder("a", 3.0, server, nurl=None, burl=None, lurl=None), bidder("b", 2.0, server, lurl=None))
     notices = notify(world)
-    await world.run(bid_request())
+    outcome = await world.run(bid_request())
+    assert notices.won(outcome.auction_id, "1")
+    assert notices.billed(outcome.auction_id, "1")
     await sent(notices)
-    assert (server.targets, notices.remembered, notices.sender.waiting) == ([], 0, 0)
+    assert (server.targets, notices.sender.waiting) == ([], 0)
+    assert notices.sender.tallies[Kind.WIN] == Tally()
 
 
 @pytest.mark.parametrize(
