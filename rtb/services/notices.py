@@ -29,6 +29,7 @@ from rtb.domain.money import Rates
 from rtb.openrtb import Bid as WireBid
 from rtb.openrtb import BidRequest, Loss
 from rtb.ports import Clock
+from rtb.ports.http import NOTHING_MORE
 from rtb.services.exchange import Auction, Outcome
 from rtb.services.notice_sender import NS, Kind, Notice, NoticeSender
 
@@ -36,17 +37,18 @@ SLICE_NS = 500_000
 """How long one step of the loop makes notices."""
 MAX_USER_AGENT = 1_024
 
+_IMP_TS = "${AUCTION_IMP_TS"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 
 
 class _Sale(Struct, eq=False, gc=False):
     """A bid that won here. A URL is "" once it was fired or cannot be due any more: a sale that was ours to make is not
-    lost upstream, and one that was lost there is not billed."""
+    lost upstream, and one that was lost there is not billed. `values` are kept while a macro waits to be replaced."""
 
     nurl: str
     burl: str
     lurl: str
-    values: Values
+    values: Values | None
     expires_ns: int
 
 
@@ -63,8 +65,8 @@ class Notices:
         clock: Clock,
         rates: Rates,
         *,
-        window_s: float = 3_600.0,
-        longest_s: float = 86_400.0,
+        window_s: float = 86_400.0,
+        longest_s: float = 604_800.0,
         remembered: int = 100_000,
         backlog: int = 4_096,
         encodings: Encodings = ENCODINGS,
@@ -77,7 +79,7 @@ class Notices:
             rates: those the auctions run under.
             window_s: how long a sale waits for its billing event; longer when imp.exp or bid.exp says so.
             longest_s: at most.
-            remembered: sales that wait; beyond, the oldest is forgotten.
+            remembered: sales that wait, at some 650 bytes each; beyond, the oldest is forgotten.
             backlog: auctions whose notices are still to be made.
             encodings: of macros, as agreed with the bidders.
         """
@@ -133,7 +135,7 @@ class Notices:
             return False
         url, sale.nurl, sale.burl, sale.lurl = sale.lurl, "", "", ""
         values = sale.values
-        if values.loss != AUDIT:
+        if values is not None and values.loss != AUDIT:
             values = structs.replace(values, price="", mbr="", min_to_win="", multiplier="", loss=str(int(reason)))
         self._fire(Kind.LOSS, url, values)
         return True
@@ -158,8 +160,10 @@ class Notices:
             return False
         url, sale.burl = sale.burl, ""
         if url:
-            shown_ms = round((self._clock.time() if shown_at is None else shown_at) * 1_000)
-            values = structs.replace(sale.values, imp_ts=str(shown_ms))
+            values = sale.values
+            if values is not None:
+                shown_ms = round((self._clock.time() if shown_at is None else shown_at) * 1_000)
+                values = structs.replace(values, imp_ts=str(shown_ms))
             self._fire(Kind.BILLING, url, values, _device_headers(ip, user_agent))
         return True
 
@@ -204,7 +208,10 @@ class Notices:
         if test:
             burl = ""
         if nurl or burl or lurl or not test:  # without a URL, too: whoever calls ours shall not be told it is unknown
-            self._remember((auction_id, winner.impid), _Sale(nurl, burl, lurl, values, self._expiry(wire.exp, imp.exp)))
+            sale = _Sale(nurl, burl, lurl, values, self._expiry(wire.exp, imp.exp))
+            if not (nurl or lurl or _IMP_TS in burl):  # most are only billed: their URL is all that must be kept
+                sale.burl, sale.values = substitute(burl, values, self._encodings), None
+            self._remember((auction_id, winner.impid), sale)
 
     def _lose(self, request: BidRequest, lost: Lost) -> None:
         bid = lost.bid
@@ -212,9 +219,11 @@ class Notices:
             values = loss_values(request.id or "", lost, self._rates, test=request.test == 1)
             self._fire(Kind.LOSS, bid.content.lurl, values)
 
-    def _fire(self, kind: Kind, url: str, values: Values, headers: Mapping[str, str] | None = None) -> None:
+    def _fire(self, kind: Kind, url: str, values: Values | None, headers: Mapping[str, str] = NOTHING_MORE) -> None:
         if url:
-            self.sender.send(Notice(kind, substitute(url, values, self._encodings), headers or {}))
+            if values is not None:
+                url = substitute(url, values, self._encodings)
+            self.sender.send(Notice(kind, url, headers))
 
     def _expiry(self, *exps: int | None) -> int:
         """A bid is billable after its exp, too, unless agreed otherwise [7.2]: it only prolongs the window."""
