@@ -49,7 +49,6 @@ class RedisAccounts:
         """Connects when first used; arguments as for RedisState. Other `scripts` may tell another time."""
         self.timing = timing or Timing()
         self._link: ServerLink | ClusterLink = (ClusterLink if cluster else ServerLink)(url, connections, timeout_s)
-        self._cluster = cluster
         self._prefix = prefix
         self._scripts = scripts or Scripts()
 
@@ -114,7 +113,7 @@ class RedisAccounts:
             raise StoreError("Redis was restarted, or another server took over, during a rebuild; rebuild again")
 
     async def books(self, campaign_ids: Collection[str] | None = None) -> AsyncIterator[BookView]:
-        """The books as they stand. Of a cluster only named ones: it has no list of all."""
+        """The books as they stand."""
         names = list(campaign_ids) if campaign_ids is not None else await self._all()
         for first in range(0, len(names), SCAN):
             part = names[first : first + SCAN]
@@ -131,15 +130,8 @@ class RedisAccounts:
         return f"{self._prefix}{{{campaign_id}}}"
 
     async def _all(self) -> list[str]:
-        if self._cluster:
-            raise StoreError("a cluster has no list of all books; name the campaigns")
-        found: set[str] = set()
-        cursor = b"0"
-        while True:
-            [(cursor, keys)] = await self._link.all([("SCAN", cursor, "MATCH", f"{self._prefix}{{*}}", "COUNT", SCAN)])
-            found.update(key.decode().removeprefix(f"{self._prefix}{{")[:-1] for key in keys)
-            if cursor == b"0":
-                return sorted(found)
+        begin = f"{self._prefix}{{"
+        return sorted([key.removeprefix(begin)[:-1] for key in await self._link.keys(f"{begin}*}}")])
 
 
 def _by_campaign(bills: Sequence[Bill]) -> dict[str, list[int]]:

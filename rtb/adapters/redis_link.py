@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from redis.asyncio.cluster import RedisCluster
@@ -23,6 +23,8 @@ from rtb.errors import StoreError
 __all__ = ["ClusterLink", "Command", "RedisLink", "ServerLink"]
 
 NOSCRIPT = "NOSCRIPT"
+SCAN = 1_000
+"""Keys that a node is asked to look at in one call."""
 
 
 class RedisLink(ABC):
@@ -74,6 +76,24 @@ class RedisLink(ABC):
             replies[i] = reply
         return replies
 
+    async def keys(self, pattern: str) -> list[str]:
+        """Every key that fits a glob pattern, of all nodes; one that comes or goes meanwhile may be missed.
+
+        Raises:
+            StoreError: no answer in time to one of the many calls that this takes.
+        """
+        found: set[bytes] = set()
+        try:
+            async for part in self._scan(pattern):
+                found.update(part)
+        except (RedisError, OSError, RuntimeError) as error:
+            raise self._failed(error) from None
+        return [key.decode() for key in found]
+
+    @abstractmethod
+    def _scan(self, pattern: str) -> AsyncIterator[Sequence[bytes]]:
+        """The keys, a part at a time."""
+
     @abstractmethod
     async def close(self) -> None:
         """Close every connection."""
@@ -116,6 +136,14 @@ class ServerLink(RedisLink):
         if connection is None or not connection.usable:
             connection = await self._connect()
         return await connection.call(commands)
+
+    async def _scan(self, pattern: str) -> AsyncIterator[Sequence[bytes]]:
+        cursor = b"0"
+        while True:
+            [(cursor, part)] = await self.all([("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN)])
+            yield part
+            if cursor == b"0":
+                return
 
     async def _connect(self) -> RedisConnection:
         async with self._connecting:
@@ -160,6 +188,18 @@ class ClusterLink(RedisLink):
 
     def _demoted(self) -> None:
         """redis-py asks for the slots again when it is told that they moved."""
+
+    async def _scan(self, pattern: str) -> AsyncIterator[Sequence[bytes]]:
+        client: Any = self._client
+        await client.initialize()
+        for node in client.get_primaries():
+            cursor = 0
+            while True:
+                cursors, part = await client.scan(cursor, match=pattern, count=SCAN, target_nodes=node)
+                yield part
+                cursor = cursors[node.name]
+                if cursor == 0:
+                    break
 
     async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
         pipeline: Any = self._client.pipeline()

@@ -37,6 +37,7 @@ async def test_a_campaign_pays_at_the_event_of_its_pricing(campaign_id: str, cos
         (DAY, DAY, f"{campaign_id}-ad", ticket.user)
     }
     assert await world.ledger.spent() == {(campaign_id, DAY): sum(costs)}
+    await world.win(ticket)
     assert (await Audit(world.accounts, world.ledger).run()).balanced
 
 
@@ -270,12 +271,12 @@ async def test_clicks_are_paid_on_the_day_they_arrive() -> None:
     """Also on one on which the campaign never won: its account is opened with the budget of a day."""
     world = Tracked(*Tracked().campaigns.values(), windows=Windows(click_s=10 * 24 * HOUR))
     ticket = world.ticket("cpc")
-    await world.happens(IMPRESSION, ticket)
     later = [("2026-11-23", 25 * HOUR), ("2026-11-24", 49 * HOUR), ("2026-11-27", 5 * 24 * HOUR)]
     for n, (day, after_s) in enumerate(later):
         world.clock.advance(NOW + after_s - world.clock.time())
         clicked = replace(ticket, auction_id=f"b{n}")
-        await world.ledger.append([replace((await world.rows())[0], key=f"b{n}:1:impression")], epochs={})
+        await world.win(clicked)
+        await world.happens(IMPRESSION, clicked, received_at=NOW)
         await world.happens(CLICK, clicked)
         assert (await world.ledger.spent())["cpc", day] == 500_000_000
     assert (await Audit(world.accounts, world.ledger).run()).balanced

@@ -102,6 +102,27 @@ class Tracked:
         [result] = await self.handle(self.arrival(kind, ticket, **fields))
         return result
 
+    async def win(self, *tickets: Ticket) -> None:
+        """The promises that the tickets speak of stand in the ledger; an impression is sold at 2,000,000 nanos."""
+        rows = [
+            LedgerRow(
+                key=f"{ticket.auction_id}:{ticket.impid}:win",
+                kind=LedgerKind.WIN,
+                campaign_id=ticket.campaign_id,
+                day=ticket.day,
+                auction_id=ticket.auction_id,
+                impid=ticket.impid,
+                instance=ticket.instance,
+                price_nanos=2_000_000,
+                charged_nanos=0,
+                expires_at=ticket.expires_at,
+                received_at=ticket.won_at,
+                date=ticket.day or DAY,
+            )
+            for ticket in tickets
+        ]
+        await self.billing.record(rows)
+
     async def rows(self) -> Sequence[LedgerRow]:
         """The ledger."""
         return [row async for part in self.ledger.rows() for row in part]
