@@ -8,6 +8,7 @@ was not finished), docs/graph-api/results (a page without ``paging.next`` is the
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,8 @@ from rtb.ports.metric_source import BidResult, BidUpdate, RequestGate, SourceErr
 
 BATCH = 50
 MAX_PAGES = 20
+STEP = 5
+"""Answers that are read before others of this process have a turn."""
 WHOLE_UNITS = frozenset({"CLP", "COP", "CRC", "HUF", "IDR", "ISK", "JPY", "KRW", "PYG", "TWD", "VND"})
 """Currencies with the offset 1; all others have 100, whatever their own minor unit."""
 _FORM = {"content-type": "application/x-www-form-urlencoded"}
@@ -151,7 +154,9 @@ class FacebookInsights:
             found.update(dict.fromkeys(due, SourceFailure(str(error))))
             return {}
         more: dict[str, str] = {}
-        for campaign_id, item in zip(due, items, strict=True):
+        for at, (campaign_id, item) in enumerate(zip(due, items, strict=True)):
+            if at % STEP == 0:
+                await asyncio.sleep(0)
             try:
                 after = self._read(item, rows[campaign_id])
             except SourceError as error:

@@ -16,12 +16,13 @@ from rtb.ports.metric_source import BidResult, BidUpdate, MetricSource, SourceEr
 from rtb.services.kept_metrics import KeptMetrics
 
 NS = 1_000_000_000
-ABREAST = 4
+ABREAST = 2
 """Calls of one source under way at once in a refresh."""
 STEP = 10
 """Campaigns that a task works on before others of this process have a turn: about a tenth of a millisecond."""
 _T = TypeVar("_T")
-_Asked = tuple[str, Days, str]  # campaign, days, source
+_Flights = dict[str, asyncio.Task[None]]
+"""By campaign, the task that is fetching it."""
 _log = structlog.get_logger(__name__)
 
 
@@ -71,7 +72,7 @@ class MetricSources:
         self._deadline_s = deadline_s
         self._retry_ns = round(retry_s * NS)
         self._kept = KeptMetrics(rates, clock, fresh_s=fresh_s, retry_s=retry_s, keep=keep)
-        self._flying: dict[_Asked, asyncio.Task[None]] = {}
+        self._flying: dict[tuple[str, Days], _Flights] = {}  # by source and days
         self._away: dict[str, tuple[str, int]] = {}  # source -> why, and until when it is not asked
 
     async def get(self, campaign_ids: Collection[str], days: Days) -> dict[str, MergedMetrics]:
@@ -130,7 +131,7 @@ class MetricSources:
 
     async def close(self) -> None:
         """Ask no more."""
-        tasks = set(self._flying.values())
+        tasks = {task for flights in self._flying.values() for task in flights.values()}
         for task in tasks:
             task.cancel()
         await self._settle(tasks)
@@ -150,15 +151,15 @@ class MetricSources:
         self, source: MetricSource, campaign_ids: Sequence[str], days: Days, *, force: bool = False
     ) -> set[asyncio.Task[None]]:
         """Begin to fetch what is due; the tasks that end when everything asked for is there, those of others too."""
+        flights = self._flying.get((source.name, days), {})
         is_away = source.name in self._away and self._clock.monotonic_ns() < self._away[source.name][1]
         tasks: set[asyncio.Task[None]] = set()
         wanted: list[tuple[str, str]] = []
         for at, campaign_id in enumerate(campaign_ids):
             if at % (STEP * STEP) == STEP * STEP - 1:
                 await asyncio.sleep(0)
-            flying = self._flying.get((campaign_id, days, source.name))
-            if flying is not None:
-                tasks.add(flying)
+            if campaign_id in flights:
+                tasks.add(flights[campaign_id])
             elif not is_away and (force or self._kept.is_due(campaign_id, days, source.name)):
                 there = self._ids(campaign_id).get(source.name)
                 if there is not None:
@@ -168,14 +169,21 @@ class MetricSources:
         return tasks
 
     def _launch(self, source: MetricSource, chunk: Sequence[tuple[str, str]], days: Days) -> set[asyncio.Task[None]]:
-        flying = {at: self._flying.get((at[0], days, source.name)) for at in chunk}  # by others, meanwhile
-        due = [at for at, task in flying.items() if task is None]
-        tasks = {task for task in flying.values() if task is not None}
+        flights = self._flying.setdefault((source.name, days), {})
+        tasks = {flights[campaign_id] for campaign_id, _ in chunk if campaign_id in flights}  # by others, meanwhile
+        due = [(campaign_id, there) for campaign_id, there in chunk if campaign_id not in flights]
         if due:
             task = asyncio.create_task(self._fetch(source, due, days))
-            self._flying.update(dict.fromkeys([(campaign_id, days, source.name) for campaign_id, _ in due], task))
+            flights.update(dict.fromkeys([campaign_id for campaign_id, _ in due], task))
             tasks.add(task)
         return tasks
+
+    def _land(self, source: MetricSource, chunk: Sequence[tuple[str, str]], days: Days) -> None:
+        flights = self._flying.get((source.name, days), {})
+        for campaign_id, _ in chunk:
+            flights.pop(campaign_id, None)
+        if not flights:
+            self._flying.pop((source.name, days), None)
 
     def _ids(self, campaign_id: str) -> Mapping[str, str]:
         ids = self._external_ids(campaign_id)
@@ -194,8 +202,7 @@ class MetricSources:
                     self._kept.note(campaign_id, days, source.name, found.get(there, missing))
                 await asyncio.sleep(0)
         finally:
-            for campaign_id, _ in chunk:
-                self._flying.pop((campaign_id, days, source.name), None)
+            self._land(source, chunk, days)
 
     async def _told(
         self, source: MetricSource, ids: Sequence[str], days: Days

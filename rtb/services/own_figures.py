@@ -36,7 +36,7 @@ class OwnFigures:
         currency: str,
         *,
         name: str = "house",
-        batch: int = 1_000,
+        batch: int = 500,
     ) -> None:
         """Ask `look_up`, whose figures are in `currency`; a campaign that it leaves out is a failure, not a zero."""
         self._look_up = look_up
