@@ -46,6 +46,10 @@ class Server(Protocol):
         """Dead-letter the entry, which is no longer in the queue."""
         ...
 
+    def gone(self, entry: Entry) -> None:
+        """The entry has left its queue, and nothing needs to remember it."""
+        ...
+
     def report(self, delivery: Delivery, error: BaseException) -> None:
         """A consumer raised."""
         ...
@@ -55,7 +59,7 @@ class Entry(Struct, eq=False, gc=False):
     """A message in a queue, and the Delivery that its consumer gets.
 
     A requeued message becomes a new entry, so that a late ack of an old delivery does nothing. `position` orders the
-    queue, `holder` is the consumer that has yet to settle it.
+    queue, `holder` is the consumer that has yet to settle it, `record` its id in the journal (0: in none).
     """
 
     message: Message
@@ -65,6 +69,7 @@ class Entry(Struct, eq=False, gc=False):
     position: int
     expires_ns: int
     deaths: Deaths = ()
+    record: int = 0
     delivery_count: int = 0
     arrived_ns: int = 0
     holder: Consumer | None = None
@@ -79,6 +84,8 @@ class Entry(Struct, eq=False, gc=False):
         holder = self.holder
         if holder is not None:
             holder.release(self)
+            if self.record:
+                holder.queue.server.gone(self)
 
     def nack(self, *, requeue: bool) -> None:
         """Not done: back to its place in the queue, or dead-lettered as rejected."""
@@ -142,28 +149,40 @@ class Queue:
         self.consumers: set[Consumer] = set()
         self.scheduled = False
         self.rejecting = spec.overflow is Overflow.REJECT_PUBLISH and spec.max_length is not None
+        self.expected = 0  # messages on their way into the journal, and then into the queue
         self._max_length = sys.maxsize if spec.max_length is None or self.rejecting else spec.max_length
         self._published = self._delivered = self._expired = 0
         self._timer: Timer | None = None
         self._timer_ns = FOREVER
 
-    def push(self, message: Message, exchange: str, routing_key: str, deaths: Deaths = ()) -> None:
+    def push(self, message: Message, exchange: str, routing_key: str, deaths: Deaths = (), record: int = 0) -> None:
         """Append a message; over max_length the oldest dies."""
         self._published = position = self._published + 1
         expires_ns = FOREVER
         if message.expiration_ms is not None or self.spec.ttl_ms is not None:
             expires_ns = self._expiry_ns(message)
         ready = self.ready
-        ready.append(Entry(message, self.name, exchange, routing_key, position, expires_ns, deaths))
+        ready.append(Entry(message, self.name, exchange, routing_key, position, expires_ns, deaths, record))
         if len(ready) > self._max_length:
             self._trim()
         if self.takers and not self.scheduled:
             self.server.schedule(self)
 
+    def put_back(
+        self, message: Message, exchange: str, routing_key: str, deaths: Deaths, record: int, lives_ns: int | None
+    ) -> None:
+        """Append what an earlier process kept, as redelivered; whatever max_length is."""
+        self._published = position = self._published + 1
+        expires_ns = FOREVER if lives_ns is None else self.server.clock.monotonic_ns() + lives_ns
+        self.ready.append(Entry(message, self.name, exchange, routing_key, position, expires_ns, deaths, record, 1))
+        self._watch_head()
+        if self.takers:
+            self.server.schedule(self)
+
     def is_full(self) -> bool:
         """Whether a rejecting queue has no place; what consumers are about to take does not count."""
         length = self.spec.max_length
-        return length is not None and len(self.ready) >= length + self._room()
+        return length is not None and len(self.ready) + self.expected >= length + self._room()
 
     def subscribe(self, consumer: Consumer) -> None:
         """Add a consumer."""
@@ -228,6 +247,7 @@ class Queue:
             entry.position,
             entry.expires_ns,
             entry.deaths,
+            entry.record,
             entry.delivery_count + 1,
         )
         limit = self.spec.delivery_limit
@@ -255,9 +275,18 @@ class Queue:
     def purge(self) -> int:
         """Drop the ready messages; how many."""
         self.expire()
-        dropped = len(self.ready)
+        dropped = [*self.ready]
         self.ready.clear()
-        return dropped
+        for entry in dropped:
+            if entry.record:
+                self.server.gone(entry)
+        return len(dropped)
+
+    def leave_to_journal(self) -> None:
+        """Forget the ready messages that the journal has: whoever opens it next gets them from there."""
+        kept = [entry for entry in self.ready if not entry.record]
+        self.ready.clear()
+        self.ready.extend(kept)
 
     def get(self, owner: object) -> Entry | None:
         """Take the head without a subscription; None when there is none."""
@@ -337,12 +366,17 @@ class Queue:
         """How many deliveries the next step will hand out at once: these messages are as good as gone."""
         return sum(taker.prefetch - len(taker.unacked) for taker in self.takers)
 
-    def _expiry_ns(self, message: Message) -> int:
+    def lives_ms(self, message: Message) -> int | None:
+        """How long a message may wait here; None: for ever."""
         own_ms, ttl_ms = message.expiration_ms, self.spec.ttl_ms
         if own_ms is None or (ttl_ms is not None and ttl_ms < own_ms):
-            own_ms = ttl_ms
-        assert own_ms is not None
-        expires_ns = self.server.clock.monotonic_ns() + own_ms * NS_PER_MS
+            return ttl_ms
+        return own_ms
+
+    def _expiry_ns(self, message: Message) -> int:
+        lives_ms = self.lives_ms(message)
+        assert lives_ms is not None
+        expires_ns = self.server.clock.monotonic_ns() + lives_ms * NS_PER_MS
         if expires_ns < self._timer_ns:
             self._wake_at(expires_ns)
         return expires_ns

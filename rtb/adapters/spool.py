@@ -1,37 +1,33 @@
-"""A spool in a folder: append-only segment files, made durable by fdatasync in a thread of its own.
+"""A spool in a folder: append-only segments, made durable by fdatasync in a thread of its own.
 
-    00000001.spool   u32 length, u32 crc, the record; and so on (little endian, crc32 of length and record)
+    00000001.spool   records; see rtb.adapters.segments
     position         u64 segment, u64 offset, u32 crc: where the replay stands
-    lock             flocked by the process that uses the folder
 
-A process starts a segment of its own and never appends to another's, so a torn tail is only ever a tail: reading a
-segment ends at its first incomplete or damaged record. A segment that is replayed is deleted.
+A segment that is replayed is deleted.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import glob
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 import structlog
 
+from rtb.adapters.segments import Segments, framed, left_by_workers
 from rtb.errors import StoreError
-from rtb.ports.spool import MAX_RECORD
 
 READ_BYTES = 4 << 20
 """A read hands out no more than this at once, but always one record."""
 
 INHERITED_AT_ONCE = 1_000
 
-_HEAD = struct.Struct("<II")
+SUFFIX = "spool"
 _LENGTH = struct.Struct("<I")
 _POSITION = struct.Struct("<QQ")
 _T = TypeVar("_T")
@@ -49,12 +45,11 @@ class FileSpool:
         self._folder = folder
         self._heir_from = heir_from
         self._max_bytes = max_bytes
-        self._segment_bytes = segment_bytes
         self._thread: ThreadPoolExecutor | None = None
-        self._segments: dict[int, int] = {}  # number -> bytes of whole records, oldest first
+        self._segments = Segments(folder, SUFFIX, segment_bytes)
         self._segment, self._offset = 0, 0  # where the replay stands
         self._read: list[tuple[int, int]] = []  # where each of the records last read ends
-        self._file = self._lock = self._position = -1
+        self._position = -1
         self._waiting = 0
 
     async def open(self) -> int:
@@ -105,24 +100,20 @@ class FileSpool:
             raise StoreError(f"spool {self._folder}: {error.strerror or error}") from error
 
     def _open(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(f"spool {self._folder} is in use by another process; give each its own folder") from None
+        numbers = self._segments.open()
         self._position = os.open(self._folder / "position", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._segments.sync_folder()
         self._segment, self._offset = self._stored_position()
-        self._segments.clear()
         self._waiting = 0
-        for number in sorted(int(path.stem) for path in self._folder.glob("*.spool")):
+        for number in numbers:
             if number < self._segment:
-                self._path(number).unlink()
+                self._segments.path(number).unlink()
                 continue
-            self._survey(number)
-        self._sync_folder()
+            for end, _ in self._segments.survey(number):
+                if number > self._segment or end > self._offset:
+                    self._waiting += 1
         if self._heir_from is not None:
-            for folder in _left_by_workers(self._folder, self._heir_from):
+            for folder in left_by_workers(self._folder, self._heir_from, SUFFIX):
                 self._inherit(folder)
 
     def _inherit(self, folder: Path) -> None:
@@ -142,64 +133,19 @@ class FileSpool:
         finally:
             left._close()
 
-    def _survey(self, number: int) -> None:
-        """Find where the whole records of a segment end, and count those that were not replayed."""
-        path, end = self._path(number), 0
-        for end, _ in _records(path):
-            if number > self._segment or end > self._offset:
-                self._waiting += 1
-        if lost := path.stat().st_size - end:
-            _log.warning("spool_tail_torn", segment=number, whole_bytes=end, lost_bytes=lost)
-        self._segments[number] = end
-
     def _append(self, records: Sequence[bytes]) -> None:
-        data = b"".join(_framed(record) for record in records)
-        if sum(self._segments.values()) + len(data) > self._max_bytes:
+        data = b"".join(framed(record) for record in records)
+        if sum(self._segments.sizes.values()) + len(data) > self._max_bytes:
             raise StoreError(f"spool {self._folder} is full at {self._max_bytes} bytes; is the broker away for long?")
-        number = self._writable()
-        start = self._segments[number]
-        try:
-            written = 0
-            while written < len(data):
-                written += os.pwrite(self._file, data[written:], start + written)
-            os.fdatasync(self._file)
-        except OSError:
-            # After a failed fsync nothing is known of this file's pages: leave it as it was and go on in another.
-            self._end_segment(start)
-            if not start:
-                self._remove(number)
-            raise
-        self._segments[number] = start + len(data)
+        self._segments.append(data, after=self._segment)
         self._waiting += len(records)
-
-    def _writable(self) -> int:
-        """The segment to append to, a new one when there is none or it is long."""
-        newest = max(self._segments, default=self._segment)
-        if self._file >= 0 and self._segments.get(newest, self._segment_bytes) < self._segment_bytes:
-            return newest
-        self._end_segment()
-        number = max(newest, self._segment) + 1
-        self._file = os.open(self._path(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        self._segments[number] = 0
-        self._sync_folder()
-        return number
-
-    def _end_segment(self, size: int | None = None) -> None:
-        file, self._file = self._file, -1
-        if file >= 0:
-            try:
-                if size is not None:
-                    os.ftruncate(file, size)
-            finally:
-                os.close(file)
 
     def _oldest(self, limit: int) -> list[bytes]:
         found: list[bytes] = []
         self._read.clear()
         room = READ_BYTES
-        for number, size in self._segments.items():
-            start = self._offset if number == self._segment else 0
-            for end, record in _records(self._path(number), start, size):
+        for number in self._segments.sizes:
+            for end, record in self._segments.records(number, self._offset if number == self._segment else 0):
                 found.append(record)
                 self._read.append((number, end))
                 room -= len(record)
@@ -214,16 +160,10 @@ class FileSpool:
         del self._read[:count]
         self._store_position()
         self._waiting -= count
-        for number, size in list(self._segments.items()):
+        for number, size in list(self._segments.sizes.items()):
             if number > self._segment or (number == self._segment and self._offset < size):
                 break
-            if number == max(self._segments):
-                self._end_segment()
-            self._remove(number)
-
-    def _remove(self, number: int) -> None:
-        del self._segments[number]
-        self._path(number).unlink()
+            self._segments.remove(number)
 
     def _stored_position(self) -> tuple[int, int]:
         """Where the replay stood; the beginning when that cannot be told: then some of it is published twice."""
@@ -239,62 +179,8 @@ class FileSpool:
         os.pwrite(self._position, body + _LENGTH.pack(zlib.crc32(body)), 0)
         os.fdatasync(self._position)
 
-    def _sync_folder(self) -> None:
-        """Make the names of the files durable."""
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
     def _close(self) -> None:
-        self._end_segment()
-        for descriptor in (self._position, self._lock):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._position = self._lock = -1
-
-    def _path(self, number: int) -> Path:
-        return self._folder / f"{number:08}.spool"
-
-
-def _left_by_workers(folder: Path, first: int) -> list[Path]:
-    """The folders with records of workers from this number on."""
-    numbered = [
-        (int(found.suffix[1:]), found)
-        for found in folder.parent.glob(f"{glob.escape(folder.name)}.*")
-        if found.is_dir() and found.suffix[1:].isdecimal()
-    ]
-    return [found for number, found in sorted(numbered) if number >= first and any(found.glob("*.spool"))]
-
-
-def _framed(record: bytes) -> bytes:
-    if not 0 < len(record) <= MAX_RECORD:
-        raise ValueError(f"a record has 1 to {MAX_RECORD} bytes, not {len(record)}")
-    return _HEAD.pack(len(record), _crc(record)) + record
-
-
-def _crc(record: bytes) -> int:
-    return zlib.crc32(record, zlib.crc32(_LENGTH.pack(len(record))))
-
-
-def _records(path: Path, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, bytes]]:
-    """Each whole record between two offsets, with the offset of its end; ends at the first that is not whole."""
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size if stop is None else stop
-        file.seek(start)
-        while start < size and (record := _record(file, size - start)):
-            start += _HEAD.size + len(record)
-            yield start, record
-
-
-def _record(file: BinaryIO, room: int) -> bytes:
-    """The record at the file's position, empty when it is not whole."""
-    head = file.read(_HEAD.size)
-    if len(head) < _HEAD.size:
-        return b""
-    length, crc = _HEAD.unpack(head)
-    if length > room - _HEAD.size:
-        return b""
-    record = file.read(length)
-    return record if len(record) == length and crc == _crc(record) else b""
+        self._segments.close()
+        if self._position >= 0:
+            os.close(self._position)
+        self._position = -1

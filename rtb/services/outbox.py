@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -216,11 +217,12 @@ class Outbox:
         while True:
             try:
                 await self._step()
-            except StoreError as error:
-                _log.error("spool_failed", reason=str(error), waiting=self.waiting)
-                await asyncio.sleep(self._postpone())
-            except Exception:
-                _log.exception("outbox_failed")
+            except Exception as error:
+                with suppress(OSError):  # a full disk may have no room for the log either
+                    if isinstance(error, StoreError):
+                        _log.error("spool_failed", reason=str(error), waiting=self.waiting)
+                    else:
+                        _log.exception("outbox_failed")
                 await asyncio.sleep(self._postpone())
 
     async def _step(self) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -23,7 +25,22 @@ Connect = Callable[[], Awaitable[Broker]]
 @asynccontextmanager
 async def memory_brokers(_: pytest.FixtureRequest) -> AsyncIterator[Connect]:
     """Connections to one in-process server."""
-    first = MemoryBroker(SystemClock(), on_error=lambda delivery, error: None)
+    async with _connections(MemoryBroker(SystemClock(), on_error=lambda delivery, error: None)) as connect:
+        yield connect
+
+
+@asynccontextmanager
+async def journaled_brokers(request: pytest.FixtureRequest) -> AsyncIterator[Connect]:
+    """Connections to one in-process server that keeps a journal."""
+    folder: Path = request.getfixturevalue("tmp_path") / uuid4().hex
+    async with _connections(
+        MemoryBroker(SystemClock(), on_error=lambda delivery, error: None, journal=folder)
+    ) as connect:
+        yield connect
+
+
+@asynccontextmanager
+async def _connections(first: MemoryBroker) -> AsyncIterator[Connect]:
     opened: list[MemoryBroker] = []
 
     async def connect() -> Broker:
@@ -56,6 +73,7 @@ async def rabbit_brokers(request: pytest.FixtureRequest) -> AsyncIterator[Connec
 
 BROKERS: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Connect]]] = {
     "memory": memory_brokers,
+    "journal": journaled_brokers,
     "rabbitmq": rabbit_brokers,
 }
 

@@ -229,7 +229,7 @@ STEPS = st.one_of(
 )
 
 
-EXAMPLES = {"memory": 150, "rabbitmq": 30}
+EXAMPLES = {"journal": 20, "memory": 150, "rabbitmq": 30}
 
 
 @pytest.mark.parametrize("name", BROKERS)

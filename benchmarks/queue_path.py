@@ -1,0 +1,169 @@
+"""CPU of daemons for an auction by queue over RabbitMQ: consumed, auctioned, answer confirmed, request acknowledged,
+win published, consumed and billed.
+
+    python -m benchmarks.queue_path [--campaigns 10000] [--requests 4000] [--rounds 3] [burst|paced] ...
+
+`burst` puts all requests on the queue at once: batches are full. `paced` sends 1,000 a second, to one daemon, then two.
+The requests' timestamps are whole seconds, so that the deadline counts from their arrival at the daemon and waiting on
+the queue costs no answer. Servers, generator and daemons share the processors: only CPU time of the daemons is told,
+less what they use while idle, and the best of some rounds, for the processors are shared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.request import urlopen
+
+import click
+import msgspec
+import psutil  # type: ignore[import-untyped]
+
+from benchmarks.daemon import RTB, daemon
+from benchmarks.production import servers
+from rtb import messages
+from rtb.adapters.amqp import RabbitBroker
+from rtb.adapters.clock import SystemClock
+from rtb.lab.load.payload import Payload, payloads, request_ids
+from rtb.messages import MessageType
+from rtb.ports import Message
+from rtb.services import topology
+
+WARM_UP = 3_000
+RATE = 1_000
+STEP_S = 0.01
+IDLE_S = 4.0
+COUNTER = re.compile(rb"^rtb_queue_consumed_total (\S+)$", re.MULTILINE)
+
+
+@dataclass
+class Daemons:
+    """The daemons at work, by URL and pid."""
+
+    running: Sequence[tuple[str, int]]
+    idle_share: float = 0.0
+
+    def cpu_s(self) -> float:
+        """User and system time of all of them."""
+        return sum(sum(psutil.Process(pid).cpu_times()[:2]) for _, pid in self.running)
+
+    def consumed(self) -> float:
+        """Messages that they took off queues."""
+        total = 0.0
+        for url, _ in self.running:
+            with urlopen(url.replace("/openrtb2/auction", "/metrics")) as page:
+                found = COUNTER.search(page.read())
+            assert found is not None
+            total += float(found[1])
+        return total
+
+    async def rest(self) -> None:
+        """Wait until they have done everything."""
+        before = -1.0
+        while (now := self.consumed()) != before:
+            before = now
+            await asyncio.sleep(0.7)
+
+    async def measure_idle(self) -> float:
+        """CPU seconds a second that they use without any request."""
+        await self.rest()
+        start, cpu_s = time.monotonic(), self.cpu_s()
+        await asyncio.sleep(IDLE_S)
+        self.idle_share = (self.cpu_s() - cpu_s) / (time.monotonic() - start)
+        return self.idle_share
+
+
+class Requests:
+    """Puts requests on the queue."""
+
+    def __init__(self, broker: RabbitBroker, prepared: Sequence[Payload]) -> None:
+        self._broker = broker
+        self._prepared = prepared
+        self._ids = request_ids(time.time_ns())
+
+    async def send(self, count: int) -> None:
+        """So many at once, confirmed."""
+        made = [self._message(n) for n in range(count)]
+        for first in range(0, count, 1_000):
+            batch = made[first : first + 1_000]
+            await asyncio.gather(*(self._broker.publish(topology.BIDDING, "bid.request", one) for one in batch))
+
+    async def pace(self, count: int) -> None:
+        """So many, RATE a second, evenly."""
+        loop = asyncio.get_running_loop()
+        start, sent = loop.time(), 0
+        while sent < count:
+            due = min(count, int((loop.time() - start) * RATE) + 1)
+            await self.send(due - sent)
+            sent = due
+            await asyncio.sleep(STEP_S)
+
+    def _message(self, n: int) -> Message:
+        request_id, now = next(self._ids), float(int(time.time()))
+        data = msgspec.Raw(self._prepared[n % len(self._prepared)].body(request_id))
+        name = request_id.decode()
+        body = messages.encode(MessageType.BID_REQUEST, data, message_id=name, timestamp=now)
+        return Message(body=body, message_id=name, timestamp=now, persistent=False)
+
+
+async def cost_us(daemons: Daemons, requests: Requests, count: int, *, paced: bool) -> float:
+    """CPU microseconds of an auction, without what the daemons use idle."""
+    start, cpu_s = time.monotonic(), daemons.cpu_s()
+    await (requests.pace(count) if paced else requests.send(count))
+    await daemons.rest()
+    idle_s = daemons.idle_share * (time.monotonic() - start)
+    return (daemons.cpu_s() - cpu_s - idle_s) / count * 1e6
+
+
+@click.command()
+@click.argument("parts", nargs=-1, type=click.Choice(["burst", "paced"]))
+@click.option("--campaigns", default=10_000, show_default=True)
+@click.option("--requests", "count", default=4_000, show_default=True, help="Of each round.")
+@click.option("--rounds", default=3, show_default=True)
+def main(parts: tuple[str, ...], campaigns: int, count: int, rounds: int) -> None:
+    """Print CPU microseconds an auction."""
+    wanted = set(parts or ("burst", "paced"))
+    prepared = payloads("1k", 4_000, 1, 100_000)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="rtb-bench-")))
+        folder.chmod(0o755)  # PostgreSQL runs as another user when we are root
+        urls = stack.enter_context(servers(folder))
+        settings = (*(f"{key}={url}" for key, url in urls.items()), "auction.deadline_ms=1000")
+        fill = [*RTB, "lab", "fill", str(campaigns), "--set", f"store.url={urls['store.url']}"]
+        subprocess.run(fill, check=True, stdout=subprocess.DEVNULL)
+        url, pid, _ = stack.enter_context(daemon(folder, *settings))
+        one = Daemons([(url, pid)])
+
+        async def measure(daemons: Daemons, *, paced: bool) -> str:
+            broker = RabbitBroker(urls["broker.url"], SystemClock(), confirm_limit_s=60.0)
+            await broker.start()
+            requests = Requests(broker, prepared)
+            await requests.send(WARM_UP)
+            idle = await daemons.measure_idle()
+            costs = [await cost_us(daemons, requests, count, paced=paced) for _ in range(rounds)]
+            await broker.close()
+            best = min(costs)
+            every = " ".join(f"{cost:.0f}" for cost in costs)
+            return (
+                f"{best:5.0f} us, {1e6 / best:6,.0f} auctions per CPU-second ({every}), idle {idle:.1%} of a processor"
+            )
+
+        if "burst" in wanted:
+            click.echo(f"burst, one daemon   {asyncio.run(measure(one, paced=False))}")
+        if "paced" in wanted:
+            click.echo(f"paced, one daemon   {asyncio.run(measure(one, paced=True))}")
+            (folder / "second").mkdir()
+            other_url, other_pid, _ = stack.enter_context(daemon(folder / "second", *settings))
+            two = Daemons([(url, pid), (other_url, other_pid)])
+            click.echo(f"paced, two daemons  {asyncio.run(measure(two, paced=True))}")
+
+
+if __name__ == "__main__":
+    main()
