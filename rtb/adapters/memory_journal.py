@@ -32,7 +32,7 @@ from rtb.ports import NO_HEADERS, Message
 from rtb.ports.broker import Answer
 
 SUFFIX = "journal"
-GATHER_S = 0.002
+GATHER_S = 0.005
 """How long the first message of a batch waits for others."""
 LINGER_S = 0.1
 """How long what nobody waits for may take: acknowledgements, moves."""
@@ -47,7 +47,7 @@ _T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
 
 
-class Kept(Struct, array_like=True):
+class Kept(Struct, array_like=True, gc=False):
     """A message in a queue, as it stands on disk. `expires_at` is Unix seconds; `deaths` see memory_queue."""
 
     queue: str
@@ -84,7 +84,7 @@ _encoder = msgspec.msgpack.Encoder()
 class _Put(Struct, eq=False, gc=False):
     """Messages that are written together; without `done` nobody waits for them, and they are tried again."""
 
-    ids: Sequence[int]
+    ids: range
     data: Sequence[bytes]
     done: Answer | None
 
@@ -141,25 +141,27 @@ class Journal:
             _log.info("journal_found", folder=str(self._folder), messages=len(kept))
         return kept
 
-    def put(self, kept: Iterable[Kept], done: Answer | None = None) -> list[int]:
-        """Write messages, all or none; their ids.
+    def put(self, kept: Sequence[Kept], done: Answer | None = None) -> int:
+        """Write messages, all or none; the id of the first, the others have those that follow.
 
         Args:
             kept: what one publish puts into queues.
             done: called once they are durable, or with the BrokerError that says why none of them is. Without it they
                 are written again until they are durable.
+
+        Raises:
+            ValueError: one is too long for a record.
         """
-        ids: list[int] = []
-        data: list[bytes] = []
-        for one in kept:
-            ids.append(self._next_id)
-            data.append(framed(_PUT + _ID.pack(self._next_id) + _encoder.encode(one)))
-            self._next_id += 1
-        self._pending.append(_Put(ids, data, done))
-        self._stirred.set()
-        if done is not None:
+        first = self._next_id
+        data = [framed(_PUT + _ID.pack(id_) + _encoder.encode(one)) for id_, one in enumerate(kept, first)]
+        self._next_id = first + len(data)
+        self._pending.append(_Put(range(first, self._next_id), data, done))
+        if done is None:
+            self._stirred.set()
+        elif not self._urgent.is_set():
+            self._stirred.set()
             self._urgent.set()
-        return ids
+        return first
 
     def gone(self, id_: int) -> None:
         """A message need not be kept any longer."""
@@ -219,8 +221,7 @@ class Journal:
             self._written(number, puts, gone)
 
     def _written(self, number: int, puts: Sequence[_Put], gone: Iterable[int]) -> None:
-        for put in puts:
-            self._place(put.ids, number)
+        self._place([id_ for put in puts for id_ in put.ids], number)
         self._forget(gone)
         for put in puts:
             put.answer(None)

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from rtb.adapters.clock import TimerClock
 from rtb.adapters.memory_journal import Journal, Kept
@@ -37,6 +37,32 @@ NS_PER_S = 1_000_000_000
 SLICE_NS = 1_000_000
 
 OnError = Callable[[Delivery, BaseException], None]
+
+
+class _Arrival(Struct, eq=False, gc=False):
+    """A message on its way into the journal, and from there into its queues."""
+
+    queues: Sequence[Queue]
+    durable: Sequence[Queue]
+    message: Message
+    exchange: str
+    routing_key: str
+    done: Answer
+    first_id: int = 0
+
+    def written(self, error: BrokerError | None) -> None:
+        """It is durable, or it is nowhere."""
+        id_ = self.first_id
+        for queue in self.durable:
+            queue.expected -= 1
+            if error is None:
+                queue.push(self.message, self.exchange, self.routing_key, record=id_)
+                id_ += 1
+        if error is None and len(self.durable) < len(self.queues):
+            for queue in self.queues:
+                if queue not in self.durable:
+                    queue.push(self.message, self.exchange, self.routing_key)
+        self.done(error)
 
 
 class MemoryServer:
@@ -93,22 +119,13 @@ class MemoryServer:
                 queue.push(message, exchange, routing_key)
             done(None)
             return
-        records: dict[Queue, int] = {}
-
-        def written(error: BrokerError | None) -> None:
-            for queue in durable:
-                queue.expected -= 1
-            if error is None:
-                for queue in queues:
-                    queue.push(message, exchange, routing_key, record=records.get(queue, 0))
-            done(error)
-
+        arrival = _Arrival(queues, durable, message, exchange, routing_key, done)
         try:
-            ids = journal.put([self._kept(queue, message, exchange, routing_key) for queue in durable], written)
+            kept = [self._kept(queue, message, exchange, routing_key) for queue in durable]
+            arrival.first_id = journal.put(kept, arrival.written)
         except ValueError as error:
             done(BrokerError(f"the message was not kept: {error}"))
             return
-        records.update(zip(durable, ids, strict=True))
         for queue in durable:
             queue.expected += 1
 
@@ -230,7 +247,7 @@ class MemoryServer:
             if not refused and not _circles(target.name, deaths):
                 record = 0
                 if self._journal is not None and message.persistent and target.owner is None:
-                    (record,) = self._journal.put([self._kept(target, message, exchange, key, deaths)])
+                    record = self._journal.put([self._kept(target, message, exchange, key, deaths)])
                 target.push(message, exchange, key, deaths, record)
 
     def report(self, delivery: Delivery, error: BaseException) -> None:
@@ -264,9 +281,9 @@ class MemoryServer:
             message.reply_to,
             message.timestamp,
             message.expiration_ms,
-            dict(message.headers),
+            dict(message.headers) if message.headers else {},
             None if lives_ms is None else self.clock.time() + lives_ms / 1e3,
-            [(name, reason.value) for name, reason in deaths],
+            [(name, reason.value) for name, reason in deaths] if deaths else [],
         )
 
     def _tick(self) -> None:

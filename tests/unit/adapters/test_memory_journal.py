@@ -40,6 +40,7 @@ TOPOLOGY = Topology(
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write what nobody waits for within milliseconds, too."""
+    monkeypatch.setattr(memory_journal, "GATHER_S", 0.0)
     monkeypatch.setattr(memory_journal, "LINGER_S", 0.001)
     monkeypatch.setattr(memory_journal, "RETRY_S", 0.01)
 
@@ -292,12 +293,12 @@ async def journal(folder: Path, segment_bytes: int = 8 << 20) -> tuple[Journal, 
     return made, [one.body for _, one in await made.open()]
 
 
-async def written(one: Journal, *bodies: bytes) -> list[int]:
+async def written(one: Journal, *bodies: bytes) -> range:
     """Write messages and wait until they are durable; their ids."""
     done = asyncio.get_running_loop().create_future()
-    ids = one.put([kept(body) for body in bodies], done.set_result)
+    first = one.put([kept(body) for body in bodies], done.set_result)
     assert await done is None
-    return ids
+    return range(first, first + len(bodies))
 
 
 async def test_a_message_that_nobody_takes_keeps_no_others_on_disk(tmp_path: Path) -> None:
