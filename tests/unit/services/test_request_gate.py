@@ -144,6 +144,19 @@ async def test_a_hold_counts_for_those_who_wait_already() -> None:
     assert bench.passed == [60.0]
 
 
+async def test_a_hold_counts_for_those_who_wait_for_a_shared_place() -> None:
+    """Also for whoever had his turn and waits only until another source leaves."""
+    bench = Bench(places=1)
+    async with bench.make().passage():
+        waiting = asyncio.create_task(bench.request())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        bench.gate.hold_off(60, "quiet")
+    with pytest.raises(SourceError, match=r"^quiet"):
+        await waiting
+    assert bench.passed == []
+
+
 async def test_no_hold_is_for_ever() -> None:
     """A source that asks for a year is asked again after a day."""
     bench = Bench()
