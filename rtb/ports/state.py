@@ -10,7 +10,7 @@ from msgspec import Struct
 
 class CachedUser(Struct, frozen=True, gc=False):
     """What the state store knows of a user: the cached profile, None when none is cached, and the impressions counted
-    a campaign id, windows that ended left out."""
+    under each counter, windows that ended left out."""
 
     profile: bytes | None
     frequency: Mapping[str, int]
@@ -32,8 +32,9 @@ class StateStore(Protocol):
         ...
 
     async def count_impressions(self, counts: Sequence[tuple[str, str, int]], batch_id: str = "") -> None:
-        """Count one impression for each (user_id, campaign_id, window seconds); a window starts with its first count.
+        """Count one impression for each (user_id, counter, window seconds); a window starts with its first count.
 
+        A counter is a name: rtb.domain.frequency says which a campaign has. At least 256 of a user are kept.
         With a `batch_id` that is unique everywhere, the same call repeated within a minute counts once; without one,
         a repetition counts again. Raises StoreError.
         """

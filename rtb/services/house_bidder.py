@@ -11,7 +11,9 @@ from rtb.domain import facts, money
 from rtb.domain.auction import HOUSE, Bid
 from rtb.domain.campaign import Campaign, Pricing, Status
 from rtb.domain.facts import Context
+from rtb.domain.frequency import caps, reached
 from rtb.domain.money import Rates
+from rtb.domain.pricing import charge_nanos
 from rtb.domain.remembered import Remembered
 from rtb.domain.targeting import Candidate, Index
 from rtb.domain.tracking import Signer, Ticket, impid_in_ledger
@@ -149,15 +151,16 @@ class HouseBidder:
         return facts.context(auction.request, auction.profile, auction.frequency, now=self._clock.time())
 
     def claim(self, auction: OpenAuction, bid: Bid, cost_nanos: int) -> Ticket | None:
-        """Hold the cost on the campaign's budget and count its frequency cap; the ticket of the win.
+        """Hold the cost, with the margin on it, on the campaign's budget and count its frequency caps; the ticket.
 
-        None when the budget cannot pay, or the cap was reached since the bid: by another imp or auction of the user.
+        None when the budget cannot pay, or a cap was reached since the bid: by another imp or auction of the user.
         """
         assert isinstance(bid, Candidate)
         campaign = bid.campaign
-        cap = campaign.frequency_cap
-        if cap is not None and auction.frequency.get(campaign.id, 0) >= cap.count:
+        capped = caps(campaign)
+        if capped and reached(capped, auction.frequency):
             return None
+        cost_nanos = charge_nanos(campaign, cost_nanos)
         window_ms = self._windows.window_ms(auction.request, bid.impid, bid.creative.media)
         hold = self.budgets.hold(campaign.id, cost_nanos, window_ms)
         if hold is None:
@@ -165,8 +168,9 @@ class HouseBidder:
         ticket = self._ticket(auction, bid, cost_nanos, hold)
         if self.on_win is not None:
             self.on_win(ticket)
-        if cap is not None and auction.user_id:
-            self._profiles.count(auction.user_id, campaign.id, cap.seconds)
+        if capped and auction.user_id:
+            for cap in capped:
+                self._profiles.count(auction.user_id, cap.counter, cap.window_s)
         return ticket
 
     def _ticket(self, auction: OpenAuction, bid: Candidate, cost_nanos: int, hold: Hold) -> Ticket:

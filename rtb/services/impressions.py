@@ -20,7 +20,7 @@ AGAIN_MOST_S = 1.0
 
 _log = structlog.get_logger(__name__)
 
-Count = tuple[str, str, int]  # user, campaign, window seconds
+Count = tuple[str, str, int]  # user, counter, window seconds
 
 
 class Impressions:
@@ -36,26 +36,26 @@ class Impressions:
         self._reading = reading
         self._gather_s = gather_s
         self._waiting: list[Count] = []
-        self._unconfirmed: dict[str, dict[str, int]] = {}  # impressions by user and campaign
+        self._unconfirmed: dict[str, dict[str, int]] = {}  # impressions by user and counter
         self._working: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self.dropped = 0
 
-    def count(self, user_id: str, campaign_id: str, window_s: int) -> None:
+    def count(self, user_id: str, counter: str, window_s: int) -> None:
         """Count an impression soon."""
         if len(self._waiting) >= MAX_WAITING:
             self._drop(1)
             return
-        self._waiting.append((user_id, campaign_id, window_s))
+        self._waiting.append((user_id, counter, window_s))
         numbers = self._unconfirmed.setdefault(user_id, {})
-        numbers[campaign_id] = numbers.get(campaign_id, 0) + 1
+        numbers[counter] = numbers.get(counter, 0) + 1
         if self._working is None:
             self._working = asyncio.get_running_loop().create_task(self._work())
 
     def add(self, user_id: str, frequency: dict[str, int]) -> None:
         """Add those of a user that the store has not confirmed."""
-        for campaign_id, number in self._unconfirmed.get(user_id, {}).items():
-            frequency[campaign_id] = frequency.get(campaign_id, 0) + number
+        for counter, number in self._unconfirmed.get(user_id, {}).items():
+            frequency[counter] = frequency.get(counter, 0) + number
 
     def __bool__(self) -> bool:
         """Whether the store has yet to confirm any."""
@@ -104,11 +104,11 @@ class Impressions:
                 again_s = min(again_s * 2, AGAIN_MOST_S)
 
     def _forget(self, batch: Sequence[Count]) -> None:
-        for user_id, campaign_id, _ in batch:
+        for user_id, counter, _ in batch:
             numbers = self._unconfirmed[user_id]
-            numbers[campaign_id] -= 1
-            if not numbers[campaign_id]:
-                del numbers[campaign_id]
+            numbers[counter] -= 1
+            if not numbers[counter]:
+                del numbers[counter]
                 if not numbers:
                     del self._unconfirmed[user_id]
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 from msgspec import Struct
 
 from rtb.domain import profile as profiles
+from rtb.domain.frequency import OnUnknown, Unknown
 from rtb.domain.profile import Profile
 from rtb.errors import Malformed, StoreError
 from rtb.ports import Clock, Repository, StateStore
@@ -22,14 +24,16 @@ ABSENT = b""
 
 
 class User(Struct, gc=False):
-    """What is known of a user: the profile, None when there is none, and impressions counted a campaign id."""
+    """What is known of a user: the profile, None when there is none, and impressions, a counter each
+    (rtb.domain.frequency)."""
 
     profile: Profile | None = None
-    frequency: dict[str, int] = {}
+    frequency: Mapping[str, int] = {}
     stale_ns: int = 0
 
 
 UNKNOWN = User()
+"""Nobody: a request that names no user, and so has nothing to count by."""
 
 
 class Profiles:
@@ -39,7 +43,9 @@ class Profiles:
     that time. What is asked during a lookup travels together in the next, and one user asked for twice is one lookup.
 
     A store that does not answer costs an auction its profile and little time: the first ones wait for `wait_s`, those
-    after them do not wait, and while a store is late its answers are for the next time the user comes.
+    after them do not wait, and while a store is late its answers are for the next time the user comes. What is known of
+    the user by then is told: counters without a profile, or neither (`unknown`); then `on_unknown` decides what
+    frequency caps are worth.
     """
 
     def __init__(
@@ -54,8 +60,12 @@ class Profiles:
         fresh_s: float,
         ttl_s: float,
         gather_s: float = 0.0,
+        on_unknown: OnUnknown = OnUnknown.BID,
     ) -> None:
         """Keep up to `cached` users; see config/default.toml, section profiles."""
+        self._uncounted = Unknown(on_unknown)
+        self.unknown = User(frequency=self._uncounted)
+        """A user of whom nothing is known in time."""
         self._state = state
         self._repository = repository
         self._clock = clock
@@ -67,7 +77,7 @@ class Profiles:
         self._ttl_s = ttl_s
         self._users: OrderedDict[str, User] = OrderedDict()
         self._wanted: dict[str, list[asyncio.Future[User]]] = {}
-        self._waiting: deque[tuple[float, asyncio.Future[User]]] = deque()  # by the end of their wait, loop time
+        self._waiting: deque[tuple[float, asyncio.Future[User], str]] = deque()  # by the end of their wait, loop time
         self._timer: asyncio.TimerHandle | None = None
         self._frequencies: dict[str, dict[str, int]] = {}  # of those who are looked up in the repository
         self._counters = asyncio.Lock()  # what is counted during a read of the counters is sent after it
@@ -76,7 +86,7 @@ class Profiles:
         self._truth = Lookups(self._look_into_repository, self._fail, clock, patience_s=wait_s, gather_s=0.0)
 
     def peek(self, user_id: str, now_ns: int) -> User | None:
-        """The user when there is no reason to wait: known here and fresh, or UNKNOWN as the store is late or away."""
+        """The user when there is no reason to wait: known here and fresh, or not in time as a store is late or away."""
         user = self._users.get(user_id)
         if user is not None and user.stale_ns >= now_ns:
             self._users.move_to_end(user_id)
@@ -90,10 +100,10 @@ class Profiles:
             self._wanted[user_id] = []
             cache.ask([user_id])
         self._metrics.profile_timeouts += 1
-        return UNKNOWN
+        return self._in_time(user_id)
 
     async def get(self, user_id: str, within_s: float = math.inf) -> User:
-        """The user, after a bounded wait (`within_s` at most); UNKNOWN when it is over or a store failed. No errors."""
+        """The user, after a bounded wait (`within_s` at most), or what is known of one by then. No errors."""
         future = self._want(user_id)
         if within_s >= self._wait_s:
             return await future
@@ -101,15 +111,20 @@ class Profiles:
             return await asyncio.wait_for(future, within_s)
         except TimeoutError:
             self._metrics.profile_timeouts += 1
-            return UNKNOWN
+            return self._in_time(user_id)
 
-    def count(self, user_id: str, campaign_id: str, window_s: int) -> None:
+    def count(self, user_id: str, counter: str, window_s: int) -> None:
         """Count an impression of a capped campaign, here at once and in the state store soon."""
         user = self._users.get(user_id)
-        frequency = self._frequencies.get(user_id) if user is None else user.frequency
+        frequency = self._frequencies.get(user_id) if user is None else cast(dict[str, int], user.frequency)
         if frequency is not None:
-            frequency[campaign_id] = frequency.get(campaign_id, 0) + 1
-        self._impressions.count(user_id, campaign_id, window_s)
+            frequency[counter] = frequency.get(counter, 0) + 1
+        self._impressions.count(user_id, counter, window_s)
+
+    @property
+    def caps_unknown(self) -> int:
+        """How often a campaign with a frequency cap was decided on without the user's counters, since the start."""
+        return self._uncounted.asked
 
     @property
     def uncounted(self) -> bool:
@@ -133,7 +148,7 @@ class Profiles:
             self._cache.ask([user_id])
         else:
             futures.append(future)
-        self._waiting.append((loop.time() + self._wait_s, future))
+        self._waiting.append((loop.time() + self._wait_s, future, user_id))
         if self._timer is None:
             self._timer = loop.call_later(self._wait_s, self._end_waits)
         return future
@@ -143,23 +158,28 @@ class Profiles:
         loop = asyncio.get_running_loop()
         now_s, waiting = loop.time(), self._waiting
         while waiting and (waiting[0][1].done() or waiting[0][0] <= now_s):
-            future = waiting.popleft()[1]
+            _, future, user_id = waiting.popleft()
             if not future.done():
-                self._give_up(future)
+                self._give_up(future, user_id)
                 self._cache.blame()
                 self._truth.blame()
         self._timer = loop.call_at(waiting[0][0], self._end_waits) if waiting else None
 
-    def _give_up(self, future: asyncio.Future[User]) -> None:
+    def _give_up(self, future: asyncio.Future[User], user_id: str) -> None:
         if not future.done():
             self._metrics.profile_timeouts += 1
-            future.set_result(UNKNOWN)
+            future.set_result(self._in_time(user_id))
+
+    def _in_time(self, user_id: str) -> User:
+        """What is known of a user whose lookup is not at its end: the counters, when only the repository is late."""
+        frequency = self._frequencies.get(user_id)
+        return self.unknown if frequency is None else User(None, frequency)
 
     def _fail(self, user_ids: Sequence[str]) -> None:
         for user_id in user_ids:
-            self._frequencies.pop(user_id, None)
             for future in self._wanted.pop(user_id):
-                self._give_up(future)
+                self._give_up(future, user_id)
+            self._frequencies.pop(user_id, None)
 
     async def _look_into_cache(self, user_ids: Sequence[str]) -> None:
         async with self._counters:
@@ -187,7 +207,7 @@ class Profiles:
         if truth.late:
             for user_id in user_ids:
                 for future in self._wanted[user_id]:
-                    self._give_up(future)
+                    self._give_up(future, user_id)
         truth.ask(user_ids)
 
     async def _look_into_repository(self, user_ids: Sequence[str]) -> None:

@@ -60,6 +60,17 @@ async def test_a_window_ends_after_its_first_count(state_under_test: StateUnderT
     assert await frequencies(state, prefix) == [{"short": 1, "long": 1}]
 
 
+async def test_the_windows_of_one_campaign_run_beside_each_other(state_under_test: StateUnderTest, prefix: str) -> None:
+    """One impression counts in all of them; the short one ends, the others go on, a lifetime of 400 days as well."""
+    state = state_under_test.store
+    windows = [(prefix, f"c/{seconds}", seconds) for seconds in (1, 3_600, 400 * 86_400)]
+    await state.count_impressions(windows)
+    await state.count_impressions(windows)
+    assert await frequencies(state, prefix) == [{"c/1": 2, "c/3600": 2, "c/34560000": 2}]
+    await state_under_test.pass_time(1.1)
+    assert await frequencies(state, prefix) == [{"c/3600": 2, "c/34560000": 2}]
+
+
 async def test_what_was_read_is_a_snapshot(state: StateStore, prefix: str) -> None:
     """Later counts do not change what a reader holds."""
     await state.count_impressions([(prefix, "x", 3_600)])

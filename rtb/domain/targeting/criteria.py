@@ -253,10 +253,7 @@ def _segments(campaign: Campaign, context: Context, placement: Placement) -> str
 
 
 def _frequency(campaign: Campaign, context: Context, placement: Placement) -> str:
-    cap = frequency.capped(campaign, context.frequency)
-    if cap is None:
-        return ""
-    return f"{context.frequency[cap.counter]} shown, at most {cap.count} in {cap.window_s} s"
+    return frequency.objection(campaign, context.frequency)
 
 
 def _unmet(wanted: Sequence[object], found: Sequence[object]) -> str:

@@ -12,12 +12,16 @@ import pytest_asyncio
 from rtb.adapters.clock import ManualClock
 from rtb.adapters.memory_state import MemoryState
 from rtb.adapters.sql import SqlRepository
+from rtb.domain import frequency
 from rtb.domain import profile as profiles_
+from rtb.domain.campaign import FrequencyCap, Per
+from rtb.domain.frequency import OnUnknown
 from rtb.domain.profile import Profile
 from rtb.errors import StoreError
 from rtb.ports import CachedUser
 from rtb.services.metrics import Metrics
 from rtb.services.profiles import UNKNOWN, Profiles, User
+from tests.unit.parts import campaign
 
 DAY_S = 86_400
 
@@ -78,7 +82,14 @@ class World:
         self.repository = SqlRepository(str(path))
         self.profiles = self.service()
 
-    def service(self, *, wait_s: float = 60.0, cached: int = 100, ttl_s: float = 3_600.0) -> Profiles:
+    def service(
+        self,
+        *,
+        wait_s: float = 60.0,
+        cached: int = 100,
+        ttl_s: float = 3_600.0,
+        on_unknown: OnUnknown = OnUnknown.BID,
+    ) -> Profiles:
         """Profiles that are believed for 60 s."""
         self.profiles = Profiles(
             self.state,
@@ -89,6 +100,7 @@ class World:
             cached=cached,
             fresh_s=60.0,
             ttl_s=ttl_s,
+            on_unknown=on_unknown,
         )
         return self.profiles
 
@@ -188,12 +200,12 @@ async def test_what_is_asked_during_a_lookup_travels_together(world: World) -> N
 
 
 async def test_the_wait_is_bounded_and_the_late_answer_kept(world: World) -> None:
-    """The auction goes on with UNKNOWN; others do not wait during the lookup, but are looked up next."""
+    """The auction goes on without the user; others do not wait during the lookup, but are looked up next."""
     await world.store("u", "v")
     profiles = world.service(wait_s=0.001)
     world.state.open.clear()
-    assert await profiles.get("u") is UNKNOWN
-    assert [world.peek(user_id) for user_id in "uvwv"] == [UNKNOWN] * 4
+    assert await profiles.get("u") is profiles.unknown
+    assert [world.peek(user_id) for user_id in "uvwv"] == [profiles.unknown] * 4
     assert (world.metrics.profile_timeouts, world.metrics.profile_misses, world.state.asked) == (5, 3, [["u"]])
     world.state.open.set()
     await profiles.close()
@@ -206,8 +218,8 @@ async def test_a_shorter_wait_can_be_asked_for(world: World) -> None:
     await world.store("u")
     world.state.open.clear()
     patient = asyncio.ensure_future(world.profiles.get("u"))
-    assert await world.profiles.get("u", 0.0) is UNKNOWN
-    assert await world.profiles.get("u", 0.001) is UNKNOWN
+    assert await world.profiles.get("u", 0.0) == UNKNOWN
+    assert await world.profiles.get("u", 0.001) == UNKNOWN
     world.state.open.set()
     assert likes(await patient) == ("u-likes",)
     assert world.metrics.profile_timeouts == 2
@@ -232,7 +244,7 @@ async def test_a_failing_store_is_an_unknown_user(world: World, error: Exception
     """Whatever fails, the auction goes on without profile; a failure is not remembered: the next one asks again."""
     await world.store("u", "v")
     world.state.error = error
-    assert await asyncio.gather(world.profiles.get("u"), world.profiles.get("v")) == [UNKNOWN, UNKNOWN]
+    assert [*await asyncio.gather(world.profiles.get("u"), world.profiles.get("v"))] == [UNKNOWN, UNKNOWN]
     assert world.metrics.profile_timeouts == 2
     world.state.error = None
     assert likes(await world.profiles.get("u")) == ("u-likes",)
@@ -257,7 +269,7 @@ async def test_a_store_that_failed_is_left_alone_for_a_while(world: World) -> No
     assert world.metrics.profile_timeouts == 1 + 6 * 4
     world.clock.advance(1.0)
     world.state.error = None
-    assert world.peek("u") is UNKNOWN
+    assert world.peek("u") == UNKNOWN
     await world.profiles.close()
     known = world.peek("u")
     assert known is not None
@@ -284,13 +296,36 @@ async def test_a_slow_database_does_not_hold_up_who_is_cached(world: World) -> N
     slow = world.repository = Slow(str(world.path))
     await slow.start()
     profiles = world.service(wait_s=0.01)
-    assert await profiles.get("u") is UNKNOWN
-    assert await profiles.get("v") is UNKNOWN
+    assert await profiles.get("u") == UNKNOWN
+    assert await profiles.get("v") == UNKNOWN
     assert likes(await profiles.get("c")) == ("c-likes",)
-    assert world.peek("u") is UNKNOWN
+    assert world.peek("u") == UNKNOWN
     slow.opened.set()
     await profiles.close()
     assert [likes(user) for user_id in "uv" if (user := world.peek(user_id))] == [("u-likes",), ("v-likes",)]
+
+
+async def test_counters_hold_while_the_database_is_away(world: World) -> None:
+    """They are in the state store: the auction goes on without the profile, but with the user's caps."""
+    await world.state.count_impressions([("u", "c", DAY_S)])
+    await world.repository.close()
+    user = await world.profiles.get("u")
+    assert (user.profile, dict(user.frequency)) == (None, {"c": 1})
+    assert world.profiles.caps_unknown == 0
+
+
+@pytest.mark.parametrize("policy", [OnUnknown.BID, OnUnknown.SKIP])
+async def test_caps_without_counters_are_decided_by_a_policy(world: World, policy: OnUnknown) -> None:
+    """A state store that is away: bid anyway, or skip whoever has a cap; every such decision is counted."""
+    world.state.error = StoreError("away")
+    profiles = world.service(on_unknown=policy)
+    capped = campaign("c", frequency_caps=(FrequencyCap(2, per=Per.HOUR),))
+    free = campaign("f")
+    for user in (await profiles.get("u"), world.peek("u")):
+        assert user is not None
+        assert (frequency.capped(capped, user.frequency) is not None) is (policy is OnUnknown.SKIP)
+        assert frequency.capped(free, user.frequency) is None
+    assert profiles.caps_unknown == 2
 
 
 async def test_other_daemons_learn_that_a_user_is_absent(world: World) -> None:
@@ -307,7 +342,7 @@ async def test_other_daemons_learn_that_a_user_is_absent(world: World) -> None:
 async def test_a_closed_database_is_an_unknown_user(world: World) -> None:
     """The repository's StoreError counts the same."""
     await world.repository.close()
-    assert await world.profiles.get("u") is UNKNOWN
+    assert await world.profiles.get("u") == UNKNOWN
     assert world.metrics.profile_timeouts == 1
 
 
@@ -315,7 +350,7 @@ async def test_a_failure_after_the_wait_is_counted_once(world: World) -> None:
     """The auction that went on without the profile was one, not two."""
     profiles = world.service(wait_s=0.001)
     world.state.open.clear()
-    assert await profiles.get("u") is UNKNOWN
+    assert await profiles.get("u") == UNKNOWN
     world.state.error = StoreError("away")
     world.state.open.set()
     await profiles.close()
