@@ -98,18 +98,18 @@ class EventConsumer(Generic[_T]):
 
     async def stop(self) -> None:
         """Take no more, and finish what was taken; cancelled, leave it to whoever consumes next."""
-        if self._subscription is not None:
-            await self._subscription.cancel()
-            self._subscription = None
-        if self._worker is None:
-            return
         try:
-            self._filled.set()
-            await self._idle.wait()
+            if self._subscription is not None:
+                subscription, self._subscription = self._subscription, None
+                await subscription.cancel()
+            if self._worker is not None:
+                self._filled.set()
+                await self._idle.wait()
         finally:
-            self._worker.cancel()
-            await asyncio.wait({self._worker})
-            self._worker = None
+            if self._worker is not None:
+                self._worker.cancel()
+                await asyncio.wait({self._worker})
+                self._worker = None
 
     def _take(self, delivery: Delivery) -> None:
         self._waiting.append(delivery)
@@ -122,10 +122,7 @@ class EventConsumer(Generic[_T]):
         while True:
             await self._arrived.wait()
             if self._subscription is not None and len(self._waiting) < self._batch:
-                try:
-                    await asyncio.wait_for(self._filled.wait(), self._linger_s)
-                except TimeoutError:
-                    pass
+                await self._linger()
             batch = [self._waiting.popleft() for _ in range(min(self._batch, len(self._waiting)))]
             try:
                 await self._handle(batch)
@@ -138,6 +135,14 @@ class EventConsumer(Generic[_T]):
             if not self._waiting:
                 self._arrived.clear()
                 self._idle.set()
+
+    async def _linger(self) -> None:
+        """Until the batch is full, or others have had their time."""
+        try:
+            async with asyncio.timeout(self._linger_s):  # wait_for of Python 3.11 may swallow a cancellation
+                await self._filled.wait()
+        except TimeoutError:
+            pass
 
     async def _handle(self, deliveries: Sequence[Delivery]) -> None:
         self._metrics.consumed += len(deliveries)
