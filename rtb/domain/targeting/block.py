@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, cast
 
 from msgspec import Struct
 
 from rtb.domain.auction import HOUSE, Bid
 from rtb.domain.campaign import Campaign, Circle, Creative
+from rtb.domain.frequency import Cap, caps
 from rtb.domain.markup import MARKUP_TYPE
 from rtb.domain.remembered import Remembered
 from rtb.domain.targeting.clauses import Clause, Shelf
@@ -79,21 +80,29 @@ def candidate(campaign: Campaign, creative: Creative, price_micros: int, dealid:
 
 
 class Special(Struct, gc=False):
-    """What sets few campaigns apart from those that bitmaps tell all about: circles, and a price that the request
-    decides."""
+    """What sets few campaigns apart from those that bitmaps and one counter tell all about."""
 
     circles: tuple[Circle, ...]
+    caps: Sequence[Cap]
+    """But for the one whose counter is in `Ready`."""
     optimises: bool
+    paces: bool
 
 
 Ready = tuple[Candidate, str, str, int, Special | None]
-"""A bid made before, its seat; then what is left to check: a campaign id and how many impressions its frequency cap
-allows ("" and 0 without one), and what else is special about it."""
+"""A bid made before, its seat; the counter of its campaign's frequency cap and how far it may go ("" and 0 without
+one); and what else is to be checked."""
 
 
-def _special(campaign: Campaign) -> Special | None:
-    circles, optimises = campaign.targeting.geo, campaign.optimises
-    return Special(circles, optimises) if circles or optimises else None
+def _ready(bid: Candidate) -> Ready:
+    campaign = bid.campaign
+    first, *others = caps(campaign) or (_NO_CAP,)
+    circles, optimises, paces = campaign.targeting.geo, campaign.optimises, campaign.paces
+    special = Special(circles, others, optimises, paces) if circles or others or optimises or paces else None
+    return bid, bid.seat, first.counter, first.count, special
+
+
+_NO_CAP = Cap("", 0, 0)
 
 
 class Block:
@@ -226,10 +235,10 @@ class Block:
         slots.sort(key=self.entries.__getitem__, reverse=True)
         return slots
 
-    def make(self, slot: int, shelf: Shelf, impid: str) -> Ready | None:
+    def make(self, slot: int, shelf: Shelf) -> Ready | None:
         """A bid, kept for the next time; None when the campaign has no creative to show, and with it all of its kind,
         which the shelf's mask then leaves out."""
-        minus_price, name, campaign, kind = self.entries[slot]
+        minus_price, _, campaign, kind = self.entries[slot]
         choice = shelf.choices[kind]
         if choice < 0:
             self.masks[shelf] &= ~self.postings[KIND][kind]
@@ -239,10 +248,7 @@ class Block:
             self.made.clear()
         self._made += 1
         self._ready |= BITS[slot]
-        bid = candidate(campaign, campaign.creatives[choice], -minus_price, None, impid)
-        cap = campaign.frequency_cap
-        capped, most = ("", 0) if cap is None else (name, cap.count)
-        ready = bid, campaign.advertiser, capped, most, _special(campaign)
+        ready = _ready(candidate(campaign, campaign.creatives[choice], -minus_price, None, shelf.impid))
         self.made[shelf][slot] = ready
         return ready
 
@@ -252,16 +258,20 @@ class Block:
             for made in self.made.values():
                 made.pop(slot, None)
 
-    def caring(self, dimension: int, values: Iterable[Hashable]) -> int:
-        """The slots of those who want one of the values, or none in particular."""
-        masks = self.postings[dimension]
-        particular = masks.get(None)
-        if particular is None:
-            return self.used
-        bits = self.used ^ particular
-        for value in values:
-            if value in masks:
-                bits |= masks[value]
+    def fitting(self, clauses: Sequence[Clause], words: Sequence[tuple[int, Collection[str]]]) -> int:
+        """The slots that may bid now, that every clause lets through, and that want in every dimension of `words` one
+        of these, or none in particular."""
+        bits, masks = self.live & self.timely, self.masks
+        for clause in clauses:
+            bits &= masks[clause]
+        for dimension, values in words:
+            wanted = self.postings[dimension]
+            if None in wanted and (particular := bits & wanted[None]):
+                met = 0
+                for value in values:
+                    if value in wanted:
+                        met |= wanted[value]
+                bits ^= particular & ~met
         return bits
 
     def _mask(self, clause: Clause) -> int:

@@ -36,6 +36,10 @@ Values = Collection[Hashable]
 Postings = Sequence[Mapping[Any, int]]
 
 _Buyers = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...] | None]
+_Audience = tuple[str, str, str, int, str, str, int, bool]
+"""country, region, city, devicetype, os, language; the finest cell, `NOWHERE` for a user who may be anywhere; whether
+the user is in no segment."""
+NOWHERE = -1
 _Categories = tuple[int, tuple[str, ...], tuple[str, ...] | None]
 _MOST = 4096
 
@@ -118,12 +122,14 @@ class Shelf(Clause):
     """What an imp offers, as a clause: who has a creative of the media, size and duration of one of the offers. Which
     creative each kind of campaign would show is in `choices`, -1 when none fits, and blocks then narrow the mask."""
 
-    __slots__ = ("_languages", "_offers", "_secure", "choices")
+    __slots__ = ("_languages", "_offers", "_secure", "choices", "impid")
 
     def __init__(self, key: tuple[tuple[Offer, ...], bool, tuple[str, ...] | None]) -> None:
         super().__init__()
         self._offers, self._secure, self._languages = key
         self.choices: Remembered[Kind, int] = Remembered(self._choose, 1000)
+        self.impid = ""
+        """Of the first imp that offered this: bids are kept ready for it, as most imps of a kind have the same id."""
 
     def mask(self, postings: Postings, used: int) -> int:
         """The slots of a block, of those `used`, that pass."""
@@ -148,12 +154,8 @@ class Clauses:
 
     def __init__(self) -> None:
         """Know none yet."""
-        self.places: Remembered[tuple[str, str, str], Clause] = Remembered(_place, _MOST)
-        """Where the user is: country, region, city."""
-        self.cells: Remembered[int | None, Clause] = Remembered(_near, _MOST)
-        """Which circles may hold the user, by the finest cell; None for a user who may be anywhere."""
-        self.devices: Remembered[tuple[int, str, str], Clause] = Remembered(_device, _MOST)
-        """What the user holds: devicetype, os, language."""
+        self.audiences: Remembered[_Audience, Clause] = Remembered(_audience, _MOST)
+        """Who sees the ad, as far as users have it in common: where they are and what they hold."""
         self.venues: Remembered[tuple[tuple[str, ...], tuple[str, ...]], Clause] = Remembered(_venue, _MOST)
         """Where the ad would stand: domains, categories."""
         self.categories: Remembered[_Categories, Clause] = Remembered(Categories, _MOST)
@@ -165,21 +167,16 @@ class Clauses:
         self.shelves: Remembered[tuple[tuple[Offer, ...], bool, tuple[str, ...] | None], Shelf]
         self.shelves = Remembered(Shelf, _MOST)
         """Offers, secure, languages allowed."""
-        self.no_segment = Clause(wanted=((SEGMENT, ()),))
 
 
-def _place(key: tuple[str, str, str]) -> Clause:
-    country, region, city = key
-    return Clause(wanted=((COUNTRY, (country,)), (REGION, (region,)), (CITY, (city,))))
-
-
-def _near(cell: int | None) -> Clause:
-    return Clause(wanted=((CELL, () if cell is None else cells_around(cell)),))
-
-
-def _device(key: tuple[int, str, str]) -> Clause:
-    devicetype, os, language = key
-    return Clause(wanted=((DEVICETYPE, (devicetype,)), (OS, (os,)), (LANGUAGE, (language,))))
+def _audience(key: _Audience) -> Clause:
+    country, region, city, devicetype, os, language, cell, no_segment = key
+    cells: tuple[int, ...] = () if cell < 0 else cells_around(cell)
+    wanted: list[tuple[int, Values]] = [(COUNTRY, (country,)), (REGION, (region,)), (CITY, (city,)), (CELL, cells)]
+    wanted += [(DEVICETYPE, (devicetype,)), (OS, (os,)), (LANGUAGE, (language,))]
+    if no_segment:
+        wanted.append((SEGMENT, ()))
+    return Clause(wanted=wanted)
 
 
 def _venue(key: tuple[tuple[str, ...], tuple[str, ...]]) -> Clause:

@@ -10,19 +10,20 @@ tells (circles, frequency caps, details of creatives and deals) is then checked 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator
 
 from rtb.domain.campaign import Campaign, Status
 from rtb.domain.facts import Context, Placement
 from rtb.domain.targeting import geo
 from rtb.domain.targeting.block import BITS, FIRST, SLOTS, Block, Candidate, Key, entry
-from rtb.domain.targeting.clauses import Clause, Clauses
+from rtb.domain.targeting.clauses import NOWHERE, Clause, Clauses, Shelf
 from rtb.domain.targeting.hours import Hours
 from rtb.domain.targeting.postings import INTEREST, SEGMENT, Kind, Posting, alike, postings, traits
 from rtb.domain.targeting.search import Admits, Search
 
 _FILL = SLOTS * 3 // 4
 _SPARSE = SLOTS // 8
+_FEW = 8
 
 
 class Index:
@@ -127,17 +128,22 @@ class Index:
         Args:
             context: the facts of the request.
             placement: the facts of the imp.
-            limit: the most advertisers.
-            admits: asked last, by id, of a campaign that would be taken; when it says no, the next takes its place.
+            limit: the most advertisers, at least one.
+            admits: asked last, by id, of a campaign that paces and would be taken; when it says no, the next takes its
+                place.
         """
         shelf = self._clauses.shelves[placement.offers, placement.secure, context.language_allowed]
-        strict = self._clauses_of(context, placement)
+        if not shelf.impid:
+            shelf.impid = placement.impid
+        clauses = self._clauses_of(context, placement, shelf)
         words = self._words_of(context)
         lowest = placement.floor_micros if placement.terms is None else placement.lowest_micros
-        search = Search(context, placement, shelf, limit=limit, lowest_micros=lowest, admits=admits)
+        search = Search(context, placement, shelf, limit, lowest, admits)
         now, effort = context.now, self._effort
         for block in self._blocks:
-            if block.bound < lowest or search.settle((-block.bound, "")):
+            if search.waiting:
+                search.settle((-block.bound, ""))
+            if block.bound < lowest or not search.room:
                 break
             effort -= 1
             if effort < search.misfits:
@@ -145,51 +151,51 @@ class Index:
                 break
             if not block.since <= now < block.until:
                 block.tell_time(now, self._hours)
-            masks = block.masks
-            bits = block.live & block.timely & masks[shelf]
-            for clause in strict:
-                bits &= masks[clause]
-            for dimension, values in words:
-                if bits:
-                    bits &= block.caring(dimension, values)
-            if bits:
+            if bits := block.fitting(clauses, words):
                 search.pick(block, bits)
-        search.settle()
+        if search.waiting:
+            search.settle()
         bids = [*search.found.values()]
         while bids and bids[-1].price_micros < lowest:
             del bids[-1]
         return bids
 
-    def _clauses_of(self, context: Context, placement: Placement) -> list[Clause]:
+    def _clauses_of(self, context: Context, placement: Placement, shelf: Shelf) -> list[Clause]:
         """What many requests have in common."""
-        known = self._clauses
-        clauses = [
-            known.places[context.country, context.region, context.city],
-            known.devices[context.devicetype, context.os, context.language],
-            known.venues[context.domains, context.site_cats],
-        ]
+        known, cell = self._clauses, NOWHERE
+        if self._circled and context.lat is not None and context.lon is not None:
+            cell = geo.cell_of_point(context.lat, context.lon)
+        audience = (
+            context.country,
+            context.region,
+            context.city,
+            context.devicetype,
+            context.os,
+            context.language,
+            cell,
+            not context.segments,
+        )
+        clauses = [shelf, known.audiences[audience], known.venues[context.domains, context.site_cats]]
         if context.cat_blocked or context.cat_allowed is not None:
             clauses.append(known.categories[context.cattax, context.cat_blocked, context.cat_allowed])
         if context.adv_blocked or context.seat_blocked or context.seat_allowed is not None:
             clauses.append(known.buyers[context.adv_blocked, context.seat_blocked, context.seat_allowed])
         if placement.private:
             clauses.append(known.deals[placement.deals])
-        if self._circled:
-            lat, lon = context.lat, context.lon
-            clauses.append(known.cells[None if lat is None or lon is None else geo.cell_of_point(lat, lon)])
-        if self._segments and not context.segments:
-            clauses.append(known.no_segment)
         return clauses
 
-    def _words_of(self, context: Context) -> list[tuple[int, list[str]]]:
-        """Interests and segments, which differ from one request to the next, as far as some campaign cares for them."""
-        words = []
+    def _words_of(self, context: Context) -> list[tuple[int, Collection[str]]]:
+        """Interests and segments, which differ from one request to the next; of very many, those that some campaign
+        cares for."""
+        words: list[tuple[int, Collection[str]]] = []
         cared = self._interests
         if cared:
-            words.append((INTEREST, [name for name in context.interests if name in cared]))
+            names = context.interests
+            words.append((INTEREST, names if len(names) <= _FEW else [name for name in names if name in cared]))
         cared = self._segments
         if cared and context.segments:
-            words.append((SEGMENT, [name for name in context.segments if name in cared]))
+            names = context.segments
+            words.append((SEGMENT, names if len(names) <= _FEW else [name for name in names if name in cared]))
         return words
 
     def _build(self, campaigns: Iterable[Campaign]) -> None:

@@ -7,7 +7,7 @@ from heapq import heappop, heappush
 
 from msgspec.structs import replace
 
-from rtb.domain import pricing
+from rtb.domain import frequency, pricing
 from rtb.domain.facts import Context, Placement
 from rtb.domain.targeting import deals, geo
 from rtb.domain.targeting.block import BITS, Block, Candidate, Key, Special, candidate
@@ -20,21 +20,20 @@ LAST: Key = (1 << 62, "")
 
 
 class Search:
-    """Bids for one imp, the best first, one an advertiser, at most `limit`.
+    """Bids for one imp, the best first, one an advertiser, until there is no `room` for another.
 
     Campaigns are met in rank, by the most they bid. One that optimises bids less than that: it waits with its price
     until all that could bid more have been met, and nobody asks for the price of those that come after the last place
     is taken.
     """
 
-    __slots__ = ("_admits", "_context", "_limit", "_lowest", "_placement", "_shelf", "_waiting", "found", "misfits")
+    __slots__ = ("_admits", "_context", "_lowest", "_placement", "_shelf", "found", "misfits", "room", "waiting")
 
     def __init__(
         self,
         context: Context,
         placement: Placement,
         shelf: Shelf,
-        *,
         limit: int,
         lowest_micros: int,
         admits: Admits | None,
@@ -42,21 +41,22 @@ class Search:
         """`lowest_micros`: who bids less is below any floor of the imp. `admits`: see `Index.match`."""
         self.found: dict[str, Candidate] = {}
         """Bids by advertiser, in rank."""
+        self.room = limit
         self.misfits = 0
         """Campaigns that did not fit after all."""
+        self.waiting: list[tuple[int, str, Candidate]] = []
+        """Who optimises, as a heap, the best first."""
         self._context = context
         self._placement = placement
         self._shelf = shelf
-        self._limit = limit
         self._lowest = lowest_micros
         self._admits = admits
-        self._waiting: list[tuple[int, str, Candidate]] = []
 
     def pick(self, block: Block, bits: int) -> None:
-        """Go through some slots of a block."""
-        shelf, impid = self._shelf, self._placement.impid
-        made, frequency, found, admits = block.made[shelf], self._context.frequency, self.found, self._admits
-        same_for_all = self._placement.terms is None
+        """Take the best of some slots of a block. All that most campaigns go through stands in this one loop."""
+        shelf, placement, found, waiting = self._shelf, self._placement, self.found, self.waiting
+        made, counts, room = block.made[shelf], self._context.frequency, self.room
+        adapt = placement.terms is not None or placement.impid != shelf.impid
         order: list[int] | None = None if block.tidy else []
         while bits:
             if order is None:
@@ -65,61 +65,72 @@ class Search:
                 order = order or block.order(bits)
                 slot = order.pop()
             bits ^= BITS[slot]
-            if self._waiting and self.settle(block.entries[slot][:2]):
-                break
-            ready = made.get(slot) or block.make(slot, shelf, impid)
-            if ready is None:
-                self.misfits += 1
-                bits &= block.masks[shelf]
-                order = order and []
-                continue
-            bid, seat, capped, most, special = ready
+            if waiting:
+                self.room = room
+                self.settle(block.entries[slot][:2])
+                room = self.room
+                if not room:
+                    return
+            try:
+                bid, seat, counter, most, special = made[slot]
+            except KeyError:
+                ready = block.make(slot, shelf)
+                if ready is None:
+                    self.misfits += 1
+                    bits &= block.masks[shelf]
+                    order = order and []
+                    continue
+                bid, seat, counter, most, special = ready
             if seat in found:
                 bits &= ~block.postings[SEAT][seat]
                 order = order and []
                 continue
-            if capped in frequency and frequency[capped] >= most:
+            if counter in counts and counts[counter] >= most:
                 self.misfits += 1
                 continue
-            if special is not None and not self._suits(bid, special):
-                self.misfits += 1
-                continue
-            if not same_for_all or bid.impid != impid:
-                adapted = self._adapted(bid)
-                if adapted is None:
+            if adapt or special is not None:
+                examined = self._examined(bid, special, adapt)
+                if examined is None:
                     self.misfits += 1
                     continue
-                bid = adapted
-            if admits is not None and not self._admitted(bid):
-                self.misfits += 1
-                continue
+                bid = examined
             found[seat] = bid
-            if len(found) == self._limit:
+            room -= 1
+            if not room:
                 break
+        self.room = room
 
-    def settle(self, key: Key = LAST) -> bool:
-        """Take those who wait and whose price ranks before `key`; whether there are enough now."""
-        waiting, found = self._waiting, self.found
-        while waiting and waiting[0][:2] < key and len(found) < self._limit:
+    def settle(self, key: Key = LAST) -> None:
+        """Take those who wait and whose price ranks before `key`, as long as there is room."""
+        waiting, found = self.waiting, self.found
+        while waiting and self.room and waiting[0][:2] < key:
             bid = heappop(waiting)[2]
             if bid.seat not in found and self._admitted(bid):
                 found[bid.seat] = bid
-        return len(found) >= self._limit
+                self.room -= 1
 
-    def _suits(self, bid: Candidate, special: Special) -> bool:
-        """Whether a campaign fits by what no bitmap tells, and bids its best; one that optimises is made to wait."""
-        context = self._context
-        if special.circles:
-            lat, lon = context.lat, context.lon
-            if lat is None or lon is None or not geo.inside(special.circles, lat, lon):
-                return False
-        if not special.optimises:
-            return True
-        price = pricing.price_micros(bid.campaign, context, self._placement.floor_micros)
-        priced = self._adapted(replace(bid, price_micros=price))
-        if priced is not None:
-            heappush(self._waiting, (-price, bid.campaign.id, priced))
-        return False
+    def _examined(self, bid: Candidate, special: Special | None, adapt: bool) -> Candidate | None:
+        """The bid for this imp when it fits by what no bitmap tells; one that optimises is made to wait."""
+        if special is not None:
+            context = self._context
+            if special.circles:
+                lat, lon = context.lat, context.lon
+                if lat is None or lon is None or not geo.inside(special.circles, lat, lon):
+                    return None
+            if special.caps and frequency.reached(special.caps, context.frequency):
+                return None
+            if special.optimises:
+                price = pricing.price_micros(bid.campaign, context, self._placement.floor_micros)
+                priced = self._adapted(replace(bid, price_micros=price))
+                if priced is not None:
+                    heappush(self.waiting, (-price, bid.campaign.id, priced))
+                return None
+        if adapt:
+            adapted = self._adapted(bid)
+            if adapted is None:
+                return None
+            bid = adapted
+        return bid if special is None or not special.paces or self._admitted(bid) else None
 
     def _adapted(self, bid: Candidate) -> Candidate | None:
         """The bid for this imp, under the deal it settles for; None when it does not meet the imp's terms."""
@@ -137,4 +148,8 @@ class Search:
 
     def _admitted(self, bid: Candidate) -> bool:
         """Asked last, of one that would be taken."""
-        return self._admits is None or (bid.price_micros >= self._lowest and self._admits(bid.campaign.id))
+        return (
+            self._admits is None
+            or not bid.campaign.paces
+            or (bid.price_micros >= self._lowest and self._admits(bid.campaign.id))
+        )

@@ -19,6 +19,9 @@ from rtb.domain.campaign import (
     Creative,
     FrequencyCap,
     Media,
+    Optimise,
+    Pacing,
+    Per,
     Status,
     Targeting,
 )
@@ -110,6 +113,11 @@ def campaigns(draw: st.DrawFn) -> Campaign:
         frequency_cap=draw(mostly(None, FrequencyCap(count=2), odds=2)),
         deals=draw(few("d1", "d2")),
         targeting=targeting,
+        pacing=draw(st.sampled_from([Pacing.ASAP, Pacing.EVEN])),
+        optimise=draw(mostly(None, Optimise(), Optimise(value=0.5, context=0.0), odds=3)),
+        max_bid=draw(st.sampled_from([None, 1.5, 2.5])),
+        margin=draw(mostly(0.0, 0.25)),
+        frequency_caps=draw(mostly((), (FrequencyCap(count=3, per=Per.HOUR),))),
     )
 
 
@@ -131,7 +139,8 @@ def contexts(draw: st.DrawFn) -> Context:
         site_cats=draw(st.sampled_from([(), ("IAB1",), ("IAB2-3", "IAB2")])),
         interests=draw(few("sports", "golf", "unknown")),
         segments=draw(few("s1", "s2")),
-        frequency=draw(st.dictionaries(st.sampled_from(["c1", "c2", "c3"]), st.integers(1, 3))),
+        frequency=draw(st.dictionaries(st.sampled_from(["c1", "c2", "c3", "c2/3600"]), st.integers(1, 3))),
+        user_value=draw(st.sampled_from([0.0, -0.5, 0.3, 1.0])),
         cat_blocked=draw(few("IAB7", "IAB7-39", "IAB25")),
         cat_allowed=draw(mostly(None, ("IAB7", "IAB1"), ("IAB25",))),
         cattax=draw(st.sampled_from([1, 1, 7])),
@@ -200,7 +209,7 @@ class Twin:
         for campaign in sorted(self.campaigns.values(), key=lambda c: (-price(c), c.id)):
             fit = check(campaign, context, placement, live=campaign.id not in self.dark)
             if isinstance(fit, Fit) and campaign.advertiser not in seats and len(found) < limit:
-                if admits is not None and not admits(campaign.id):
+                if campaign.paces and admits is not None and not admits(campaign.id):
                     continue
                 seats.add(campaign.advertiser)
                 found.append(candidate(campaign, fit.creative, fit.price_micros, fit.dealid, placement.impid))
@@ -227,7 +236,7 @@ class Gate:
             campaigns(),
             st.tuples(st.just("remove"), st.integers(0, 25)),
             st.tuples(st.just("live"), st.integers(0, 25), st.booleans()),
-            st.tuples(st.just("match"), contexts(), placements(), st.integers(0, 4)),
+            st.tuples(st.just("match"), contexts(), placements(), st.integers(1, 4)),
             st.tuples(st.just("gated"), contexts(), placements(), st.integers(1, 4), st.integers(0, 2**26 - 1)),
         ),
         max_size=20,
