@@ -91,7 +91,6 @@ class FanoutClient:
         self._wheel = DeadlineWheel(clock, self._expire)
         self._pools: set[Pool] = set()
         self._sweeper: Timer | None = None
-        self._closing: set[asyncio.Task[None]] = set()
 
     def endpoint(self, url: str, *, headers: Mapping[str, str] = _NOTHING, limits: Limits = _DEFAULT) -> Endpoint:
         """Prepare to call a URL.
@@ -140,12 +139,8 @@ class FanoutClient:
             self._drop(call)
 
     def retire(self, endpoint: Endpoint) -> None:
-        """Close an endpoint that will not be called again."""
-        if endpoint.pool in self._pools:
-            self._pools.discard(endpoint.pool)
-            task = asyncio.get_running_loop().create_task(endpoint.pool.close())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+        """Close an endpoint once the calls under way are done; further ones fail."""
+        endpoint.pool.retire()
 
     async def close(self) -> None:
         """Close everything; calls under way fail."""
@@ -153,7 +148,7 @@ class FanoutClient:
             self._sweeper.cancel()
             self._sweeper = None
         pools, self._pools = self._pools, set()
-        await asyncio.gather(*(pool.close() for pool in pools), *self._closing)
+        await asyncio.gather(*(pool.close() for pool in pools))
         await self._names.close()
         await self._system.close()
         self._wheel.stop()
@@ -173,8 +168,10 @@ class FanoutClient:
 
     def _sweep(self) -> None:
         now_ns = self._clock.monotonic_ns()
-        for pool in self._pools:
+        for pool in [*self._pools]:
             pool.sweep(now_ns)
+            if pool.is_over:
+                self._pools.discard(pool)
         self._sweeper = self._clock.call_at(now_ns + _S, self._sweep)
 
     def _context(self) -> ssl.SSLContext:

@@ -77,9 +77,9 @@ class Pool:
         self._turn = 0
         self._failures = 0
         self._paused_until_ns = 0
-        self._last_failure = (Failure.CONNECT, "")
+        self._last_failure = (Failure.CLOSED, "its endpoint is retired")
         self._rtts: deque[int] = deque(maxlen=_RTT_SAMPLES)
-        self._closed = False
+        self._closed = self._retired = False
 
     @property
     def connections(self) -> int:
@@ -120,6 +120,9 @@ class Pool:
                 if not connection.send(call, now_ns):
                     self._waiting.appendleft(call)
                 return
+        if self._retired:
+            connection.abandon()
+            return
         connection.idle_since_ns = now_ns
         self._idle.append(connection)
 
@@ -149,9 +152,20 @@ class Pool:
                 connection.abandon()
         self._measure()
         missing = self._limits.warm - len(self._open) - len(self._opening)
-        if now_ns >= self._paused_until_ns:
+        if now_ns >= self._paused_until_ns and not self._retired:
             for _ in range(min(missing, _AT_ONCE - len(self._opening))):
                 self._open_one()
+
+    def retire(self) -> None:
+        """Begin no further call; those under way are finished, and then their connections closed."""
+        self._retired = True
+        for connection in [*self._idle]:
+            connection.abandon()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is retired and nothing is left of it."""
+        return self._retired and not self._open and not self._opening and not self._waiting
 
     async def close(self) -> None:
         """Close all connections; calls under way fail."""
@@ -169,7 +183,7 @@ class Pool:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _queue(self, call: Call, now_ns: int) -> None:
-        if self._closed or (not self._open and now_ns < self._paused_until_ns):
+        if self._retired or self._closed or (not self._open and now_ns < self._paused_until_ns):
             call.fail(now_ns, *self._last_failure)
             return
         waiting = self._waiting

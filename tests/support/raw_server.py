@@ -93,8 +93,8 @@ class RawServer:
             self._changed.notify_all()
         try:
             await self.script(reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
+        except (asyncio.IncompleteReadError, ConnectionError, RuntimeError):
+            pass  # RuntimeError: what uvloop says of a write to a connection that has gone
         finally:
             writer.close()
             self.open -= 1

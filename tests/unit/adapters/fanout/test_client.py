@@ -309,16 +309,28 @@ async def test_the_network_is_measured_apart_from_the_server(client: FanoutClien
 
 
 async def test_closing_fails_what_is_under_way_and_leaves_no_connection(client: FanoutClient) -> None:
-    """On the wire or waiting; a call after that fails too. A retired endpoint is closed alone."""
-    async with RawServer(answering(b"")) as server, HttpServer() as other:
+    """On the wire or waiting; a call after that fails too."""
+    async with RawServer(answering(b"")) as server:
         endpoint = client.endpoint(server.url, limits=Limits(connections=1))
-        rest = client.endpoint(other.url())
         calls = [asyncio.create_task(ask(client, endpoint)) for _ in range(2)]
         await server.until(lambda: server.open == 1)
-        client.retire(endpoint)
+        await client.close()
         assert {call.failure for call in await asyncio.gather(*calls)} == {Failure.CLOSED}
         await server.until(lambda: server.open == 0)
         assert (await ask(client, endpoint)).failure is Failure.CLOSED
-        assert (await ask(client, rest)).status == 204
-        await client.close()
-        assert (await ask(client, rest)).failure is Failure.CLOSED
+
+
+async def test_a_retired_endpoint_finishes_what_it_has_begun(client: FanoutClient) -> None:
+    """On the wire or waiting; then its connections close, and further calls fail. Other endpoints go on."""
+    async with HttpServer() as server:
+        server.hold.clear()
+        endpoint = client.endpoint(server.url(), limits=Limits(connections=1))
+        other = client.endpoint(server.url())
+        calls = [asyncio.create_task(ask(client, endpoint)) for _ in range(2)]
+        await server.asked(1)
+        client.retire(endpoint)
+        assert (await ask(client, endpoint)).failure is Failure.CLOSED
+        server.hold.set()
+        assert {call.status for call in await asyncio.gather(*calls)} == {204}
+        assert (server.connections, endpoint.pool.is_over) == (1, True)
+        assert (await ask(client, other)).status == 204

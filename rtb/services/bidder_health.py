@@ -1,0 +1,117 @@
+"""How each remote bidder does, and whether to ask it now: its counters, its breaker, its limits."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from rtb.domain.bidder_policy import BidderSettings, Skip, TokenBucket
+from rtb.domain.breaker import Breaker
+from rtb.domain.histogram import Histogram
+from rtb.ports import Clock
+
+
+class BidderReport(Struct, frozen=True, kw_only=True):
+    """A bidder's counters since it was configured. `state` and `share` are its breaker's; times are milliseconds."""
+
+    name: str
+    state: str
+    share: float
+    in_flight: int
+    calls: int
+    bids: int
+    rejected: int
+    no_bids: int
+    timeouts: int
+    errors: Mapping[str, int]
+    skipped: Mapping[str, int]
+    p50_ms: float
+    p99_ms: float
+
+
+class BidderHealth:
+    """Counters of one bidder, incremented in place, and the gate before it."""
+
+    __slots__ = (
+        "_breaker",
+        "_bucket",
+        "_clock",
+        "_most",
+        "bids",
+        "calls",
+        "errors",
+        "in_flight",
+        "latency",
+        "name",
+        "no_bids",
+        "rejected",
+        "skipped",
+        "timeouts",
+    )
+
+    def __init__(self, settings: BidderSettings, clock: Clock) -> None:
+        """Healthy."""
+        self.name = settings.name
+        self._clock = clock
+        self._breaker = Breaker(settings.breaker)
+        self._bucket = TokenBucket(settings.qps) if settings.qps else None
+        self._most = settings.max_in_flight
+        self.in_flight = self.calls = self.bids = self.rejected = self.no_bids = self.timeouts = 0
+        self.errors: defaultdict[str, int] = defaultdict(int)
+        self.skipped: defaultdict[str, int] = defaultdict(int)
+        self.latency = Histogram()
+
+    def refusal(self, now_ns: int) -> Skip | None:
+        """Why not to ask it now; None counts a call as begun."""
+        if self.in_flight >= self._most:
+            return Skip.IN_FLIGHT
+        if not self._breaker.admits(now_ns):
+            return Skip.BREAKER
+        if self._bucket is not None and not self._bucket.takes(now_ns):
+            return Skip.QPS
+        self.in_flight += 1
+        self.calls += 1
+        return None
+
+    def answered(self, now_ns: int, latency_ns: int, bids: int, rejected: int) -> None:
+        """It answered in time, with so many valid and invalid bids."""
+        self.in_flight -= 1
+        self.latency.record(latency_ns)
+        if bids or rejected:
+            self.bids += bids
+            self.rejected += rejected
+        else:
+            self.no_bids += 1
+        self._breaker.record(now_ns, bad=False)
+
+    def timed_out(self, now_ns: int) -> None:
+        """It did not answer in time."""
+        self.in_flight -= 1
+        self.timeouts += 1
+        self._breaker.record(now_ns, bad=True)
+
+    def failed(self, now_ns: int, kind: str) -> None:
+        """It answered wrongly or not at all; `kind` is one of a few words."""
+        self.in_flight -= 1
+        self.errors[kind] += 1
+        self._breaker.record(now_ns, bad=True)
+
+    def report(self) -> BidderReport:
+        """The counters as an immutable value."""
+        return BidderReport(
+            name=self.name,
+            state=self._breaker.state.value,
+            share=self._breaker.share(self._clock.monotonic_ns()),
+            in_flight=self.in_flight,
+            calls=self.calls,
+            bids=self.bids,
+            rejected=self.rejected,
+            no_bids=self.no_bids,
+            timeouts=self.timeouts,
+            errors=dict(self.errors),
+            skipped=dict(self.skipped),
+            p50_ms=self.latency.percentile(50) / 1e6,
+            p99_ms=self.latency.percentile(99) / 1e6,
+        )
