@@ -87,6 +87,19 @@ REFUSED_EVENTS = Table(
     Column("detail", Text, nullable=False),
     Index("refused_events_by_receipt", "received_at"),
 )
+CAMPAIGN_HISTORY = Table(
+    "campaign_history",  # what happened to campaigns: ports.HistoryEvent; details are JSON
+    METADATA,
+    Column("id", _key(), primary_key=True),
+    Column("campaign_id", _key(200), nullable=False),
+    Column("at", Float(53), nullable=False),
+    Column("actor", String(64), nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("details", Text, nullable=False),
+    Index("campaign_history_by_campaign", "campaign_id", "at"),
+    Index("campaign_history_by_time", "at"),
+)
 BUDGET_EPOCHS = Table(
     "budget_epochs",
     METADATA,
