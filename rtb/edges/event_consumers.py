@@ -84,6 +84,11 @@ class EventConsumer(Generic[_T]):
         self._subscription: Subscription | None = None
         self._worker: asyncio.Task[None] | None = None
 
+    @property
+    def waiting(self) -> int:
+        """Events that were taken and are not in the batch in hand."""
+        return len(self._waiting)
+
     async def start(self) -> None:
         """Begin to take events. Raises BrokerError."""
         self._worker = asyncio.create_task(self._run())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from rtb.domain.tracking import Ticket, impid_in_ledger
 from rtb.edges.event_consumers import WinConsumer
 from rtb.errors import StoreError
 from rtb.messages import MessageType
-from rtb.ports import ERROR, LedgerRow, Message
+from rtb.ports import ERROR, Delivery, LedgerRow, Message, Subscription
 from rtb.services import topology
 from rtb.services.billing import Billing
 from rtb.services.metrics import Metrics
@@ -61,16 +62,55 @@ class Flaky(MemoryLedger):
             raise StoreError("away")
 
 
+class Unsteady:
+    """A connection that is made anew with its consumers, as RabbitBroker does it."""
+
+    def __init__(self, server: MemoryBroker) -> None:
+        self.delivered: asyncio.Queue[Delivery] = asyncio.Queue()
+        self._server = server
+        self._peer: MemoryBroker | None = None
+        self._subscription: Subscription
+        self._wanted: tuple[str, Callable[[Delivery], None], int]
+
+    async def consume(self, queue: str, handler: Callable[[Delivery], None], *, prefetch: int) -> Unsteady:
+        """Of the one connection there is; it is its own subscription."""
+
+        def take(delivery: Delivery) -> None:
+            handler(delivery)
+            self.delivered.put_nowait(delivery)
+
+        self._wanted = (queue, take, prefetch)
+        await self.reconnect()
+        return self
+
+    async def reconnect(self) -> None:
+        """What is not acknowledged goes back to its queue and comes again."""
+        if self._peer is not None:
+            await self._peer.close()
+        self._peer = self._server.peer()
+        await self._peer.start()
+        queue, handler, prefetch = self._wanted
+        self._subscription = await self._peer.consume(queue, handler, prefetch=prefetch)
+
+    async def cancel(self) -> None:
+        """Take no more."""
+        await self._subscription.cancel()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._server, name)
+
+
 class World:
     """A broker, a ledger, one campaign of 1.00 a day, and what posts wins."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
         clock = SystemClock()
         self.clock = clock
         self.broker = MemoryBroker(clock)
+        self.connection = Unsteady(self.broker)
         self.metrics = Metrics("test", clock)
         self.ledger = Flaky()
-        accounts = MemoryAccounts(clock, Timing())
+        self.accounts = accounts = MemoryAccounts(clock, Timing())
         known = campaign("c", 2.0, daily_budget=1.0)
 
         async def find(campaign_id: str) -> Campaign | None:
@@ -78,7 +118,7 @@ class World:
 
         rebuild = Rebuild(accounts, self.ledger, find, clock, timing=Timing())
         billing = Billing(accounts, self.ledger, rebuild.restore, timing=Timing())
-        self.consumer = WinConsumer(self.broker, billing, self.metrics, clock, linger_s=0.005)
+        self.consumer = WinConsumer(self.connection, billing, self.metrics, clock, linger_s=0.005, **options)
         self.posted: list[asyncio.Task[None]] = []
         self.wins = Wins(self.post)
 
@@ -128,16 +168,22 @@ class World:
         return message
 
 
-@pytest_asyncio.fixture
-async def world() -> AsyncIterator[World]:
-    """Running."""
-    world = World()
+@asynccontextmanager
+async def running(world: World) -> AsyncIterator[World]:
+    """Until the end of the block."""
     await world.broker.start()
     await world.broker.declare(topology.topology())
     await world.consumer.start()
     yield world
     await world.consumer.stop()
     await world.broker.close()
+
+
+@pytest_asyncio.fixture
+async def world() -> AsyncIterator[World]:
+    """Running."""
+    async with running(World()) as world:
+        yield world
 
 
 async def test_wins_reach_the_ledger_in_batches(world: World) -> None:
@@ -199,3 +245,47 @@ async def test_an_impid_that_no_database_takes(world: World) -> None:
     """A NUL from an SSP is replaced when the win is posted."""
     await world.win(1, impid="x\0y")
     assert await world.until(1) == ["a0:x\ufffdy:win"]
+
+
+async def test_a_win_that_is_a_promise_charges_nobody() -> None:
+    """Where impressions are tracked it stands in the ledger with its price, its creative and its user, and no account
+    is opened for it."""
+    async with running(World(bill_wins=False)) as world:
+        await world.win(3)
+        await world.until(3)
+    rows = [row async for part in world.ledger.rows() for row in part]
+    assert [(row.price_nanos, row.charged_nanos, row.reason, row.event_id) for row in rows] == [
+        (1_000, 0, "", f"a{n}:1:win") for n in range(3)
+    ]
+    assert [book async for book in world.accounts.books()] == []
+
+
+async def test_what_a_lost_connection_left_is_forgotten() -> None:
+    """While the ledger is away and the broker's connection is lost again and again, the same wins come anew each time:
+    no more of them are kept than can be acknowledged."""
+    async with running(World(prefetch=4, batch=2)) as world:
+        world.ledger.away = True
+        await world.win(4)
+        for _ in range(6):
+            for _ in range(4):
+                await asyncio.wait_for(world.connection.delivered.get(), PATIENCE_S)
+            await world.connection.reconnect()
+        assert world.consumer.waiting <= 4
+        world.ledger.away = False
+        assert len(await world.until(4)) == 4
+
+
+async def test_a_stop_that_is_given_up_ends_all_the_same(world: World) -> None:
+    """Whatever the worker waits for: the ledger, or more wins."""
+    world.ledger.away = True
+    await world.win(1)
+    await asyncio.wait_for(world.ledger.tried.wait(), PATIENCE_S)
+    for turns in range(4):
+        stopping = asyncio.ensure_future(world.consumer.stop())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        stopping.cancel()
+        await asyncio.wait_for(asyncio.wait({stopping}), PATIENCE_S)
+        await world.consumer.start()
+    world.ledger.away = False
+    assert len(await world.until(1)) == 1
