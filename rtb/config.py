@@ -27,7 +27,9 @@ Seconds = Annotated[float, Meta(gt=0)]
 PREFIX = "RTB_"
 MEMORY = "memory://"
 FILE = "file:"
-SECRETS = frozenset({"tie_key", "postback_secret"})
+SECRETS = frozenset(
+    {"tie_key", "postback_secret", "token", "app_secret", "developer_token", "client_secret", "refresh_token"}
+)
 _CODE = re.compile("[A-Z]{3}")
 _PASSWORD = re.compile(r"(://[^/@:]*:)[^/]*@")
 
@@ -144,6 +146,38 @@ class Notices(Section, frozen=True):
     allow: tuple[str, ...] = ()
 
 
+class Sources(Section, frozen=True):
+    """Where else a campaign's metrics come from; see docs/metric-sources.md."""
+
+    refresh_s: Annotated[float, Meta(ge=0)] = 0.0
+    per_second: Seconds = 10.0
+    in_flight: Positive = 10
+    keep: Positive = 10_000
+
+
+class Facebook(Section, frozen=True):
+    """Facebook's Marketing API; without a token it is not asked."""
+
+    token: str = ""
+    app_secret: str = ""
+    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] = "USD"
+    click_field: Annotated[str, Meta(pattern="^(inline_link_clicks|clicks)$")] = "inline_link_clicks"
+    conversion: str = "omni_purchase"
+
+
+class Google(Section, frozen=True):
+    """The Google Ads API; without a customer it is not asked."""
+
+    customer_id: str = ""
+    login_customer_id: str = ""
+    developer_token: str = ""
+    client_id: str = ""
+    client_secret: str = ""
+    refresh_token: str = ""
+    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] = "USD"
+    bid_unit_micros: Positive = 10_000
+
+
 class Admin(Section, frozen=True):
     """The local socket that `rtb campaigns`, `rtb explain` ... talk to the daemon through."""
 
@@ -193,6 +227,9 @@ class Settings(Section, frozen=True):
     budgets: Budgets = Budgets()
     tracking: Tracking = Tracking()
     notices: Notices = Notices()
+    sources: Sources = Sources()
+    facebook: Facebook = Facebook()
+    google: Google = Google()
     admin: Admin = Admin()
     currency: Currency = Currency()
     log: Log = Log()
@@ -289,6 +326,12 @@ def _check(settings: Settings, origin: Mapping[str, str]) -> None:
     if auction.minimum_ms >= auction.deadline_ms:
         source = _source("auction.minimum_ms" if "auction.minimum_ms" in origin else "auction.deadline_ms", origin)
         raise ConfigError(f"{source}: auction.minimum_ms: must be less than auction.deadline_ms")
+    google = settings.google
+    if google.customer_id:
+        for key in ("developer_token", "client_id", "client_secret", "refresh_token"):
+            if not getattr(google, key):
+                source = _source("google.customer_id", origin)
+                raise ConfigError(f"{source}: google.{key}: is needed with google.customer_id")
     if auction.increment_cpm > 1000:
         raise ConfigError(f"{_source('auction.increment_cpm', origin)}: auction.increment_cpm: must be at most 1000")
 

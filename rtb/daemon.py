@@ -135,6 +135,8 @@ async def _start(system: System, stack: AsyncExitStack, stop: asyncio.Event) -> 
     stack.push_async_callback(_within, system.told.performance.stop, patience, "performance")
     await system.told.refusals.start()
     stack.push_async_callback(system.told.refusals.stop)
+    await system.elsewhere.start()
+    stack.push_async_callback(system.elsewhere.stop)
     system.monitor.start()
     stack.push_async_callback(system.monitor.stop)
     system.source.start()

@@ -111,6 +111,30 @@ def stats(
     )
 
 
+@campaigns.command()
+@click.argument("campaign_id", metavar="ID")
+@click.option("--since", metavar="DATE", help="First date, as in 2026-11-22.  [today]")
+@click.option("--until", metavar="DATE", help="Last date.")
+@click.option("--json", "as_json", is_flag=True, help="JSON in place of a table.")
+@click.pass_context
+def metrics(context: click.Context, campaign_id: str, since: str | None, until: str | None, as_json: bool) -> None:
+    """A campaign's figures from every source (the ledger, Facebook, Google), and their sum.
+
+    What a source could not tell is stale, with its age and the reason, or unknown; never zero.
+    """
+    found = command(context, "campaigns.metrics", id=campaign_id, since=since, until=until)
+    if as_json:
+        print_json(found)
+        return
+    total = {"source": "together", "standing": found["standing"], **(found["totals"] or {})}
+    columns = ["source", "standing", "impressions", "clicks", "conversions", "spend", "revenue", "ctr", "cpc", "roas"]
+    rows = [{name: _rounded(value) for name, value in row.items()} for row in (*found["sources"], total)]
+    print_table(columns, rows)
+    for row in found["sources"]:
+        if row["reason"]:
+            click.echo(f"{row['source']}: {row['reason']}")
+
+
 def _rounded(value: Any) -> Any:
     return float(f"{value:.5g}") if isinstance(value, float) else value
 

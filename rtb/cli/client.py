@@ -21,6 +21,7 @@ ANSWER_LIMIT_S = 300.0
 """How long a command waits for the daemon, which may be writing a million campaigns."""
 
 AUDIT = "audit"
+STATS = "campaigns.stats"
 ON_BROKER = ("dead-letters.", "topology.", "queues")
 
 
@@ -87,5 +88,9 @@ async def _offline(settings: Settings, name: str, arguments: dict[str, Any]) -> 
             stack.push_async_callback(system.profiles.close)
             stack.push_async_callback(system.outside.repository.close)
             await system.outside.repository.start()
+            stack.push_async_callback(system.elsewhere.stop)
             await system.catalogue.load()
+            if name == STATS:
+                stack.push_async_callback(system.told.performance.stop)
+                await system.told.performance.start()
         return await system.admin.run(name, arguments)

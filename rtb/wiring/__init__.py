@@ -23,6 +23,7 @@ from rtb.edges.admin import Admin, Command
 from rtb.edges.admin_broker import broker_commands
 from rtb.edges.admin_money import audit_command
 from rtb.edges.admin_performance import stats_command
+from rtb.edges.admin_sources import metrics_command
 from rtb.edges.campaign_consumer import CampaignListener, CampaignWriter
 from rtb.edges.consumers import BidRequestConsumer
 from rtb.edges.http1 import Limits, Server
@@ -45,6 +46,7 @@ from rtb.services.queue_monitor import QueueMonitor
 from rtb.services.results import Results
 from rtb.wiring.money import Money, money
 from rtb.wiring.outside import Outside, outside
+from rtb.wiring.sources import Elsewhere, elsewhere
 from rtb.wiring.tracking import Told, signer, told
 
 __all__ = ["Money", "Outside", "System", "Told", "build", "create_app", "resource"]
@@ -64,6 +66,7 @@ class System:
     broker: Broker
     money: Money
     told: Told
+    elsewhere: Elsewhere
     profiles: Profiles
     house: HouseBidder
     catalogue: Campaigns
@@ -163,6 +166,15 @@ def build(settings: Settings, pid: int) -> System:
     admin = Admin(catalogue, exchange, house, clock, rates, ledger=None if settings.state.url == MEMORY else out.ledger)
     admin.commands["audit"] = audit_command(funds.audit, rates.currency)
     admin.commands["campaigns.stats"] = stats_command(after.performance, catalogue, clock, rates.currency, pacer.pace)
+    others = elsewhere(
+        settings,
+        out.ledger,
+        clock,
+        rates,
+        find=lambda campaign_id: house.index.get(campaign_id),
+        campaigns=lambda: house.campaigns(),
+    )
+    admin.commands["campaigns.metrics"] = metrics_command(others.sources, catalogue, clock)
     consumer = BidRequestConsumer(broker, exchange, metrics, clock, rates, prefetch=settings.broker.prefetch)
     pages: dict[bytes, Callable[[], bytes]] = {}
     source = FrameSource(metrics, clock, currency=rates.currency)
@@ -189,6 +201,7 @@ def build(settings: Settings, pid: int) -> System:
         broker=broker,
         money=funds,
         told=after,
+        elsewhere=others,
         profiles=profiles,
         house=house,
         catalogue=catalogue,

@@ -115,6 +115,7 @@ def test_rates_come_from_all_three_sources(tmp_path: Path) -> None:
         ("[auction]\nincrement_cpm = 1001\n", "auction.increment_cpm: must be at most 1000"),
         ("[auction]\nminimum_ms = 100\n", "auction.minimum_ms: must be less than auction.deadline_ms"),
         ("[auction]\ndeadline_ms = 5\n", "auction.minimum_ms: must be less than auction.deadline_ms"),
+        ('[google]\ncustomer_id = "1"\n', "google.developer_token: is needed with google.customer_id"),
         ("[currency]\ncode = 'usd'\n", "currency.code: "),
         ("[currency]\nrates = 5\n", "currency.rates: "),
         ("[currency.rates]\nKRW = 0\n", "currency.rates.KRW: must be a positive number"),

@@ -1,0 +1,110 @@
+"""Metrics of campaigns from elsewhere: the platforms that the settings name, beside the house's own ledger."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from rtb.adapters.clock import TimerClock
+from rtb.adapters.facebook_insights import FacebookInsights
+from rtb.adapters.google_ads import GoogleAds
+from rtb.adapters.google_token import GoogleToken
+from rtb.adapters.outgoing_http import OutgoingHttp
+from rtb.config import Settings
+from rtb.domain.campaign import Campaign, Status
+from rtb.domain.money import Rates
+from rtb.domain.source_metrics import Days
+from rtb.ports import Ledger
+from rtb.ports.metric_source import MetricSource
+from rtb.services.metric_refresh import MetricRefresh
+from rtb.services.metric_sources import MetricSources
+from rtb.services.own_figures import OwnFigures, in_ledger
+from rtb.services.request_gate import IN_FLIGHT, Gate
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """The sources, and what keeps them fresh; nothing is started, and `refresh` is None when nobody wants it."""
+
+    sources: MetricSources
+    refresh: MetricRefresh | None
+    http: OutgoingHttp
+
+    async def start(self) -> None:
+        """Begin to fetch ahead, where that is wanted."""
+        if self.refresh is not None:
+            await self.refresh.start()
+
+    async def stop(self) -> None:
+        """End; what is under way is not waited for."""
+        if self.refresh is not None:
+            await self.refresh.stop()
+        await self.sources.close()
+        await self.http.close()
+
+
+def elsewhere(
+    settings: Settings,
+    ledger: Ledger,
+    clock: TimerClock,
+    rates: Rates,
+    *,
+    find: Callable[[str], Campaign | None],
+    campaigns: Callable[[], Iterable[Campaign]],
+) -> Elsewhere:
+    """The sources of `settings`; `find` and `campaigns` know the catalogue."""
+    http = OutgoingHttp()
+    given = settings.sources
+    overall = asyncio.Semaphore(IN_FLIGHT)
+    sources: list[MetricSource] = []
+    facebook, google = settings.facebook, settings.google
+    if facebook.token:
+        sources.append(
+            FacebookInsights(
+                http,
+                Gate(clock, overall, in_flight=given.in_flight, per_second=given.per_second),
+                token=facebook.token,
+                app_secret=facebook.app_secret,
+                currency=facebook.currency,
+                click_field=facebook.click_field,
+                conversion=facebook.conversion,
+            )
+        )
+    if google.customer_id:
+        gate = Gate(clock, overall, in_flight=given.in_flight, per_second=given.per_second)
+        token = GoogleToken(
+            http,
+            gate,
+            clock,
+            client_id=google.client_id,
+            client_secret=google.client_secret,
+            refresh_token=google.refresh_token,
+        )
+        sources.append(
+            GoogleAds(
+                http,
+                gate,
+                access_token=token,
+                developer_token=google.developer_token,
+                customer_id=google.customer_id,
+                login_customer_id=google.login_customer_id,
+                currency=google.currency,
+                bid_unit_micros=google.bid_unit_micros,
+            )
+        )
+
+    def external_ids(campaign_id: str) -> Mapping[str, str]:
+        campaign = find(campaign_id)
+        return (campaign.external_ids or {}) if campaign is not None else {}
+
+    def watched() -> tuple[list[str], Days]:
+        today = datetime.fromtimestamp(clock.time(), UTC).date()
+        running = [one.id for one in campaigns() if one.external_ids and one.status is Status.ACTIVE]
+        return running, Days(today, today)
+
+    house = OwnFigures(in_ledger(ledger), rates.currency)
+    merged = MetricSources(sources, external_ids, rates, clock, house=house, keep=given.keep)
+    refresh = MetricRefresh(merged, watched, interval_s=given.refresh_s) if given.refresh_s and sources else None
+    return Elsewhere(merged, refresh, http)
