@@ -1,9 +1,9 @@
 """Notices on their way out: a queue a host, few at once, tried again when that may help, dropped and counted at limits.
 
-A host that is slow, broken or away delays its own notices and nobody else's, and a burst of them delays no auction: few
-are started in one step of the loop, the hosts in turn. Every notice succeeds at most once; one
-whose answer was lost is sent again, so that a receiver may see it twice (its endpoint should be idempotent: OpenRTB 2.6
-7.8). What waits is in memory alone: a process that is killed loses it.
+A host that is slow, broken or away delays its own notices and nobody else's. They are started one by one, a moment apart,
+the hosts in turn, so that an auction does not come behind many; only when many wait, several at a time. Every notice
+succeeds at most once; one whose answer was lost is sent again, so that a receiver may see it twice (its endpoint should
+be idempotent: OpenRTB 2.6 7.8). What waits is in memory alone: a process that is killed loses it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ from rtb.ports.http import NOTHING_MORE, HttpClient
 NS = 1_000_000_000
 SICK_AFTER = 5
 """Failures in a row after which a host gets one notice at a time, until one succeeds."""
-STARTS = 8
-"""Notices that are started in one step of the loop."""
+TICK_S = 0.001
+"""Between two moments at which notices are started."""
+QUEUE_PER_START = 64
+MOST_STARTS = 8
+"""One is started at each of them, one more for so many that wait, and so many at most: 8,000 a second."""
 MAX_BODY = 4 << 10
 """Bytes of an answer that are read, so that the connection can be used again; nobody looks at them."""
 
@@ -252,13 +255,15 @@ class NoticeSender:
         self._calm.clear()
         if not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._start_some)
+            asyncio.get_running_loop().call_later(TICK_S, self._start_some)
 
     def _start_some(self) -> None:
-        """Start one notice a host in turn, as many as there are places, a few in one step of the loop."""
+        """Start a few, the hosts in turn, as there are places."""
         self._scheduled = False
         ready, started = self._ready, 0
-        while ready and started < STARTS and len(self._tasks) < self._at_once:
+        queued = self._open - len(self._tasks) - len(self._resting)
+        most_starts = min(1 + queued // QUEUE_PER_START, MOST_STARTS)
+        while ready and started < most_starts and len(self._tasks) < self._at_once:
             lane = next(iter(ready))
             del ready[lane]
             most = 1 if lane.failures >= SICK_AFTER else self._at_once_per_host

@@ -33,8 +33,11 @@ from rtb.ports.http import NOTHING_MORE
 from rtb.services.exchange import Auction, Outcome
 from rtb.services.notice_sender import NS, Kind, Notice, NoticeSender
 
-SLICE_NS = 500_000
-"""How long one step of the loop makes notices."""
+TICK_S = 0.001
+SLICE_NS = 100_000
+"""How long notices are made at a time, a moment apart; a whole auction's at least."""
+BACKLOG_PER_SLICE = 64
+"""Auctions that wait make it longer: twice as long for so many, and so on."""
 MAX_USER_AGENT = 1_024
 
 _IMP_TS = "${AUCTION_IMP_TS"
@@ -117,7 +120,7 @@ class Notices:
         self._closed.append((auction, outcome))
         if not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._work)
+            asyncio.get_running_loop().call_later(TICK_S, self._work)
 
     def won(self, auction_id: str, impid: str) -> bool:
         """Our nurl was called: fire the winner's, unless that was done. False: no such sale is remembered here."""
@@ -167,22 +170,30 @@ class Notices:
             self._fire(Kind.BILLING, url, values, _device_headers(ip, user_agent))
         return True
 
+    async def quiet(self) -> None:
+        """Make the notices that are still to be made; return once each was tried."""
+        self._make_all()
+        await self.sender.quiet()
+
     async def stop(self, limit_s: float) -> None:
         """Make the notices that are still to be made, and send what can be sent within `limit_s`."""
-        while self._closed:
-            self._make(*self._closed.popleft())
+        self._make_all()
         await self.sender.stop(limit_s)
 
+    def _make_all(self) -> None:
+        while self._closed:
+            self._make(*self._closed.popleft())
+
     def _work(self) -> None:
-        """One slice; the rest in a later step of the loop."""
-        until_ns = self._clock.monotonic_ns() + SLICE_NS
+        """One slice; the rest in later ones."""
+        until_ns = self._clock.monotonic_ns() + SLICE_NS * (1 + len(self._closed) // BACKLOG_PER_SLICE)
         while self._closed:
             self._make(*self._closed.popleft())
             if self._clock.monotonic_ns() >= until_ns:
                 break
         self._scheduled = bool(self._closed)
         if self._scheduled:
-            asyncio.get_running_loop().call_soon(self._work)
+            asyncio.get_running_loop().call_later(TICK_S, self._work)
 
     def _make(self, auction: Auction, outcome: Outcome) -> None:
         """The notices of one auction."""
