@@ -10,7 +10,7 @@ import asyncio
 import zlib
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import httptools
 import structlog
@@ -20,6 +20,8 @@ from rtb.ports import Clock
 
 MAX_HEADER_BYTES = 16_384
 MAX_PIPELINED = 64
+MAX_HEADS = 1_024
+"""How many heads are remembered, of at most so many bytes, too."""
 MAX_FRAMING = 8
 """How many bytes a client may spend a byte of body: chunks of one byte take six."""
 
@@ -38,6 +40,7 @@ def response(status: bytes, body: bytes, extra: bytes = b"", content_type: bytes
     return b"HTTP/1.1 " + status + b"\r\n" + kind + extra + length + b"\r\n" + body
 
 
+_HEAD_END = b"\r\n\r\n"
 _CLOSE = b"\r\nconnection: close\r\n"
 _VERSION = b"x-openrtb-version: " + openrtb.VERSION.encode() + b"\r\n"
 
@@ -85,6 +88,15 @@ class Slot:
         self.close = close
 
 
+class Head(NamedTuple):
+    """What a head says of a request that keeps its connection and sends a body of plain JSON."""
+
+    method: bytes
+    target: bytes
+    path: bytes
+    body_bytes: int
+
+
 @dataclass(slots=True)
 class Server:
     """The connections of a listening socket, and the sweep over them."""
@@ -94,6 +106,8 @@ class Server:
     limits: Limits = field(default_factory=Limits)
     connections: set[Connection] = field(default_factory=set)
     draining: bool = False
+    heads: dict[bytes, Head] = field(default_factory=dict)
+    """Heads that were parsed before: a client sends the same again and again, but for the length."""
 
     def __call__(self) -> Connection:
         """A protocol for a new connection, as loop.create_server wants it."""
@@ -118,6 +132,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_body",
         "_chunks",
+        "_closing",
         "_encoding",
         "_expect",
         "_failed",
@@ -154,6 +169,7 @@ class Connection(asyncio.Protocol):
         self._framing = b""
         self._offered = False
         self._failed = False
+        self._closing = False
         self._fed = 0
         self._size = 0
         self._writing_paused = False
@@ -201,7 +217,16 @@ class Connection(asyncio.Protocol):
         """Feed the parser; what it cannot parse is a 400 and the end of the connection."""
         if self._failed or self._parser is None:
             return
-        self.arrived_ns = self._server.clock.monotonic_ns()
+        server = self._server
+        self.arrived_ns = server.clock.monotonic_ns()
+        fresh = not self._in_request and not self._closing
+        if fresh:
+            end = data.find(_HEAD_END) + 4
+            head = server.heads.get(data[:end])
+            if head is not None and len(data) == end + head.body_bytes and not server.draining:
+                self._since_ns, self._url, self.headers = self.arrived_ns, head.target, None
+                self._respond(head.method, head.path, data[end:], close=False)
+                return
         if self._fed > MAX_HEADER_BYTES + MAX_FRAMING * self._server.limits.body_bytes:
             self._too_large()  # a header or trailer line without end, or a body in tiny chunks
             return
@@ -213,6 +238,31 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             if not self._failed:
                 self._fail(b"400 Bad Request", f"not an HTTP/1.1 request: {error}")
+        else:
+            if fresh and not self._in_request and self._framing.startswith(b"content-length"):
+                self._remember(data)
+
+    def _remember(self, data: bytes) -> None:
+        """Keep the head of a request that was parsed, if that is all it takes to know another of it."""
+        server = self._server
+        end = data.find(_HEAD_END) + 4
+        if (
+            len(data) != end + self._size  # else there is more than this one request
+            or end > MAX_HEADS
+            or self._failed
+            or self._parser is None
+            or self._chunks is not None
+            or self._encoding
+            or self._expect
+            or self._offered
+            or self.headers is not None
+            or not self._parser.should_keep_alive()
+        ):
+            return
+        if len(server.heads) >= MAX_HEADS:
+            server.heads.clear()
+        path = self._url.partition(b"?")[0]
+        server.heads[data[:end]] = Head(self._parser.get_method(), self._url, path, self._size)
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -227,7 +277,7 @@ class Connection(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         """The request target, perhaps in pieces."""
         self._url += url
-        if url.startswith(HEEDED):
+        if url.startswith(HEEDED) or not url.startswith(b"/"):
             self.headers = []
         if len(self._url) > MAX_HEADER_BYTES:
             self._fail(b"414 URI Too Long", "the request target is too long")
@@ -286,18 +336,23 @@ class Connection(asyncio.Protocol):
                 self._fail(b"400 Bad Request", inflated)
                 return
             body = inflated
-        close = not self._parser.should_keep_alive() or self._server.draining
         self._in_request = False
+        if not self._url.startswith(b"/"):
+            self._url = _origin_form(self._url)
+        close = not self._parser.should_keep_alive() or self._server.draining
+        self._respond(method, self._url.partition(b"?")[0], body, close=close)
+
+    def _respond(self, method: bytes, path: bytes, body: bytes, *, close: bool) -> None:
         slot = Slot(close)
         self._slots.append(slot)
-        path = self._url.partition(b"?")[0]
+        self._closing = close
         try:
             answer = self._server.responder.respond(self, method, path, body)
         except Exception:
             answer = broken(path)
         if answer is not None:
             self.answer(slot, _head(answer) if method == b"HEAD" else answer)
-        if len(self._slots) >= MAX_PIPELINED:
+        if len(self._slots) >= MAX_PIPELINED and self._transport is not None:
             self._transport.pause_reading()
 
     @property
@@ -387,6 +442,16 @@ class Connection(asyncio.Protocol):
         slot = Slot(close=True)
         self._slots.append(slot)
         self.answer(slot, error(status, reason, extra))
+
+
+def _origin_form(target: bytes) -> bytes:
+    """The path and query of a request target in absolute form, which a server must accept [RFC 9112 3.2.2]."""
+    _, scheme_ends, rest = target.partition(b"://")
+    if not scheme_ends:
+        return target
+    authority = rest.replace(b"?", b"/").partition(b"/")[0]
+    path = rest[len(authority) :]
+    return path if path.startswith(b"/") else b"/" + path
 
 
 def _head(response: bytes) -> bytes:

@@ -145,6 +145,23 @@ async def test_a_request_reaches_the_responder(bench: Bench) -> None:
     assert (await client.read())[2] == b"GET /next "
 
 
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        (b"http://x/a/b?c=/d", b"/a/b"),
+        (b"HTTPS://x:8080/a", b"/a"),
+        (b"http://x", b"/"),
+        (b"http://x?a/b", b"/"),
+        (b"*", b"*"),
+    ],
+)
+async def test_a_target_in_absolute_form_counts_by_its_path(bench: Bench, target: bytes, path: bytes) -> None:
+    """A server must accept it, though only proxies are sent it [RFC 9112 3.2.2]."""
+    client = await bench.connect()
+    client.send(get(target, method=b"OPTIONS"))
+    assert await client.bodies(1) == [b"OPTIONS %b " % path]
+
+
 async def test_bodies_in_chunks_are_joined(bench: Bench) -> None:
     """Extensions and trailers are ignored; an empty body is one too."""
     client = await bench.connect()
@@ -486,23 +503,43 @@ REQUESTS = st.one_of(
 )
 
 
-@given(stream=st.lists(REQUESTS, max_size=6).map(b"".join), cuts=st.lists(st.integers(0, 2_000), max_size=8))
-def test_how_a_stream_is_cut_makes_no_difference(stream: bytes, cuts: list[int]) -> None:
-    """In one piece or in many: the same requests, the same bytes back, the same end."""
+@given(requests=st.lists(REQUESTS, max_size=6), cuts=st.lists(st.integers(0, 2_000), max_size=8))
+def test_how_a_stream_is_cut_makes_no_difference(requests: list[bytes], cuts: list[int]) -> None:
+    """In one piece or in many, or one piece a request, whether its head was seen before or not: the same requests, the
+    same bytes back, the same end."""
+    server = Server(Echo(), ManualClock(), LIMITS)
 
     def through(pieces: list[bytes]) -> tuple[list[tuple[bytes, bytes, bytes]], bytes, bool]:
         echo, wire = Echo(), Wire()
-        connection = Connection(Server(echo, ManualClock(), LIMITS))
+        server.responder = echo
+        connection = Connection(server)
         connection.connection_made(wire)
         for piece in pieces:
             if not wire.ended and piece:
                 connection.data_received(piece)
+        connection.connection_lost(None)
         return echo.seen, wire.out, wire.ended
 
+    stream = b"".join(requests)
     edges = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
     pieces = [stream[a:b] for a, b in pairwise(edges)]
     assert through(pieces) == through([stream])
     assert through([stream[n : n + 1] for n in range(len(stream))]) == through([stream])
+    assert through(requests) == through([stream])
+    assert through(requests) == through([stream])
+    assert set(server.heads) <= {request[: request.find(b"\r\n\r\n") + 4] for request in requests}
+
+
+async def test_a_head_that_was_seen_before_is_known(bench: Bench) -> None:
+    """Of any connection; what it says of the length holds for the next body, too."""
+    for body in (b"one", b"two"):
+        client = await bench.connect()
+        client.send(post(body, b"/a?b"))
+        assert await client.bodies(1) == [b"POST /a " + body]
+    assert [head.path for head in bench.server.heads.values()] == [b"/a"]
+    client.send(post(b"six", b"/a?b")[:-1])
+    client.send(b"x")
+    assert await client.bodies(1) == [b"POST /a six"]
 
 
 @given(reason=st.text(max_size=700))
