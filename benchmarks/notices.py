@@ -156,6 +156,7 @@ async def measure(port: int, campaigns: int, bidders: int, rate: float, rounds: 
             request.user = None
         gc.collect()
         gc.freeze()
+        gc.set_threshold(50_000, 20, 100)  # as the daemon does
         for number in range(rounds + 1):
             for side in (off, on):
                 await drive(side, requests, rate)

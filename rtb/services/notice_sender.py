@@ -1,7 +1,7 @@
 """Notices on their way out: a queue a host, few at once, tried again when that may help, dropped and counted at limits.
 
-A host that is slow, broken or away delays its own notices and nobody else's. They are started one by one, a moment apart,
-the hosts in turn, so that an auction does not come behind many; only when many wait, several at a time. Every notice
+A host that is slow, broken or away delays its own notices and nobody else's. They are started one by one, a moment
+apart, the hosts in turn, so that an auction does not come behind many; only when many wait, several at a time. Each
 succeeds at most once; one whose answer was lost is sent again, so that a receiver may see it twice (its endpoint should
 be idempotent: OpenRTB 2.6 7.8). What waits is in memory alone: a process that is killed loses it.
 """
