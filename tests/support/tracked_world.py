@@ -28,6 +28,7 @@ from rtb.services.billing import Billing
 from rtb.services.metrics import Metrics
 from rtb.services.performance import Performance
 from rtb.services.rebuild import UTC_ZONE, Days, LocalRebuild, Rebuild
+from rtb.services.restoring import Restoring
 from rtb.services.tracking import Tracking
 from tests.unit.parts import campaign
 
@@ -196,7 +197,8 @@ class Daemon:
             self._local = LocalRebuild(self.accounts, self.ledger, _find, clock, instance=name, timing=TIMING)
             restore = self._local.restore
         else:
-            restore = Rebuild(self.accounts, self.ledger, _find, clock, timing=TIMING).restore
+            rebuild = Rebuild(self.accounts, self.ledger, _find, clock, timing=TIMING)
+            restore = Restoring(rebuild.restore, self.accounts, self.ledger).restore
         days = Days(self.accounts, _find, instance=name)
         billing = Billing(self.accounts, self.ledger, restore, timing=TIMING, days=days)
         self.performance = Performance(self.ledger, clock, instance=name)
