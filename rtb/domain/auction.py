@@ -269,7 +269,14 @@ def clear_ranked(
     best, second = winner.price_micros, bids[1].price_micros
     if best == second:
         return clear(bids, imp, rank, increment_micros=increment_micros)
-    price = _price_paid(bids, floor, at, increment_micros)
+    if at == _SECOND_PRICE and not same_advertiser(winner, bids[1]):
+        price = second + increment_micros  # as _price_paid has it; nine auctions of ten end here
+        if price < floor:
+            price = floor
+        elif price > best:
+            price = best
+    else:
+        price = _price_paid(bids, floor, at, increment_micros)
     to_beat = price if at == _SECOND_PRICE else best
     return Result(imp.impid, winner, price, second if second > floor else floor, [], bids[1:], to_beat)
 

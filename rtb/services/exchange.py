@@ -229,17 +229,17 @@ class Exchange:
         auction.currency = self._rates.currency
         if request.cur and auction.currency not in request.cur:
             auction.currency = next((code for code in request.cur if self._rates.knows(code)), "")
-        sold = 0
+        unsold = 0
         auction.terms = all_terms = [rules.terms(request, imp, self._rates, at=at) for imp in request.imp or ()]
         for i, terms in enumerate(all_terms):
-            sold += terms.sold
-            if terms.deals is not None or terms.streams is not None or terms.private:
-                auction.plain = False
-            if terms.deals is not None:
-                for deal in terms.deals.values():
-                    if deal.at is not None and deal.at >= 500:
-                        self._auction_type(deal.at, f"imp[{i}].pmp: deal {deal.id[:64]!r}: at")
-        return None if sold and auction.currency else NoBid.NO_RATE
+            if terms.deals is None and terms.streams is None and not terms.private and terms.sold:
+                continue
+            auction.plain = False
+            unsold += not terms.sold
+            for deal in (terms.deals or {}).values():
+                if deal.at is not None and deal.at >= 500:
+                    self._auction_type(deal.at, f"imp[{i}].pmp: deal {deal.id[:64]!r}: at")
+        return None if auction.currency and unsold < len(all_terms) else NoBid.NO_RATE
 
     def _auction_type(self, at: int | None, field: str = "at") -> int:
         if at is None or at == _SECOND_PRICE:
@@ -276,8 +276,10 @@ class Exchange:
                 self._claim(auction, results, rank)
         if not auction.rehearsal:
             self._count_bids(auction, bids, results)
-        if [result.winner for result in results].count(None) < len(results):
-            outcome = Outcome(auction.id, _WON, None, results, auction.currency)
+        for result in results:
+            if result.winner is not None:
+                outcome = Outcome(auction.id, _WON, None, results, auction.currency)
+                break
         else:
             outcome = self._unsold(auction, bids, results)
         self._close(auction, outcome)
@@ -302,11 +304,13 @@ class Exchange:
     def _claim(self, auction: Auction, results: list[Result], rank: rules.TieBreak) -> None:
         """Have each winner's bidder take the cost; an imp whose winner cannot is cleared again without it."""
         metrics = self._metrics
-        for i, terms in enumerate(auction.terms):
-            result = results[i]
+        for i, result in enumerate(results):
             withdrawn: list[Lost] = []
             while (winner := result.winner) is not None:
-                cost_nanos = money.impression_nanos(result.price_micros, terms.multiplier)
+                terms = auction.terms[i]
+                cost_nanos = result.price_micros
+                if terms.multiplier != 1.0:
+                    cost_nanos = money.impression_nanos(cost_nanos, terms.multiplier)
                 if receipt := self._by_name[winner.bidder].claim(auction, winner, cost_nanos):
                     result.receipt = receipt
                     metrics.wins += 1
