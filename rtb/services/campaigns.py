@@ -30,6 +30,15 @@ MAX_RACES = 20
 _T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
 Announce = Callable[[Sequence[Campaign]], None]
+Watch = Callable[[Campaign], None]
+Record = Callable[[Campaign | None, Campaign, str, str], None]
+"""Of a change: what was (None for a new campaign), what is, who changed it, and why."""
+MANY = 64
+"""New campaigns of an import that are recorded one by one; of more only the changes of known ones are."""
+
+
+def _not_recorded(old: Campaign | None, new: Campaign, actor: str, cause: str) -> None:
+    """Nobody keeps a history."""
 
 
 class Campaigns:
@@ -38,6 +47,10 @@ class Campaigns:
     def __init__(self, repository: Repository, house: HouseBidder, *, announce: Announce | None = None) -> None:
         """Keep `house` in step with `repository`; `announce` tells the other daemons what was written, without
         waiting (see rtb.services.announcements)."""
+        self.watchers: list[Watch] = []
+        """Called with every campaign that is loaded or replaced here, right after the index has it; must not block."""
+        self.record: Record = _not_recorded
+        """Called with every change that this daemon wrote (`Recorder.changed`)."""
         self._repository = repository
         self._house = house
         self._announce = announce
@@ -53,6 +66,9 @@ class Campaigns:
         self._seen = await self._repository.last_change()
         campaigns = [campaign async for chunk in self._repository.campaigns() for campaign in chunk]
         self._house.load(campaigns)
+        for watch in self.watchers:
+            for campaign in campaigns:
+                watch(campaign)
         return len(campaigns)
 
     def follow(self, interval_s: float = 2.0) -> None:
@@ -73,7 +89,7 @@ class Campaigns:
             self._follower.cancel()
             self._follower = None
 
-    async def put(self, campaigns: Sequence[Campaign]) -> int:
+    async def put(self, campaigns: Sequence[Campaign], *, actor: str = "admin") -> int:
         """Insert new campaigns and replace known ones, each with a version above the one it replaces.
 
         Returns:
@@ -89,21 +105,39 @@ class Campaigns:
                 count = await self._repository.put_campaigns(fresh)
                 written += count
                 lost = [] if count == len(fresh) else await self._overtaken(fresh)
-                await self._publish([campaign for campaign in fresh if campaign.id not in lost])
+                won = [campaign for campaign in fresh if campaign.id not in lost]
+                self._note(won, actor)
+                await self._publish(won)
                 if not lost:
                     return written
                 wanted = [campaign for campaign in wanted if campaign.id in lost]
             raise StoreError(f"campaign {wanted[0].id!r} keeps being changed by others; try again")
 
-    async def set_status(self, campaign_id: str, status: Status) -> Campaign:
+    async def set_status(self, campaign_id: str, status: Status, *, actor: str = "admin") -> Campaign:
         """Pause or resume. Raises NotFound, StoreError."""
-        return await self._replace(campaign_id, status=status)
+        return await self._replace(campaign_id, actor, status=status)
 
-    async def set_bid(self, campaign_id: str, bid: float) -> Campaign:
+    async def set_bid(self, campaign_id: str, bid: float, *, actor: str = "admin") -> Campaign:
         """Give it another bid, in its own pricing's unit. Raises NotFound, InvalidCampaign, StoreError."""
-        return await self._replace(campaign_id, bid=bid)
+        return await self._replace(campaign_id, actor, bid=bid)
 
-    async def update(self, change: Change) -> Campaign | None:
+    async def end(self, campaign_id: str, now: float, *, actor: str) -> Campaign | None:
+        """Give it the status `ended` when its flight is over by now (Unix seconds); None when it is not, or was ended
+        before. Raises NotFound, StoreError."""
+
+        def edit(current: Campaign | None) -> Campaign | None:
+            if current is None or current.status is Status.ENDED or current.end is None:
+                return None
+            if current.end.timestamp() > now:
+                return None
+            return newer(msgspec.structs.replace(current, status=Status.ENDED), current)
+
+        async with self._changing:
+            current = self.get(campaign_id)
+            cause = f"flight ended: {current.end.isoformat()}" if current.end is not None else ""
+            return await self._write(current, edit, actor, cause)
+
+    async def update(self, change: Change, *, actor: str = "queue") -> Campaign | None:
         """Make a change that came from outside; the campaign as written, None when there was nothing to change.
 
         Raises:
@@ -111,7 +145,7 @@ class Campaigns:
         """
         async with self._changing:
             current = await self._repository.campaign(change.campaign_id)
-            return await self._write(current, lambda current: campaign_change.changed(current, change))
+            return await self._write(current, lambda current: campaign_change.changed(current, change), actor)
 
     def apply(self, campaign: Campaign) -> bool:
         """Take over what the repository has, in place, when it is newer than what is known here; whether it was."""
@@ -119,6 +153,8 @@ class Campaigns:
         if known is not None and known.version >= campaign.version:
             return False
         self._house.put(campaign)
+        for watch in self.watchers:
+            watch(campaign)
         return True
 
     async def catch_up(self) -> int:
@@ -156,18 +192,18 @@ class Campaigns:
         found = (campaign for campaign in self._house.campaigns() if status is None or campaign.status is status)
         return sorted(found, key=lambda campaign: campaign.id)
 
-    async def _replace(self, campaign_id: str, **fields: object) -> Campaign:
+    async def _replace(self, campaign_id: str, actor: str, **fields: object) -> Campaign:
         def edit(current: Campaign | None) -> Campaign:
             assert current is not None
             return newer(validated(msgspec.structs.replace(current, **fields)), current)
 
         async with self._changing:
-            new = await self._write(self.get(campaign_id), edit)
+            new = await self._write(self.get(campaign_id), edit, actor)
             assert new is not None
             return new
 
     async def _write(
-        self, current: Campaign | None, edit: Callable[[Campaign | None], Campaign | None]
+        self, current: Campaign | None, edit: Callable[[Campaign | None], Campaign | None], actor: str, cause: str = ""
     ) -> Campaign | None:
         """Write what `edit` makes of the current campaign, again on top of whatever others wrote meanwhile."""
         new: Campaign | None = None
@@ -178,6 +214,7 @@ class Campaigns:
             if new is None:
                 return None
             if await self._repository.put_campaigns([new]):
+                self.record(current, new, actor, cause)
                 await self._publish([new])
                 return new
             current = await self._repository.campaign(new.id)
@@ -196,6 +233,14 @@ class Campaigns:
                 if stored.version == campaign.version:
                     lost.add(campaign.id)
         return lost
+
+    def _note(self, written: Sequence[Campaign], actor: str) -> None:
+        """Record an import, before the index has it."""
+        few = len(written) <= MANY
+        for campaign in written:
+            known = self._house.index.get(campaign.id)
+            if known is not None or few:
+                self.record(known, campaign, actor, "")
 
     async def _publish(self, campaigns: Sequence[Campaign]) -> None:
         for part in _slices(campaigns):
