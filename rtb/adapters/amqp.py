@@ -112,6 +112,7 @@ class RabbitBroker:
             BrokerError: it cannot be reached.
         """
         self._running = True
+        self._publisher.begin()
         self._consuming.begin()
         self._publishing.begin()
         for link in (self._consuming, self._publishing):

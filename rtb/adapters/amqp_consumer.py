@@ -14,6 +14,13 @@ from rtb.ports import Clock, Message
 GAP_S = 0.005
 """How long an acknowledgement waits for earlier ones, to go with them as one frame."""
 
+ACK_S = 0.003
+"""How long acknowledgements are collected while there are few: a loop iteration and a write for each cost more than
+what they say."""
+
+ACK_SHARE = 8
+"""Acknowledgements go at once when this part (1/8) of what may be unacknowledged is."""
+
 
 class Source(Protocol):
     """Where a delivery came from."""
@@ -113,9 +120,10 @@ class AmqpDelivery:
 class DeliveryChannel(TappedChannel):
     """A channel that one queue's messages come over.
 
-    The broker numbers deliveries 1, 2, 3, ... per channel. What is acknowledged is collected; once per loop iteration
-    one frame acknowledges all up to the first that is still open, and what was finished out of turn follows within
-    GAP_S, each by itself. The last number of a multiple acknowledgement must be one that is open at the broker.
+    The broker numbers deliveries 1, 2, 3, ... per channel. What is acknowledged is collected, for ACK_S or until there
+    is much of it; then one frame acknowledges all up to the first that is still open, and what was finished out of turn
+    follows within GAP_S, each by itself. The last number of a multiple acknowledgement must be one that is open at the
+    broker.
     """
 
     def __init__(
@@ -127,8 +135,11 @@ class DeliveryChannel(TappedChannel):
         take: Callable[[AmqpDelivery], None],
         on_lost: Callable[[DeliveryChannel, str], None],
         on_empty: Callable[[], None] = lambda: None,
+        *,
+        prefetch: int = 1,
     ) -> None:
-        """Hand deliveries to `take`; `on_lost` hears why nothing more will come, `on_empty` that a get found none."""
+        """Hand deliveries to `take`, at most `prefetch` unacknowledged ones; `on_lost` hears why nothing more will
+        come, `on_empty` that a get found none."""
         super().__init__(tap, number)
         self.queue = queue
         self.clock = clock
@@ -142,7 +153,9 @@ class DeliveryChannel(TappedChannel):
         self._lowest = 1
         self._done: set[int] = set()
         self._gone: set[int] = set()
-        self._scheduled = False
+        self._many = max(1, prefetch // ACK_SHARE)
+        self._settled_count = 0
+        self._timer: asyncio.TimerHandle | None = None
         self._gap: asyncio.TimerHandle | None = None
 
     def on_delivery(self, tag: int, redelivered: bool, routing: bytes, properties: bytes, body: bytes) -> None:
@@ -182,18 +195,24 @@ class DeliveryChannel(TappedChannel):
     def on_end(self, reason: str) -> None:
         """What is unacknowledged comes again, over another channel."""
         self.unacked = 0
-        if self._gap is not None:
-            self._gap.cancel()
+        for timer in (self._timer, self._gap):
+            if timer is not None:
+                timer.cancel()
         self._on_lost(self, reason)
 
     def _settled(self) -> None:
         self.unacked -= 1
-        if not self._scheduled:
-            self._scheduled = True
+        self._settled_count += 1
+        if self._settled_count == self._many:
             self._loop.call_soon(self._acknowledge)
+        elif self._timer is None and self._settled_count < self._many:
+            self._timer = self._loop.call_later(ACK_S, self._acknowledge)
 
     def _acknowledge(self) -> None:
-        self._scheduled = False
+        self._settled_count = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self.dead:
             return
         done, gone = self._done, self._gone

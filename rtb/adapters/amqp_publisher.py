@@ -156,6 +156,7 @@ class Publisher:
         self._bytes = 0
         self._sweeper: asyncio.TimerHandle | None = None
         self._finished: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop
 
     @property
     def pending(self) -> int:
@@ -166,6 +167,10 @@ class Publisher:
     def has_channel(self) -> bool:
         """Whether there is a channel to publish over."""
         return self._channel is not None
+
+    def begin(self) -> None:
+        """Belong to the running loop: to ask for it is a system call (getpid), too much for every message."""
+        self._loop = asyncio.get_running_loop()
 
     async def finish(self, limit_s: float) -> None:
         """Wait for the confirms of what was sent, at most so long."""
@@ -178,7 +183,7 @@ class Publisher:
         if self._count >= self._max_messages or self._bytes >= self._max_bytes:
             done(BrokerError(self._crowded()))
             return
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         pending = Pending(done, exchange, routing_key, message, mandatory, loop.time() + self._limit_s)
         channel = self._channel
         if channel is None or self.blocked is not None:

@@ -60,7 +60,9 @@ class AmqpSubscription:
         """Begin to take, over a new channel; raises BrokerError."""
         limit_s = self._limit_s
         channel = await self._link.channel(limit_s)
-        deliveries = DeliveryChannel(self._link.tap, channel.number, self.queue, self._clock, self._take, self._lost)
+        deliveries = DeliveryChannel(
+            self._link.tap, channel.number, self.queue, self._clock, self._take, self._lost, prefetch=self._prefetch
+        )
         self._channel, self._deliveries = channel, deliveries
         try:
             await channel.basic_qos(prefetch_count=self._prefetch, timeout=limit_s)
