@@ -120,6 +120,12 @@ class Automation:
             details={"day": day, "spent": spent_nanos / NANOS, "limit": limit_nanos / NANOS, "version": version},
         )
 
+    def shares(self, campaign_id: str) -> tuple[float | None, float]:
+        """At which shares of its daily budget a campaign's alert goes out (None: as usual) and it pauses:
+        `Billing.shares`."""
+        campaign = self._known(campaign_id)
+        return (None, 1.0) if campaign is None else (campaign.alert_at, campaign.pause_at)
+
     def refresh(self) -> None:
         """Do what is due."""
         now = self._clock.time()

@@ -12,7 +12,7 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from rtb.domain.budget import Bill, Billed, BillStatus, Timing
+from rtb.domain.budget import LIFE, Bill, Billed, BillStatus, Timing
 from rtb.domain.money import MAX_NANOS
 from rtb.errors import NotFound, RtbError, StaleEpoch, StoreError
 from rtb.messages import AlertKind
@@ -49,6 +49,11 @@ class _Work(Struct, gc=False):
     error: RtbError | None = None
 
 
+def _usual(campaign_id: str) -> tuple[float | None, float]:
+    """No campaign says anything of its own."""
+    return None, 1.0
+
+
 def _nobody(rows: Sequence[LedgerRow]) -> None:
     """Nobody wants to know."""
 
@@ -77,6 +82,8 @@ class Billing:
         self._days = days
         self._alert = alert
         self._alert_at = alert_at
+        self.shares: Callable[[str], tuple[float | None, float]] = _usual
+        """At which shares of its daily budget a campaign's alert goes out (None: `alert_at`) and it pauses."""
         self.on_written: Callable[[Sequence[LedgerRow]], None] = _nobody
         """Called with the rows that a commit has brought into the ledger, each once."""
         self.billed = self.charged_nanos = 0
@@ -182,12 +189,16 @@ class Billing:
             self._tell(self._alert, row.campaign_id, billed)
 
     def _tell(self, alert: Alert, campaign_id: str, billed: Billed) -> None:
+        alert_at, pause_at = self.shares(campaign_id)
+        alert_at = self._alert_at if alert_at is None else alert_at
         for day, spent in billed.spent.items():
             limit = billed.limits[day]
-            if 0 < limit < MAX_NANOS and spent >= limit * self._alert_at:
+            if not 0 < limit < MAX_NANOS:
+                continue
+            if spent >= limit * alert_at:
                 alert(campaign_id, day, AlertKind.ALERT, spent_nanos=spent, limit_nanos=limit)
-                if spent >= limit:
-                    alert(campaign_id, day, AlertKind.PAUSE, spent_nanos=spent, limit_nanos=limit)
+            if spent >= (limit if day == LIFE else int(limit * pause_at)):
+                alert(campaign_id, day, AlertKind.PAUSE, spent_nanos=spent, limit_nanos=limit)
 
     async def _ask(self, asks: Sequence[tuple[_Work, int]]) -> None:
         """Let the ledger say which were billed before; the others are billed with the mark that it was asked."""

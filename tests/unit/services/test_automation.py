@@ -179,6 +179,12 @@ async def test_alerts_are_recorded(daemon: Daemon) -> None:
     assert (event.details["spent"], event.details["limit"]) == (9.0, 10.0)
 
 
+async def test_what_billing_asks_of_a_campaign(daemon: Daemon) -> None:
+    """Its own shares; nothing particular of one that says nothing, or that nobody knows."""
+    await daemon.catalogue.put([campaign("c", daily_budget=1.0, alert_at=0.5, pause_at=0.8), campaign("d")])
+    assert [daemon.automation.shares(name) for name in "cdx"] == [(0.5, 0.8), (None, 1.0), (None, 1.0)]
+
+
 async def test_a_flight_begins_and_ends(daemon: Daemon) -> None:
     """Its begin is recorded; its end is stored, so that it never bids again, and says why."""
     await daemon.catalogue.put([campaign("c", start=at(1), end=at(2))])

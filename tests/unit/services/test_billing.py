@@ -136,6 +136,24 @@ async def test_alerts_at_ninety_percent_and_at_the_limit() -> None:
     ]
 
 
+async def test_a_campaign_has_shares_of_its_own() -> None:
+    """Alert at half, pause at 80 %; the account itself goes on to its limit, for what was won before."""
+    world = World()
+    world.billing.shares = lambda campaign_id: (0.5, 0.8)
+    await world.bill(world.event("a", 4_999_999))
+    assert world.told == []
+    await world.bill(world.event("b", 1))
+    assert await world.bill(world.event("c", 3_000_000)) == [(3_000_000, "")]
+    assert await world.bill(world.event("d", 2_000_000)) == [(2_000_000, "")]
+    assert [(kind, spent) for _, _, kind, spent, _ in world.told] == [
+        (AlertKind.ALERT, 5_000_000),
+        (AlertKind.ALERT, 8_000_000),
+        (AlertKind.PAUSE, 8_000_000),
+        (AlertKind.ALERT, 10_000_000),
+        (AlertKind.PAUSE, 10_000_000),
+    ]
+
+
 class Interrupted(MemoryAccounts):
     """Fails once, after the work is done, in the call it is told to."""
 
@@ -229,6 +247,29 @@ async def test_leases_come_with_the_first_claim() -> None:
     assert await leases.stop() is True
     [book] = [book async for book in world.accounts.books()]
     assert book.accounts[DAY].leased == {"local": 0}
+
+
+async def test_daemons_that_share_a_budget_pause_at_its_share() -> None:
+    """Two daemons, 80 % of five impressions: together they win four, what each holds is billed, and neither goes on."""
+    world = World(pause_at=0.8)
+    await Registration(world.ledger, world.clock, "local").beat()
+    fleet = [Budgets(world.clock, instance=name, timing=TIMING, shared=True) for name in ("local", "other")]
+    leases = [Leases(budgets, world.accounts, world.rebuild.restore, world.clock) for budgets in fleet]
+    for budgets in fleet:
+        budgets.watch(world.campaigns["c"])
+    won = 0
+    for _ in range(20):
+        for budgets, lease in zip(fleet, leases, strict=True):
+            if budgets.hold("c", 2_000_000) is not None:
+                won += 1
+                await world.bill(world.event(f"e{won}", instance=budgets.instance))
+            await lease.sync_due()
+            budgets.refresh()
+        world.clock.advance(1)
+    assert won == 4
+    standing = fleet[0].account("c")
+    assert standing is not None
+    assert (standing.spent_nanos, standing.limit_nanos) == (8_000_000, 10_000_000)
 
 
 async def test_idle_leases_go_back_and_are_forgotten() -> None:
