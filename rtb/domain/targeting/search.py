@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from heapq import heappop, heappush
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from rtb.domain import frequency, pricing
@@ -19,43 +20,33 @@ Admits = Callable[[str], bool]
 LAST: Key = (1 << 62, "")
 
 
-class Search:
+class Search(Struct, eq=False, gc=False):
     """Bids for one imp, the best first, one an advertiser, until there is no `room` for another.
+
+    `lowest_micros`: who bids less is below any floor of the imp. `admits`: see `Index.match`.
 
     Campaigns are met in rank, by the most they bid. One that optimises bids less than that: it waits with its price
     until all that could bid more have been met, and nobody asks for the price of those that come after the last place
     is taken.
     """
 
-    __slots__ = ("_admits", "_context", "_lowest", "_placement", "_shelf", "found", "misfits", "room", "waiting")
-
-    def __init__(
-        self,
-        context: Context,
-        placement: Placement,
-        shelf: Shelf,
-        limit: int,
-        lowest_micros: int,
-        admits: Admits | None,
-    ) -> None:
-        """`lowest_micros`: who bids less is below any floor of the imp. `admits`: see `Index.match`."""
-        self.found: dict[str, Candidate] = {}
-        """Bids by advertiser, in rank."""
-        self.room = limit
-        self.misfits = 0
-        """Campaigns that did not fit after all."""
-        self.waiting: list[tuple[int, str, Candidate]] = []
-        """Who optimises, as a heap, the best first."""
-        self._context = context
-        self._placement = placement
-        self._shelf = shelf
-        self._lowest = lowest_micros
-        self._admits = admits
+    context: Context
+    placement: Placement
+    shelf: Shelf
+    room: int
+    lowest_micros: int
+    admits: Admits | None
+    found: dict[str, Candidate] = {}
+    """Bids by advertiser, in rank."""
+    waiting: list[tuple[int, str, Candidate]] = []
+    """Who optimises, as a heap, the best first."""
+    misfits: int = 0
+    """Campaigns that did not fit after all."""
 
     def pick(self, block: Block, bits: int) -> None:
         """Take the best of some slots of a block. All that most campaigns go through stands in this one loop."""
-        shelf, placement, found, waiting = self._shelf, self._placement, self.found, self.waiting
-        made, counts, room = block.made[shelf], self._context.frequency, self.room
+        shelf, placement, found, waiting = self.shelf, self.placement, self.found, self.waiting
+        made, counts, room = block.made[shelf], self.context.frequency, self.room
         adapt = placement.terms is not None or placement.impid != shelf.impid
         order: list[int] | None = None if block.tidy else []
         while bits:
@@ -112,7 +103,7 @@ class Search:
     def _examined(self, bid: Candidate, special: Special | None, adapt: bool) -> Candidate | None:
         """The bid for this imp when it fits by what no bitmap tells; one that optimises is made to wait."""
         if special is not None:
-            context = self._context
+            context = self.context
             if special.circles:
                 lat, lon = context.lat, context.lon
                 if lat is None or lon is None or not geo.inside(special.circles, lat, lon):
@@ -120,7 +111,7 @@ class Search:
             if special.caps and frequency.reached(special.caps, context.frequency):
                 return None
             if special.optimises:
-                price = pricing.price_micros(bid.campaign, context, self._placement.floor_micros)
+                price = pricing.price_micros(bid.campaign, context, self.placement.floor_micros)
                 priced = self._adapted(replace(bid, price_micros=price))
                 if priced is not None:
                     heappush(self.waiting, (-price, bid.campaign.id, priced))
@@ -134,7 +125,7 @@ class Search:
 
     def _adapted(self, bid: Candidate) -> Candidate | None:
         """The bid for this imp, under the deal it settles for; None when it does not meet the imp's terms."""
-        placement = self._placement
+        placement = self.placement
         if placement.terms is None:
             return replace(bid, impid=placement.impid)
         if placement.private and not deals.admitted(bid.campaign, placement):
@@ -149,7 +140,7 @@ class Search:
     def _admitted(self, bid: Candidate) -> bool:
         """Asked last, of one that would be taken."""
         return (
-            self._admits is None
+            self.admits is None
             or not bid.campaign.paces
-            or (bid.price_micros >= self._lowest and self._admits(bid.campaign.id))
+            or (bid.price_micros >= self.lowest_micros and self.admits(bid.campaign.id))
         )
