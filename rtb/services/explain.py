@@ -80,11 +80,14 @@ def _campaigns(verdicts: list[Verdict], auction: Auction, outcome: Outcome, hous
         for campaign in house.campaigns():
             verdict = of_imp.get(campaign.id)
             if verdict is None:
-                found = check(campaign, context, placement, live=house.is_funded(campaign.id))
+                live = house.is_funded(campaign.id)
+                found = check(campaign, context, placement, live=live)
+                if isinstance(found, Fit):
+                    found = check(campaign, context, placement, live=live, pacing=house.objection(campaign.id))
                 verdict = Verdict(impid=placement.impid, bidder=house.name, verdict="no-bid")
                 if isinstance(found, Fit):
                     verdict.criterion = "rank"
-                    verdict.price = money.to_cpm(campaign.bid_micros)
+                    verdict.price = money.to_cpm(found.price_micros)
                     verdict.why = (
                         f"rank: {verdict.price:.2f} CPM is eligible, but the advertiser or "
                         f"{house.advertisers} others had better bids"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 
@@ -21,9 +20,10 @@ from rtb.domain.windows import Windows
 from rtb.ports import Clock, OpenAuction
 from rtb.services.budgets import Budgets, Hold
 from rtb.services.profiles import Profiles
+from rtb.services.purse import NS
 
-_Hope = tuple[float, OpenAuction, Collection[str]]
-"""Until when (loop time) an auction waits, and for whom."""
+_Hope = tuple[OpenAuction, Collection[str], asyncio.TimerHandle]
+"""An auction that waits, for which campaigns, and what ends that."""
 _CPM = Pricing.CPM
 _MOST_PAGES = 8_192
 
@@ -53,15 +53,16 @@ class HouseBidder:
         self.budgets = budgets or Budgets(clock)
         self.budgets.on_change = self._fund
         self.budgets.on_leased = self._look_again
-        self.hope_s = 0.05
-        """How long an auction waits for the first lease of any campaign that would bid."""
-        self._hopeful: deque[_Hope] = deque()  # by the end of their wait
-        self._timer: asyncio.TimerHandle | None = None
+        self.hope = 0.8
+        """The share of an auction's time that it waits for the first lease of any campaign that would bid."""
+        self._hopeful: dict[str, _Hope] = {}
         self._looking = False
         self.on_win: Callable[[Ticket], None] | None = None
         """Called in the step of a win."""
         self.admits: Callable[[str], bool] | None = None
         """Asked, by id, of a campaign that would bid: whether it may just now."""
+        self.objection: Callable[[str], str] = _unsaid
+        """Why it may not always, in words, "" when it may; asked by explanations."""
         self._profiles = profiles
         self._clock = clock
         self._rates = rates
@@ -114,10 +115,13 @@ class HouseBidder:
         return False
 
     def _hope(self, auction: OpenAuction, campaign_ids: Collection[str]) -> None:
-        loop = asyncio.get_running_loop()
-        self._hopeful.append((loop.time() + self.hope_s, auction, campaign_ids))
-        if self._timer is None:
-            self._timer = loop.call_later(self.hope_s, self._end_hopes)
+        left_s = (auction.deadline_ns - self._clock.monotonic_ns()) / NS
+        timer = asyncio.get_running_loop().call_later(left_s * self.hope, self._give_up_hope, auction.id)
+        self._hopeful[auction.id] = auction, campaign_ids, timer
+
+    def _give_up_hope(self, auction_id: str) -> None:
+        auction, _, _ = self._hopeful.pop(auction_id)
+        auction.report(self, self._bids(auction))
 
     def _look_again(self) -> None:
         """Leases have come: once all of this moment are in, see who can bid now."""
@@ -128,23 +132,12 @@ class HouseBidder:
     def _report_hopeful(self) -> None:
         """A campaign whose account is yet to be made is dry for a moment, and does not bid."""
         self._looking = False
-        hopeful, self._hopeful = self._hopeful, deque()
-        for hope in hopeful:
-            _, auction, campaign_ids = hope
+        for auction, campaign_ids, timer in list(self._hopeful.values()):
             bids = self._bids(auction)
-            if any(map(self.budgets.is_coming, campaign_ids)) and not self._any_ready(bids):
-                self._hopeful.append(hope)
-            else:
+            if self._any_ready(bids) or not any(map(self.budgets.is_coming, campaign_ids)):
+                timer.cancel()
+                del self._hopeful[auction.id]
                 auction.report(self, bids)
-
-    def _end_hopes(self) -> None:
-        """Nobody waits for longer; they wait equally long, so that one timer does for all."""
-        loop, hopeful = asyncio.get_running_loop(), self._hopeful
-        now = loop.time()
-        while hopeful and hopeful[0][0] <= now:
-            _, auction, _ = hopeful.popleft()
-            auction.report(self, self._bids(auction))
-        self._timer = loop.call_at(hopeful[0][0], self._end_hopes) if hopeful else None
 
     def context(self, auction: OpenAuction) -> Context:
         """The facts of the auction's request, as of now."""

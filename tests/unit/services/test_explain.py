@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from rtb.domain.auction import Lost
-from rtb.domain.campaign import FrequencyCap, Status, Targeting
+from rtb.domain.campaign import FrequencyCap, Pacing, Status, Targeting
 from rtb.openrtb import Banner, BidRequest, Device, Geo, Imp, Loss
 from rtb.ports import OpenAuction
 from rtb.services.admission import Admission
 from rtb.services.exchange import Exchange, Rules
 from rtb.services.explain import Explanation, Verdict, explain
 from rtb.services.house_bidder import HouseBidder
+from rtb.services.pacing import Pacer
 from tests.unit.parts import Broken, Build, Prompt, Silent, World, bid_request, campaign, imp, offer
 
 
@@ -47,6 +48,21 @@ async def test_an_explanation_leaves_no_trace(build: Build) -> None:
     account = world.house.budgets.account("a")
     assert account is not None
     assert account.spent_nanos == 0
+
+
+async def test_why_a_paced_campaign_did_not_bid(build: Build) -> None:
+    """Nine tenths of the budget are spent when pacing begins: the chance that is left to it, with the amounts."""
+    paced = campaign("a", 3.0, daily_budget=1.0, pacing=Pacing.EVEN)
+    world = build(campaigns=[paced, campaign("unpaced", 9.0, targeting=Targeting(country=("KOR",)))])
+    pacer = Pacer(world.clock, world.house.budgets.spending)
+    pacer.watch(paced)
+    world.house.admits, world.house.objection = pacer.admits, pacer.objection
+    world.house.budgets.debit("a", 900_000_000)
+    world.clock.advance(6 * 3_600)
+    found = of(await explained(world, bid_request()), "a")
+    assert (found.verdict, found.criterion) == ("no-bid", "pacing")
+    assert found.why.startswith("pacing: takes part in ")
+    assert found.why.endswith(" % of the auctions now: 0.9 spent, target 0.9")
 
 
 async def test_why_campaigns_did_not_bid(build: Build) -> None:
