@@ -9,17 +9,27 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import repeat
+from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
+from rtb import messages
+from rtb.adapters.clock import SystemClock
+from rtb.adapters.memory_broker import MemoryBroker
 from rtb.adapters.sql import SqlRepository
 from rtb.adapters.sql_database import SqlDatabase
 from rtb.adapters.sql_ledger import SqlLedger
 from rtb.adapters.sql_schema import migrate
-from rtb.domain.campaign import Campaign, Creative
+from rtb.domain.campaign import Campaign, Creative, encode
 from rtb.errors import StoreError
 from rtb.lab.servers.postgres import PostgresServer
-from rtb.ports import LedgerKind, LedgerRow
+from rtb.messages import MessageType
+from rtb.ports import LedgerKind, LedgerRow, Message
+from rtb.services import topology
+from tests.support.catalogue import CatalogueDaemon
+from tests.unit.parts import campaign, world
 
 WRITERS = 3
 PATIENCE_S = 30.0
@@ -168,3 +178,44 @@ async def test_a_restart_between_two_calls(own_postgres: PostgresServer) -> None
     await asyncio.to_thread(own_postgres.start)
     assert await repository.campaign("c-1") == campaign
     await repository.close()
+
+
+async def test_the_campaign_writer_outlasts_restarts(own_postgres: PostgresServer, tmp_path: Path) -> None:
+    """Updates that arrive while the server is killed and started, twice, are all in the repository in the end, in their
+    order; none is a dead letter."""
+    await migrate(own_postgres.url)
+    part = world(own_postgres.url)
+    await part.repository.start()
+    broker = MemoryBroker(SystemClock())
+    await broker.start()
+    await broker.declare(topology.topology())
+    daemon = CatalogueDaemon("d", part, broker, tmp_path)
+    await daemon.start()
+    try:
+        for turn in range(2):
+            await asyncio.to_thread(own_postgres.kill)
+            for number in range(10):
+                await tell(broker, campaign(f"c-{turn}-{number}"))
+                await tell(broker, replace(campaign(f"c-{turn}-{number}"), bid=9.0, version=2))
+            await daemon.writer_waits()
+            await asyncio.to_thread(own_postgres.start)
+            for number in range(10):
+                known = await daemon.at_version(f"c-{turn}-{number}", 2)
+                assert known == await part.repository.campaign(f"c-{turn}-{number}")
+                assert known is not None
+                assert known.bid == 9.0
+        assert (await broker.depth(topology.DEAD)).ready == 0
+    finally:
+        await daemon.stop()
+        await broker.close()
+        await part.profiles.close()
+        await part.repository.close()
+
+
+async def tell(broker: MemoryBroker, value: Campaign) -> None:
+    """An update from outside."""
+    name = f"{value.id}:{value.version}"
+    body = messages.encode(
+        MessageType.CAMPAIGN_UPDATE, msgspec.Raw(encode(value)), message_id=name, timestamp=1_795_305_600.0
+    )
+    await broker.publish(*topology.ROUTES[MessageType.CAMPAIGN_UPDATE], Message(body=body, message_id=name))

@@ -34,6 +34,9 @@ from tests.support.tracked_world import (
     settled,
 )
 
+SETTLED_S = 1.5
+"""RabbitMQ writes the name of a new quorum queue to disk after 500 ms (ra_directory, auto_save); killed before, it
+forgets the queue. A daemon's queues are older than that."""
 Harm = Callable[[], Awaitable[None]]
 
 
@@ -56,6 +59,7 @@ async def test_the_servers_are_killed_under_the_events(
     await publisher.start()
     await publisher.declare(topology.topology())
     daemons = {name: await Daemon(stores, name).start() for name in ("one", "two")}
+    await asyncio.sleep(SETTLED_S)
 
     async def kill_rabbit() -> None:
         await asyncio.to_thread(rabbit.kill)
