@@ -71,19 +71,16 @@ def encoded(request: BidRequest, outcome: Outcome, rates: Rates, links: Links | 
 
 def _encoded_bid(winner: Candidate, outcome: Outcome, result: Result, rates: Rates, links: Links | None) -> bytes:
     prepared, ticket = winner.prepared, result.receipt
-    if ticket is None or links is None or not links.base:
-        links, base = None, ""
-    else:
-        base = links.base
-    if not prepared.tail or prepared.base != base:
-        tail = _json(_unpriced(winner, links))[1:]
-        prepared.tail, _, prepared.end = tail.partition(_EXP_FIELD)
-        prepared.base = base
     price = money.to_cpm(rates.outward_micros(result.price_micros, outcome.currency))
     head = _json({"id": f"{outcome.auction_id}-{winner.impid}", "impid": winner.impid, "price": price})
-    if links is None:
+    if ticket is None or links is None or not links.base:
+        if not prepared.tail:
+            prepared.tail = _json(_unpriced(winner, None))[1:]
         return head[:-1] + b"," + prepared.tail
-    tail = prepared.tail.replace(_TOKEN, links.token(ticket).encode())
+    if prepared.base != links.base:
+        tail, _, prepared.end = _json(_unpriced(winner, links))[1:].partition(_EXP_FIELD)
+        prepared.parts, prepared.base = tail.split(_TOKEN), links.base
+    tail = links.token(ticket).encode().join(prepared.parts)
     return b'%b,%b"exp":%d%b' % (head[:-1], tail, _exp(ticket), prepared.end)
 
 

@@ -45,12 +45,15 @@ def entry(campaign: Campaign, kind: Kind) -> Entry:
 
 
 class Prepared(Struct, gc=False):
-    """What answers keep of an ad, once it has won: the part of a bid on the wire that is always the same, before and
-    after its `exp`, as it was made for a tracker at `base`."""
+    """What answers keep of an ad, once it has won: the part of a bid on the wire that is always the same.
+
+    For a tracker at `base` it has gaps, `parts` between which the token of a win belongs, and `end` after its `exp`.
+    """
 
     tail: bytes = b""
-    end: bytes = b""
     base: str = ""
+    parts: Sequence[bytes] = ()
+    end: bytes = b""
 
 
 class Candidate(Bid, kw_only=True):

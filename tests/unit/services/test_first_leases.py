@@ -70,7 +70,6 @@ class Shared:
         self.world: World = build(
             *bidders, campaigns=campaigns, clock=clock, budgets=budgets, deadline_ms=60_000, network_margin_ms=0
         )
-        self.world.house.hope_s = 30.0
 
 
 Start = Callable[..., "asyncio.Future[Shared]"]
@@ -134,7 +133,7 @@ async def test_accounts_that_do_not_answer(start) -> None:  # type: ignore[no-un
     for bidders, status in (((rival,), Status.WON), ((), Status.NO_BID)):
         shared = await start(campaign("a", 3.0, daily_budget=1.0), bidders=bidders)
         shared.accounts.opened.clear()
-        shared.world.house.hope_s = 0.01
+        shared.world.house.hope = 0.0001
         outcome = await asyncio.wait_for(shared.world.run(bid_request()), 30.0)
         assert outcome.status is status
         assert outcome.nbr is (None if bidders else NoBid.NO_ELIGIBLE_DEMAND)
