@@ -16,10 +16,11 @@ from rtb.errors import Malformed, RtbError, Transient
 from rtb.messages import TRACKED_EVENT, WIN, MessageType, Win
 from rtb.ports import Broker, Clock, Delivery, LedgerKind, LedgerRow, Subscription
 from rtb.services import topology
+from rtb.services.arrival import Arrival
 from rtb.services.billing import Billing, BillingEvent
 from rtb.services.metrics import Metrics
 from rtb.services.rebuild import UTC_ZONE
-from rtb.services.tracking import Arrival, Tracking
+from rtb.services.tracking import Tracking
 
 BATCH = 1_000
 LINGER_S = 0.05

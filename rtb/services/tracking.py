@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from crawleruseragents import is_crawler
-from msgspec import Struct
 from msgspec.structs import replace
 
 from rtb.domain import attribution
@@ -23,8 +22,18 @@ from rtb.domain.campaign import Campaign, Pricing
 from rtb.domain.money import MAX_NANOS, Rates, unit_nanos
 from rtb.domain.tracking import Ticket, event_id
 from rtb.errors import NotFound, RtbError, Transient
-from rtb.messages import TrackedEvent
-from rtb.ports import Ledger, LedgerKind, LedgerRow, Refusal, StateStore, Touch
+from rtb.ports import Ledger, LedgerKind, LedgerRow, StateStore, Touch
+from rtb.services.arrival import (
+    Arrival,
+    Work,
+    click_claim,
+    is_same_order,
+    order_claim,
+    other_names,
+    refusal,
+    ticket_of,
+    touched,
+)
 from rtb.services.billing import Billing, BillingEvent
 from rtb.services.rebuild import UTC_ZONE
 
@@ -35,7 +44,6 @@ BILLED_AT = {
 }
 FROM_SERVERS = frozenset(("burl", "postback"))
 """Sources whose user agent is that of a server, not of a visitor."""
-MAX_DETAIL = 300
 _OBJECTIONS = {
     LedgerKind.IMPRESSION: attribution.impression_objection,
     LedgerKind.CLICK: attribution.click_objection,
@@ -43,37 +51,6 @@ _OBJECTIONS = {
 }
 
 _is_crawler = lru_cache(maxsize=20_000)(is_crawler)
-
-
-class Arrival(Struct, frozen=True, gc=False):
-    """A tracked event off its queue. After the `last` attempt it does not come again."""
-
-    message_id: str
-    kind: LedgerKind
-    event: TrackedEvent
-    last: bool = False
-
-
-class _Work(Struct, gc=False):
-    """One arrival on its way: it ends refused, postponed, or as a row."""
-
-    arrival: Arrival
-    ticket: Ticket | None = None
-    key: str = ""
-    refused: str = ""
-    postponed: str = ""
-    repeated: bool = False
-    campaign_id: str = ""
-    day: str = ""
-    expires_at: float = 0.0
-    value_nanos: int = 0
-    attributed: str = ""
-    bill: BillingEvent | None = None
-
-    @property
-    def open(self) -> bool:
-        """Whether nothing speaks against it yet."""
-        return not (self.refused or self.postponed or self.repeated)
 
 
 class Tracking:
@@ -111,16 +88,16 @@ class Tracking:
         Raises:
             StoreError: ledger, accounts or state are away; repeat the whole call.
         """
-        works = [_Work(arrival) for arrival in arrivals]
+        works = [Work(arrival) for arrival in arrivals]
         for work in works:
             self._admit(work)
         await self._relate([work for work in works if work.open and work.arrival.kind is not LedgerKind.IMPRESSION])
         await self._claim([work for work in works if work.open])
         await self._bill([work for work in works if work.open])
-        refused = {work.arrival.message_id: _refusal(work) for work in works if work.refused}
+        refused = {work.arrival.message_id: refusal(work) for work in works if work.refused}
         await self._ledger.refuse(list(refused.values()))
-        for refusal in refused.values():
-            self.refused[refusal.reason] = self.refused.get(refusal.reason, 0) + 1
+        for kept in refused.values():
+            self.refused[kept.reason] = self.refused.get(kept.reason, 0) + 1
         return [Transient(work.postponed) if work.postponed else None for work in works]
 
     async def check(self) -> None:
@@ -128,7 +105,7 @@ class Tracking:
         await self._billing.check()
         await self._state.get_users([])
 
-    def _admit(self, work: _Work) -> None:
+    def _admit(self, work: Work) -> None:
         """What can be told without asking anybody."""
         event, kind = work.arrival.event, work.arrival.kind
         work.campaign_id = event.campaign_id
@@ -156,7 +133,7 @@ class Tracking:
         elif event.value and kind is LedgerKind.CONVERSION:
             self._value(work)
 
-    def _value(self, work: _Work) -> None:
+    def _value(self, work: Work) -> None:
         event = work.arrival.event
         currency = event.currency or self._rates.currency
         try:
@@ -166,7 +143,7 @@ class Tracking:
         if work.value_nanos > MAX_NANOS:
             work.refused = Refused.BAD_VALUE
 
-    async def _relate(self, works: Sequence[_Work]) -> None:
+    async def _relate(self, works: Sequence[Work]) -> None:
         """Find the impression of each click, and what each conversion is owed to."""
         if not works:
             return
@@ -174,7 +151,7 @@ class Tracking:
         found: dict[str, LedgerRow] = {}
         if untold:
             found = await self._touches(untold)
-        keys = {key for work in works if work.open for key in (work.key, *_touched(work), *_other_names(work))}
+        keys = {key for work in works if work.open for key in (work.key, *touched(work), *other_names(work))}
         found |= await self._ledger.find(keys - found.keys())
         for work in works:
             if not work.open:
@@ -182,15 +159,15 @@ class Tracking:
             standing = found.get(work.key)
             if standing is not None:
                 self._meet(work, standing.event_id)
-            elif any(_is_same_order(work, found.get(key)) for key in _other_names(work)):
+            elif any(is_same_order(work, found.get(key)) for key in other_names(work)):
                 work.refused = Refused.DUPLICATE
             elif work.arrival.kind is LedgerKind.CLICK:
-                if _touched(work)[0] not in found:
+                if touched(work)[0] not in found:
                     self._postpone(work, Refused.NO_IMPRESSION)
             else:
-                self._attribute(work, *(found.get(key) for key in _touched(work)))
+                self._attribute(work, *(found.get(key) for key in touched(work)))
 
-    async def _touches(self, works: Sequence[_Work]) -> dict[str, LedgerRow]:
+    async def _touches(self, works: Sequence[Work]) -> dict[str, LedgerRow]:
         """The last click and impression of the users of conversions that came without a token; each gets the ticket of
         the one that it is owed to."""
         asked: list[Touch] = []
@@ -210,12 +187,12 @@ class Tracking:
             elif touch is None:
                 self._postpone(work, Refused.NO_TOUCH)
             else:
-                work.ticket = _ticket_of(touch, campaign)
+                work.ticket = ticket_of(touch, campaign)
                 work.key = event_id(work.ticket, LedgerKind.CONVERSION.value, work.arrival.event.order_id)
                 found[touch.key] = touch
         return found
 
-    def _attribute(self, work: _Work, view: LedgerRow | None, click: LedgerRow | None) -> None:
+    def _attribute(self, work: Work, view: LedgerRow | None, click: LedgerRow | None) -> None:
         clicked_at = None if click is None else click.received_at
         viewed_at = None if view is None else view.received_at
         windows = self._windows.of(self._campaign(work.campaign_id))
@@ -233,22 +210,22 @@ class Tracking:
             if view is not None and work.ticket is not None:  # the key of its bill is filed by this, whoever tells it
                 work.ticket = replace(work.ticket, expires_at=view.expires_at)
 
-    def _postpone(self, work: _Work, reason: Refused) -> None:
+    def _postpone(self, work: Work, reason: Refused) -> None:
         """What it needs may be on its way."""
         if work.arrival.last:
             work.refused = reason
         else:
             work.postponed = reason
 
-    async def _claim(self, works: Sequence[_Work]) -> None:
+    async def _claim(self, works: Sequence[Work]) -> None:
         """Of one user's clicks on a creative, and of the conversions of one order, the first."""
         clicks = [work for work in works if work.open and work.arrival.kind is LedgerKind.CLICK]
         orders = [work for work in works if work.open and work.arrival.event.order_id and work.attributed]
-        await self._claim_once(clicks, _click_claim, self._windows.same_click_s, Refused.SAME_CLICK)
-        await self._claim_once(orders, _order_claim, self._windows.click_through_s, Refused.DUPLICATE)
+        await self._claim_once(clicks, click_claim, self._windows.same_click_s, Refused.SAME_CLICK)
+        await self._claim_once(orders, order_claim, self._windows.click_through_s, Refused.DUPLICATE)
 
     async def _claim_once(
-        self, works: Sequence[_Work], name: Callable[[_Work], str], ttl_s: float, reason: Refused
+        self, works: Sequence[Work], name: Callable[[Work], str], ttl_s: float, reason: Refused
     ) -> None:
         if not works:
             return
@@ -257,7 +234,7 @@ class Tracking:
             if seen:
                 work.refused = reason
 
-    async def _bill(self, works: Sequence[_Work]) -> None:
+    async def _bill(self, works: Sequence[Work]) -> None:
         for work in works:
             work.bill = self._event(work)
         results = await self._billing.bill([work.bill for work in works if work.bill is not None])
@@ -269,14 +246,14 @@ class Tracking:
             else:
                 self._meet(work, result.event_id)
 
-    def _meet(self, work: _Work, event_id: str) -> None:
+    def _meet(self, work: Work, event_id: str) -> None:
         """What stands in the ledger under its key is itself, come again, or another event."""
         if event_id != work.arrival.message_id:
             work.refused = Refused.DUPLICATE
         elif work.bill is None:
             work.repeated = True
 
-    def _event(self, work: _Work) -> BillingEvent:
+    def _event(self, work: Work) -> BillingEvent:
         ticket, arrival = work.ticket, work.arrival
         assert ticket is not None
         kind, received_at = arrival.kind, arrival.event.received_at
@@ -318,69 +295,3 @@ class Tracking:
         """The date then (Unix seconds) in the campaign's time zone; in UTC for one that does not run."""
         campaign = self._campaign(campaign_id)
         return budget_day(at, UTC_ZONE if campaign is None else campaign.zone)
-
-
-def _touched(work: _Work) -> tuple[str, ...]:
-    """The keys of what it needs: its impression, and for a conversion the click, too."""
-    ticket = work.ticket
-    if ticket is None:
-        return ()
-    win = f"{ticket.auction_id}:{ticket.impid}"
-    if work.arrival.kind is LedgerKind.CLICK:
-        return (f"{win}:impression",)
-    return (f"{win}:impression", f"{win}:click")
-
-
-def _other_names(work: _Work) -> tuple[str, ...]:
-    """Under which other key the same order may stand: a token brings one conversion of its win, an advertiser's server
-    that is known by itself one for each order."""
-    order_id = work.arrival.event.order_id
-    if work.ticket is None or not order_id or work.arrival.kind is not LedgerKind.CONVERSION:
-        return ()
-    return (event_id(work.ticket, "conversion", "" if not work.arrival.event.token else order_id),)
-
-
-def _is_same_order(work: _Work, other: LedgerRow | None) -> bool:
-    assert work.ticket is not None
-    order = event_id(work.ticket, "conversion", work.arrival.event.order_id)
-    return other is not None and order in (other.key, other.event_id)
-
-
-def _ticket_of(touch: LedgerRow, campaign: Campaign) -> Ticket:
-    """What a conversion without a token goes by: the touch, and the price that the campaign pays for one today."""
-    return Ticket(
-        auction_id=touch.auction_id,
-        impid=touch.impid,
-        campaign_id=touch.campaign_id,
-        creative_id=touch.creative_id,
-        day=touch.day,
-        instance=touch.instance,
-        pricing=campaign.pricing,
-        price_nanos=unit_nanos(campaign.bid),
-        held_nanos=0,
-        won_at=touch.received_at,
-        expires_at=touch.expires_at,
-        user=touch.user,
-    )
-
-
-def _click_claim(work: _Work) -> str:
-    ticket = work.ticket
-    assert ticket is not None
-    return f"click:{ticket.user or f'{ticket.auction_id}:{ticket.impid}'}:{ticket.creative_id}"
-
-
-def _order_claim(work: _Work) -> str:
-    return f"order:{work.campaign_id}:{work.arrival.event.order_id}"
-
-
-def _refusal(work: _Work) -> Refusal:
-    arrival, event = work.arrival, work.arrival.event
-    return Refusal(
-        id=arrival.message_id,
-        kind=arrival.kind,
-        reason=work.refused,
-        received_at=event.received_at,
-        campaign_id=work.campaign_id,
-        detail=f"{event.source} {event.ip} {event.ua}"[:MAX_DETAIL],
-    )

@@ -18,9 +18,10 @@ from rtb.domain.money import Rates
 from rtb.domain.tracking import Keys, Signer, Ticket
 from rtb.messages import TrackedEvent
 from rtb.ports import LedgerKind, LedgerRow, Refusal
+from rtb.services.arrival import Arrival
 from rtb.services.billing import Billing
 from rtb.services.rebuild import Days, Rebuild
-from rtb.services.tracking import Arrival, Tracking
+from rtb.services.tracking import Tracking
 from tests.unit.parts import campaign
 
 NOW = 1_795_305_600.0  # 2026-11-22 00:00 UTC
