@@ -196,7 +196,7 @@ class Budgets:
             else:
                 known = self._near.spent_now(purse.campaign.id)
                 spent = (known if known is not None else self._opening(purse.campaign).spent).get(purse.day, 0)
-        if purse.balance is None:
+        if purse.balance is None or not purse.balance.epoch:  # a new balance has heard nothing yet
             return spent, spent
         holding = purse.balance.holding(purse.day)
         return holding.spent, holding.committed
