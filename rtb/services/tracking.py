@@ -37,6 +37,8 @@ from rtb.services.arrival import (
 from rtb.services.billing import Billing, BillingEvent
 from rtb.services.rebuild import UTC_ZONE
 
+__all__ = ["BILLED_AT", "FROM_SERVERS", "Arrival", "Tracking"]
+
 BILLED_AT = {
     Pricing.CPM: LedgerKind.IMPRESSION,
     Pricing.CPC: LedgerKind.CLICK,
