@@ -228,7 +228,7 @@ class Gate:
         return not self.shut >> int(campaign_id[1:]) & 1
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
     first=st.lists(campaigns(), max_size=12),
     changes=st.lists(
