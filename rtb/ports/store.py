@@ -65,6 +65,8 @@ class Repository(Protocol):
 class LedgerKind(StrEnum):
     """What happened."""
 
+    __hash__ = str.__hash__  # Enum's own is a Python function, too slow for every event
+
     WIN = "win"
     IMPRESSION = "impression"
     CLICK = "click"

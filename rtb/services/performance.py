@@ -17,10 +17,10 @@ import structlog
 from rtb import messages
 from rtb.domain.budget import budget_day, day_before
 from rtb.domain.money import NANOS
-from rtb.domain.performance import NOTHING, Counters, Performed, counted
+from rtb.domain.performance import NOTHING, Counters, Performed
 from rtb.errors import StoreError
 from rtb.messages import MessageType, PerformanceUpdate
-from rtb.ports import Clock, Ledger, LedgerRow, Message
+from rtb.ports import Clock, Ledger, LedgerKind, LedgerRow, Message
 from rtb.services import topology
 from rtb.services.announcements import message_id
 from rtb.services.rebuild import UTC_ZONE
@@ -36,6 +36,9 @@ OVERLAP_S = 60.0
 """An event may be in the ledger so long after its receipt and still be noticed by time; later ones by their update."""
 REST = 20.0
 """A refresh that took a second is followed by so many seconds without one."""
+
+_PLACE = {kind: Counters.__struct_fields__.index(f"{kind.value}s") for kind in LedgerKind}
+_COST, _REVENUE = (Counters.__struct_fields__.index(name) for name in ("cost_nanos", "revenue_nanos"))
 
 _log = structlog.get_logger(__name__)
 Post = Callable[[str, str, Message], None]
@@ -91,13 +94,17 @@ class Performance:
 
     def note(self, rows: Sequence[LedgerRow]) -> None:
         """Count rows that this daemon has just brought into the ledger."""
-        sums: dict[tuple[str, str], Counters] = {}
+        sums: dict[tuple[str, str], list[int]] = {}
         for row in rows:
             key = (row.campaign_id, row.date)
-            one = counted(row.kind, 1, row.charged_nanos, row.value_nanos)
-            known = sums.get(key)
-            sums[key] = one if known is None else known + one
-        for key, counters in sums.items():
+            numbers = sums.get(key)
+            if numbers is None:
+                numbers = sums[key] = [0] * len(Counters.__struct_fields__)
+            numbers[_PLACE[row.kind]] += 1
+            numbers[_COST] += row.charged_nanos
+            numbers[_REVENUE] += row.value_nanos
+        for key, numbers in sums.items():
+            counters = Counters(*numbers)
             self._add(*key, counters)
             self._untold[key] = self._untold.get(key, NOTHING) + counters
 
