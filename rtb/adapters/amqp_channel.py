@@ -34,15 +34,13 @@ CANCEL, RETURN, DELIVER, GET_OK, GET_EMPTY, ACK, NACK = 30, 50, 60, 71, 72, 80, 
 CHANNEL_CLOSE, BLOCKED, UNBLOCKED = 40, 60, 61
 READ_LIMIT = 1 << 20
 BEAT_S = 1.0
-WRITE_AT = 64
-"""Frames that leave before the loop iteration ends: the first of many answers need not wait for the last."""
 
 
 class TappedChannel:
     """A channel whose hot frames come here. Subclasses say what a delivery, a return and a settlement mean.
 
-    Output is collected, and written once per loop iteration or WRITE_AT frames. `dead` is set as soon as the broker's
-    channel.close is seen: a frame more on this number would cost the whole connection.
+    Output is collected, and written once per loop iteration. `dead` is set as soon as the broker's channel.close is
+    seen: a frame more on this number would cost the whole connection.
     """
 
     def __init__(self, tap: FrameTap, number: int) -> None:
@@ -63,8 +61,6 @@ class TappedChannel:
         if not self._out:
             self._tap.loop.call_soon(self.send_now)
         self._out += frames
-        if len(self._out) >= WRITE_AT:
-            self.send_now()
 
     def send_now(self) -> None:
         """Send what was written, now."""

@@ -36,7 +36,7 @@ class Answers:
 
 
 async def test_what_is_sent_is_confirmed_once_and_in_order(broker: Broker, prefix: str) -> None:
-    """Many within one step of the loop, more than leave in one write: each is answered, and they arrive as sent."""
+    """Many within one step of the loop: each is answered, and they arrive as sent."""
     await broker.declare(Topology({}, [QueueSpec(prefix)], []))
     answers = Answers()
     names = [str(n) for n in range(300)]
