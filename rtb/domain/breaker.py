@@ -162,6 +162,8 @@ class Breaker:
     def _advance(self, now_ns: int) -> None:
         """Let go of the slots that have left the window."""
         slot = now_ns // self._slot_ns
+        if slot == self._slot:
+            return
         if slot - self._slot >= _SLOTS:
             self._forget()
         else:

@@ -28,7 +28,7 @@ STATS_PATH = b"/stats"
 _NOTHING = response(b"204 No Content", b"")
 _ERROR = response(b"500 Internal Server Error", b"this bidder fails now and then\n", content_type=b"text/plain")
 _DRIP_S = 0.02
-_FLOOD = 4 << 20
+_FLOOD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n100000\r\n" + b"x" * 0x10_0000 + b"\r\n"
 
 
 class Misbehaviour(StrEnum):
@@ -179,7 +179,7 @@ class Dsp:
             return lambda connection, slot: connection.answer(slot, answer)
         return {
             Misbehaviour.DRIP: _drip,
-            Misbehaviour.FLOOD: lambda connection, slot: connection.answer(slot, _flood()),
+            Misbehaviour.FLOOD: lambda connection, slot: connection.answer(slot, _FLOOD),
             Misbehaviour.RESET: lambda connection, slot: connection.abort(),
         }.get(answer, lambda connection, slot: None)
 
@@ -198,10 +198,6 @@ class _LeakyConnection(Connection):
 class _LeakyServer(Server):
     def __call__(self) -> Connection:
         return _LeakyConnection(self)
-
-
-def _flood() -> bytes:
-    return b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n" % _FLOOD + b"x" * _FLOOD + b"\r\n"
 
 
 def _drip(connection: Connection, slot: Slot) -> None:

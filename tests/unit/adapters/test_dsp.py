@@ -268,7 +268,10 @@ async def test_sick_bidders_change_nothing_for_the_others(build: Build, remotes:
     async def winners(scripts: list[DspScript]) -> list[tuple[str, int] | None]:
         async with serving(scripts, seed=7) as served:
             bidders = remotes.apply(
-                [BidderSettings(name=dsp.script.name, url=url, timeout_ms=1_000) for dsp, url in served]
+                [
+                    BidderSettings(name=dsp.script.name, url=url, timeout_ms=200 if dsp.script in sick else 0)
+                    for dsp, url in served
+                ]
             )
             world = exchange(build, *bidders)
             found = await asyncio.gather(*(world.run(request) for request in requests))

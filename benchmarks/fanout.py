@@ -1,0 +1,361 @@
+"""Fan-out to bidders over HTTP: the client alone, and auctions among five and ten of them; the same over aiohttp.
+
+    python -m benchmarks.fanout [all|client|auctions|sick] ... [--seconds 4]
+
+Bidders are `rtb lab dsps` in a process of their own, on the loopback. Figures are of this process's CPU time, which
+includes decoding the request, the auction, its fan-out and the encoded answer, as in a daemon, but no HTTP edge. What
+aiohttp does, it does in turns with what we do, in one run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import aiohttp
+import click
+import orjson
+import uvloop
+from msgspec import Struct
+
+from rtb import openrtb, wiring
+from rtb.adapters.clock import SystemClock
+from rtb.adapters.coroutine_bidder import CoroutineBidder
+from rtb.adapters.http_client import Call, FanoutClient, Limits
+from rtb.config import Settings, Store
+from rtb.domain.bidder_policy import BidderSettings
+from rtb.domain.breaker import BreakerPolicy
+from rtb.domain.histogram import Histogram
+from rtb.lab.traffic import Traffic
+from rtb.openrtb import BidRequest, BidResponse
+from rtb.ports import Bidder
+from rtb.services.admission import Admission
+from rtb.services.answers import bid_response
+from rtb.services.exchange import Exchange, Rules
+from rtb.wiring.bidders import RemoteBidders
+
+LOCAL = ("127.0.0.1",)
+DEADLINE_MS = 100
+MARGIN_MS = 10
+"""The way back to the SSP, as a daemon keeps it: an auction is settled that much before the deadline."""
+BODY_BYTES = 1024
+IN_FLIGHT = 64
+TURNS = 3
+SICK = ("--misbehave", "9:hang", "--misbehave", "10:hang")
+NEVER_OPEN = BreakerPolicy(calls=1_000_000_000)
+
+
+class Figures(Struct):
+    """Of some auctions or calls."""
+
+    count: int = 0
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+    good: int = 0
+    latency: Histogram | None = None
+
+    @property
+    def per_cpu_second(self) -> float:
+        """How many a second of CPU time."""
+        return self.count / self.cpu_s
+
+    def add(self, other: Figures) -> None:
+        """Take another turn's in."""
+        self.count += other.count
+        self.cpu_s += other.cpu_s
+        self.wall_s += other.wall_s
+        self.good += other.good
+
+
+@contextmanager
+def dsps(count: int, *flags: str) -> Iterator[list[str]]:
+    """So many bidders in a process of their own: their URLs."""
+    command = [sys.executable, "-m", "rtb.cli.lab_dsps", str(count), "--port", "0", *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        lines = iter(process.stdout.readline, "ready\n")
+        yield [line.split()[1] for line in lines]
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+async def closed_loop(work: Callable[[int], Awaitable[bool]], in_flight: int, seconds: float) -> Figures:
+    """Keep so many under way, each as a task of its own as at the HTTP edge; `work` says whether it went well."""
+    figures = Figures(latency=Histogram())
+    latency = figures.latency
+    assert latency is not None
+    until = time.perf_counter() + seconds
+    loop = asyncio.get_running_loop()
+    over = loop.create_future()
+    under_way = 0
+
+    async def one(number: int) -> None:
+        nonlocal under_way
+        begun_ns = time.monotonic_ns()
+        well = await work(number)
+        figures.good += well
+        latency.record(time.monotonic_ns() - begun_ns)
+        figures.count += 1
+        if time.perf_counter() < until:
+            tasks.add(task := loop.create_task(one(number + in_flight)))
+            task.add_done_callback(tasks.discard)
+        else:
+            under_way -= 1
+            if not under_way:
+                over.set_result(None)
+
+    tasks: set[asyncio.Task[None]] = set()
+    cpu, wall = time.process_time(), time.perf_counter()
+    for number in range(in_flight):
+        under_way += 1
+        tasks.add(task := loop.create_task(one(number)))
+        task.add_done_callback(tasks.discard)
+    await over
+    figures.cpu_s, figures.wall_s = time.process_time() - cpu, time.perf_counter() - wall
+    return figures
+
+
+async def open_loop(work: Callable[[int], Awaitable[bool]], rate: float, seconds: float) -> Figures:
+    """Begin so many a second, in bursts a millisecond apart, however the earlier ones fare."""
+    figures = Figures(latency=Histogram())
+    latency = figures.latency
+    assert latency is not None
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def one(number: int) -> None:
+        begun_ns = time.monotonic_ns()
+        well = await work(number)
+        figures.good += well
+        latency.record(time.monotonic_ns() - begun_ns)
+
+    cpu, wall = time.process_time(), time.perf_counter()
+    while (passed := time.perf_counter() - wall) < seconds:
+        while figures.count < rate * passed:
+            tasks.add(task := asyncio.create_task(one(figures.count)))
+            task.add_done_callback(tasks.discard)
+            figures.count += 1
+        await asyncio.sleep(0.001)
+    await asyncio.gather(*tasks)
+    figures.cpu_s, figures.wall_s = time.process_time() - cpu, time.perf_counter() - wall
+    return figures
+
+
+async def ours_alone(url: str, bodies: Sequence[bytes], seconds: float) -> Figures:
+    """Calls of the fan-out client, each with its deadline, a callback following on another."""
+    clock = SystemClock()
+    client = FanoutClient(clock, allow=LOCAL)
+    client.start()
+    endpoint = client.endpoint(url, limits=Limits(connections=IN_FLIGHT, waiting=IN_FLIGHT))
+    figures = Figures()
+    over = asyncio.get_running_loop().create_future()
+    until_ns = time.monotonic_ns() + int(seconds * 1e9)
+    under_way = IN_FLIGHT
+
+    def done(call: Call) -> None:
+        nonlocal under_way
+        figures.count += 1
+        figures.good += call.failure is None
+        now_ns = call.ended_ns
+        if now_ns < until_ns:
+            client.call(endpoint, bodies[figures.count % len(bodies)], done, now_ns + DEADLINE_MS * 1_000_000)
+        else:
+            under_way -= 1
+            if not under_way:
+                over.set_result(None)
+
+    cpu, wall = time.process_time(), time.perf_counter()
+    for n in range(IN_FLIGHT):
+        client.call(endpoint, bodies[n], done, time.monotonic_ns() + DEADLINE_MS * 1_000_000)
+    await over
+    figures.cpu_s, figures.wall_s = time.process_time() - cpu, time.perf_counter() - wall
+    await client.close()
+    return figures
+
+
+async def aiohttp_alone(url: str, bodies: Sequence[bytes], seconds: float) -> Figures:
+    """The same with aiohttp's client under asyncio.wait_for."""
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=IN_FLIGHT)) as session:
+
+        async def call(number: int) -> bool:
+            try:
+                await asyncio.wait_for(post(session, url, bodies[number % len(bodies)]), DEADLINE_MS / 1e3)
+            except TimeoutError:
+                return False
+            return True
+
+        return await closed_loop(call, IN_FLIGHT, seconds)
+
+
+async def post(session: aiohttp.ClientSession, url: str, body: bytes) -> bytes:
+    """A request and its response."""
+    async with session.post(url, data=body, headers={"content-type": "application/json"}) as response:
+        return await response.read()
+
+
+def aiohttp_bidder(name: str, url: str, session: aiohttp.ClientSession, system: wiring.System) -> Bidder:
+    """A bidder that awaits aiohttp's client."""
+
+    async def respond(request: BidRequest) -> BidResponse:
+        return openrtb.decode_response(await post(session, url, openrtb.encode(request)))
+
+    return CoroutineBidder(name, respond, system.clock, system.rates)
+
+
+class World:
+    """Exchanges over the parts of a daemon, without house campaigns."""
+
+    def __init__(self, system: wiring.System) -> None:
+        self.system = system
+        traffic = Traffic(1)
+        self.bodies = [_anonymous(traffic.body(BODY_BYTES)) for _ in range(4_000)]
+
+    def auctions(self, bidders: Sequence[Bidder]) -> Callable[[int], Awaitable[bool]]:
+        """One auction among these, from bytes to bytes: whether it ended inside its deadline."""
+        system, bodies = self.system, self.bodies
+        settle_ms = DEADLINE_MS - MARGIN_MS
+        admission = Admission(deadline_ms=settle_ms, network_margin_ms=0, minimum_ms=5, max_in_flight=100_000)
+        exchange = Exchange(
+            bidders, system.profiles, admission, system.metrics, system.clock, rates=system.rates, rules=Rules()
+        )
+
+        async def run(number: int) -> bool:
+            received_ns = time.monotonic_ns()
+            request = openrtb.decode_request(bodies[number % len(bodies)])
+            auction = exchange.begin(request, received_ns)
+            outcome = auction.outcome or await exchange.finish(auction)
+            openrtb.encode(bid_response(request, outcome, system.rates))
+            return time.monotonic_ns() - received_ns <= DEADLINE_MS * 1_000_000
+
+        return run
+
+    @asynccontextmanager
+    async def ours(self, urls: Sequence[str]) -> AsyncIterator[Sequence[Bidder]]:
+        """Bidders on the fan-out client; breakers stay closed, so that every auction asks every one."""
+        remotes = RemoteBidders(SystemClock(), self.system.rates, os.environ, allow=LOCAL)
+        remotes.start()
+        settings = [
+            BidderSettings(name=f"dsp{n}", url=url, max_in_flight=1_024, warm=8, breaker=NEVER_OPEN)
+            for n, url in enumerate(urls, 1)
+        ]
+        yield remotes.apply(settings)
+        await remotes.close()
+
+    @asynccontextmanager
+    async def theirs(self, urls: Sequence[str]) -> AsyncIterator[Sequence[Bidder]]:
+        """Bidders on aiohttp's client."""
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            yield [aiohttp_bidder(f"dsp{n}", url, session, self.system) for n, url in enumerate(urls, 1)]
+
+
+async def measure_client(world: World, seconds: float) -> None:
+    """The client alone, in turns with aiohttp's."""
+    with dsps(1, "--latency-ms", "0") as (url,):
+        totals = {"ours": Figures(), "aiohttp": Figures()}
+        await ours_alone(url, world.bodies, 1.0)
+        for _ in range(TURNS):
+            totals["ours"].add(await ours_alone(url, world.bodies, seconds))
+            totals["aiohttp"].add(await aiohttp_alone(url, world.bodies, seconds))
+    click.echo(f"client alone, {IN_FLIGHT} calls under way, each with a deadline")
+    for name, figures in totals.items():
+        click.echo(f"  {name:10}{_rates(figures)}, {figures.count - figures.good} failed")
+
+
+async def measure_auctions(world: World, seconds: float) -> None:
+    """Five bidders that answer in 5 to 40 ms, over our client and over aiohttp's; what each further bidder costs."""
+    with dsps(5) as urls:
+        totals = {"ours": Figures(), "aiohttp": Figures()}
+        async with world.ours(urls) as ours, world.theirs(urls) as theirs:
+            works = {"ours": world.auctions(ours), "aiohttp": world.auctions(theirs)}
+            await closed_loop(works["ours"], IN_FLIGHT, 2.0)
+            for _ in range(TURNS):
+                for name, work in works.items():
+                    totals[name].add(await closed_loop(work, IN_FLIGHT, seconds))
+            click.echo(f"five bidders in 5-40 ms, {IN_FLIGHT} auctions under way")
+            for name, figures in totals.items():
+                click.echo(f"  {name:10}{_rates(figures)}")
+            costs = []
+            for count in (1, 3, 5):
+                work = world.auctions(ours[:count])
+                await closed_loop(work, IN_FLIGHT, 0.5)
+                costs.append(1e6 / (await closed_loop(work, IN_FLIGHT, seconds)).per_cpu_second)
+            click.echo(
+                f"  one, three, five bidders: {', '.join(f'{cost:.0f}' for cost in costs)} us an auction, "
+                f"{(costs[2] - costs[0]) / 4:.1f} us a further bidder"
+            )
+            fastest = totals["ours"].count / totals["ours"].wall_s
+            _show(f"at 70 % of {fastest:,.0f} a second", await open_loop(works["ours"], 0.7 * fastest, seconds))
+
+
+async def measure_sick(world: World, seconds: float) -> None:
+    """Ten bidders of which two never answer: every auction takes its whole deadline, and not more."""
+    with dsps(10, *SICK) as urls:
+        async with world.ours(urls) as bidders:
+            work = world.auctions(bidders)
+            await open_loop(work, 300, 2.0)
+            _show("ten bidders of which two hang, 300 a second", await open_loop(work, 300, seconds))
+
+
+def _anonymous(body: bytes) -> bytes:
+    """The request without its user: whom profiles cost what is another benchmark's question."""
+    request = orjson.loads(body)
+    request.pop("user", None)
+    return orjson.dumps(request)
+
+
+def _rates(figures: Figures) -> str:
+    return (
+        f"{figures.per_cpu_second:10,.0f} a CPU-second, {1e6 * figures.cpu_s / figures.count:6.1f} us each, "
+        f"{figures.count / figures.wall_s:8,.0f} a second"
+    )
+
+
+def _show(title: str, figures: Figures) -> None:
+    latency = figures.latency
+    assert latency is not None
+    click.echo(
+        f"{title}: p50 {latency.percentile(50) / 1e6:.1f} ms, p99 {latency.percentile(99) / 1e6:.1f} ms, p99.9 "
+        f"{latency.percentile(99.9) / 1e6:.1f} ms; {figures.good / figures.count:.2%} inside {DEADLINE_MS} ms"
+    )
+
+
+async def measure(parts: set[str], seconds: float) -> None:
+    """All that is wanted."""
+    with TemporaryDirectory(prefix="rtb-bench-") as folder:
+        database = Store(url=f"sqlite:///{Path(folder) / 'rtb.db'}")
+        system = wiring.build(Settings(store=database), os.getpid())
+        await system.outside.repository.start()
+        world = World(system)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)  # as the daemon has it
+        if parts & {"all", "client"}:
+            await measure_client(world, seconds)
+        if parts & {"all", "auctions"}:
+            await measure_auctions(world, seconds)
+        if parts & {"all", "sick"}:
+            await measure_sick(world, seconds)
+        await system.profiles.close()
+        await system.outside.repository.close()
+
+
+@click.command()
+@click.argument("parts", nargs=-1, type=click.Choice(["all", "client", "auctions", "sick"]))
+@click.option("--seconds", default=4.0, show_default=True, help="Of each turn.")
+def main(parts: tuple[str, ...], seconds: float) -> None:
+    """Print the figures."""
+    uvloop.run(measure(set(parts or ("all",)), seconds))
+
+
+if __name__ == "__main__":
+    main()
