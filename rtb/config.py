@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from rtb.domain.frequency import OnUnknown
 from rtb.domain.validation import CridRule
 from rtb.errors import ConfigError
 
@@ -27,6 +28,7 @@ Seconds = Annotated[float, Meta(gt=0)]
 PREFIX = "RTB_"
 MEMORY = "memory://"
 FILE = "file:"
+ANYWHERE = ("0.0.0.0", "::", "")
 SECRETS = frozenset(
     {"tie_key", "postback_secret", "token", "app_secret", "developer_token", "client_secret", "refresh_token"}
 )
@@ -83,6 +85,7 @@ class Profiles(Section, frozen=True):
     cached: Positive = 100_000
     fresh_s: Seconds = 300.0
     ttl_s: Seconds = 3600.0
+    on_unknown: OnUnknown = OnUnknown.BID
 
 
 class Broker(Section, frozen=True):
@@ -93,6 +96,7 @@ class Broker(Section, frozen=True):
     prefetch: Positive = 256
     heartbeat_s: Positive = 5
     spool: str = "var/spool"
+    journal: str = "var/journal"
 
 
 class State(Section, frozen=True):
@@ -129,6 +133,8 @@ class Tracking(Section, frozen=True):
     key_file: str = "var/tracking.keys"
     postback_secret: str = ""
     trusted_proxy: bool = False
+    answer_ms: Positive = 2_000
+    redirect_ms: Positive = 50
     click_s: Seconds = 86_400.0
     click_through_s: Seconds = 2_592_000.0
     view_through_s: Annotated[float, Meta(ge=0)] = 86_400.0
@@ -326,6 +332,11 @@ def _check(settings: Settings, origin: Mapping[str, str]) -> None:
     if auction.minimum_ms >= auction.deadline_ms:
         source = _source("auction.minimum_ms" if "auction.minimum_ms" in origin else "auction.deadline_ms", origin)
         raise ConfigError(f"{source}: auction.minimum_ms: must be less than auction.deadline_ms")
+    if settings.http.host in ANYWHERE and settings.tracking.enabled and not settings.tracking.url:
+        raise ConfigError(
+            f"{_source('http.host', origin)}: tracking.url: is needed with http.host={settings.http.host}: "
+            "browsers must be told where impressions and clicks go (or set tracking.enabled=false)"
+        )
     google = settings.google
     if google.customer_id:
         for key in ("developer_token", "client_id", "client_secret", "refresh_token"):

@@ -21,11 +21,13 @@ from dashboard.guard import require_loopback
 from rtb.config import MEMORY, Settings, masked
 from rtb.edges import admin as admin_edge
 from rtb.edges.event_consumers import EventConsumer
-from rtb.errors import ConfigError, StoreError
+from rtb.errors import BrokerError, ConfigError, StoreError
 from rtb.services import topology
 from rtb.wiring import System, build, create_app
 
 SWEEP_S = 1.0
+WARM = 256
+"""Campaigns, of those that bid most, that money is leased for before the first auction."""
 
 _log = structlog.get_logger(__name__)
 Ready = Callable[[System, str], Awaitable[Callable[[], Awaitable[None]]]]
@@ -110,8 +112,11 @@ async def _start(system: System, stack: AsyncExitStack, stop: asyncio.Event) -> 
     await system.outside.repository.start()
     stack.push_async_callback(system.outside.repository.close)
     count = await system.catalogue.load()
+    await system.automation.start()
+    stack.push_async_callback(system.recorder.stop)
+    stack.push_async_callback(system.automation.stop)
     _tune_gc()
-    await system.broker.start()
+    await _start_broker(system)
     stack.push_async_callback(system.broker.close)
     await system.broker.declare(topology.topology())
     try:
@@ -159,6 +164,15 @@ async def _start(system: System, stack: AsyncExitStack, stop: asyncio.Event) -> 
     return urls
 
 
+async def _start_broker(system: System) -> None:
+    try:
+        await system.broker.start()
+    except BrokerError as error:
+        if system.settings.broker.url != MEMORY:
+            raise
+        raise ConfigError(f"broker.journal: {error}") from None
+
+
 async def _stop_outbox(system: System, patience: Patience) -> None:
     await system.outbox.stop(patience.left_s)
 
@@ -168,6 +182,7 @@ async def _open_budgets(system: System, stack: AsyncExitStack, patience: Patienc
     money = system.money
     stack.push_async_callback(money.accounts.close)
     await money.treasury.start([*system.house.campaigns()])
+    system.house.warm(WARM)
     stack.push_async_callback(_within, money.treasury.stop, patience, "leases")
     stack.push_async_callback(_within, partial(_bill_the_last, system, patience), patience, "events")
     for consumer in _consumers(system):
@@ -243,6 +258,8 @@ async def _sweep(system: System, stop: asyncio.Event) -> None:
         try:
             system.server.sweep()
             system.house.refresh()
+            system.automation.refresh()
+            system.traffic.refresh()
         except Exception as error:  # a mistake of ours, which must not end new days and dry campaigns for good
             if problem != repr(error):
                 _log.exception("sweep_failed")

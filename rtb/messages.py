@@ -162,7 +162,7 @@ class TrackedEvent(Struct, frozen=True, gc=False, omit_defaults=True):
     """
 
     received_at: Annotated[float, Meta(gt=0, lt=1e11)]
-    token: Annotated[str, Meta(max_length=2_048)] = ""
+    token: Annotated[str, Meta(max_length=4_096)] = ""
     source: Annotated[str, Meta(max_length=16)] = "pixel"
     ua: Annotated[str, Meta(max_length=512)] = ""
     ip: Annotated[str, Meta(max_length=45)] = ""

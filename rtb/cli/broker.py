@@ -113,6 +113,8 @@ def queues(context: click.Context, as_json: bool) -> None:
         row["warnings"] = " ".join(row["warnings"])
     columns = ("name", "ready", "unacked", "consumers", "publish_per_s", "deliver_per_s", "warnings")
     print_table(columns, report["queues"])
+    if report["outbox"]:
+        click.echo(f"{report['outbox']} messages of this daemon wait for the broker")
 
 
 def _report(differences: Sequence[str]) -> None:

@@ -40,12 +40,12 @@ def import_(context: click.Context, file: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="JSON in place of a table.")
 @click.pass_context
 def list_(context: click.Context, status: str | None, limit: int | None, as_json: bool) -> None:
-    """List campaigns with their bid, budget and what was spent today."""
+    """List campaigns with their bid, budget, what was spent today, and what is held for wins not billed yet."""
     rows = command(context, "campaigns.list", status=status, limit=limit)
     if as_json:
         print_json(rows)
         return
-    columns = ("id", "advertiser", "status", "funded", "pricing", "bid", "ecpm", "daily_budget", "spent_today")
+    columns = ("id", "advertiser", "status", "funded", "pricing", "bid", "ecpm", "daily_budget", "spent_today", "held")
     print_table(columns, rows)
 
 
@@ -109,6 +109,20 @@ def stats(
         ["id", *shown, *counts, "cost", *paced, "ctr", "cvr", "cpm", "cpc", "revenue", "roas"],
         [{**row, **{name: _rounded(row.get(name)) for name in row}} for row in rows],
     )
+
+
+@campaigns.command()
+@click.argument("campaign_id", metavar="ID")
+@click.option("--limit", type=click.IntRange(min=1, max=10_000), default=50, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="JSON in place of a table, with what changed.")
+@click.pass_context
+def history(context: click.Context, campaign_id: str, limit: int, as_json: bool) -> None:
+    """What was done to a campaign, by whom and why: changes, alerts, pauses and resumptions; the newest first."""
+    rows = command(context, "campaigns.history", id=campaign_id, limit=limit)
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(("at", "actor", "action", "cause"), rows)
 
 
 @campaigns.command()

@@ -59,6 +59,7 @@ def demo(context: click.Context, rate: float, seed: int, config_path: Path | Non
             f"store.url=sqlite:///{folder}/rtb.db",
             f"admin.socket={folder}/rtb.sock",
             f"broker.spool={folder}/spool",
+            f"broker.journal={folder}/journal",
             f"tracking.key_file={folder}/tracking.keys",
         )
         settings = load(context, config_path, (*own, *overrides))

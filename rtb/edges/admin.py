@@ -140,7 +140,8 @@ class Admin:
             "bid": campaign.bid,
             "ecpm": money.to_cpm(campaign.bid_micros),
             "daily_budget": campaign.daily_budget,
-            "spent_today": None if account is None else max(account.spent_nanos, booked_nanos) / money.NANOS,
+            "spent_today": None if account is None else max(account.billed_nanos, booked_nanos) / money.NANOS,
+            "held": None if account is None else (account.spent_nanos - account.billed_nanos) / money.NANOS,
             "funded": self._house.is_funded(campaign.id),
             "version": campaign.version,
         }

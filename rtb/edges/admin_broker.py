@@ -10,11 +10,13 @@ from rtb.edges.admin import Command, given
 from rtb.ports import Broker
 from rtb.services import topology
 from rtb.services.dead_letters import DeadLetter, DeadLetters
+from rtb.services.outbox import Outbox
 from rtb.services.queue_monitor import QueueMonitor
 
 
-def broker_commands(broker: Broker, monitor: QueueMonitor) -> dict[str, Command]:
-    """``dead-letters.list | show | requeue | purge``, ``topology.apply | check``, ``queues``, over this connection."""
+def broker_commands(broker: Broker, monitor: QueueMonitor, outbox: Outbox) -> dict[str, Command]:
+    """``dead-letters.list | show | requeue | purge``, ``topology.apply | check``, over this connection, and ``queues``,
+    with what waits in `outbox` for the broker."""
     letters = DeadLetters(broker)
 
     async def list_(arguments: dict[str, Any]) -> Any:
@@ -38,7 +40,7 @@ def broker_commands(broker: Broker, monitor: QueueMonitor) -> dict[str, Command]
         return list(await topology.check(broker))
 
     async def queues(_: dict[str, Any]) -> Any:
-        return msgspec.to_builtins(await monitor.look())
+        return {**msgspec.to_builtins(await monitor.look()), "outbox": outbox.waiting}
 
     return {
         "queues": queues,

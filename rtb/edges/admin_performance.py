@@ -1,8 +1,10 @@
-"""The admin command ``campaigns.stats``: what campaigns' ads did, by the ledger."""
+"""The admin commands ``campaigns.stats``, what campaigns' ads did by the ledger, and ``campaigns.history``, what was
+done to them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import Annotated, Any
 
@@ -14,6 +16,7 @@ from rtb.domain.pacing import Pace
 from rtb.domain.performance import Counters, Performed, total
 from rtb.edges.admin import Command, given
 from rtb.ports import Clock
+from rtb.ports.history import History
 from rtb.services.campaigns import Campaigns
 from rtb.services.performance import Performance
 from rtb.services.rebuild import UTC_ZONE
@@ -21,6 +24,7 @@ from rtb.services.rebuild import UTC_ZONE
 TOP = 20
 """Without names the campaigns that cost most today are told."""
 _Date = Annotated[str, Meta(pattern=r"^(\d{4}-\d{2}-\d{2})?$")]
+_Limit = Annotated[int, Meta(ge=1, le=10_000)]
 _By = Annotated[str, Meta(pattern="^(campaign|date|instance)$")]
 _Key = Callable[[Performed], tuple[str, str]]
 _KEYS: Mapping[str, _Key] = {
@@ -52,6 +56,26 @@ def stats_command(
             target = pace(campaign_id) if only_today and by == "campaign" else None
             rows += _rows(campaign_id, parts, by, target)
         return {"currency": currency, "rows": rows}
+
+    return run
+
+
+def history_command(history: History, catalogue: Campaigns) -> Command:
+    """``campaigns.history``: the last `limit` (50) events of campaign `id`, the newest first."""
+
+    async def run(arguments: dict[str, Any]) -> Any:
+        campaign = catalogue.get(given(arguments, "id", str))
+        events = await history.of(campaign.id, given(arguments, "limit", _Limit, 50))
+        return [
+            {
+                "at": datetime.fromtimestamp(event.at, UTC).isoformat(timespec="seconds"),
+                "actor": event.actor,
+                "action": event.action.value,
+                "cause": event.cause,
+                "details": dict(event.details),
+            }
+            for event in events
+        ]
 
     return run
 

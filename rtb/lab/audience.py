@@ -103,6 +103,14 @@ class Audience:
         self._room = asyncio.Semaphore(MAX_UNDER_WAY)
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended = False
+        self._more = asyncio.Event()
+        self.answers = 0
+
+    async def answered(self, calls: int) -> None:
+        """Wait until so many calls were answered, as expected or not."""
+        while self.answers < calls:
+            self._more.clear()
+            await self._more.wait()
 
     def watch(self, body: bytes) -> None:
         """Take a bid response that won, and act on it in time."""
@@ -201,6 +209,8 @@ class Audience:
                     self.seen.unanswered += 1
                     return False
                 await asyncio.sleep(AGAIN_S)
+        self.answers += 1
+        self._more.set()
         if status in expect:
             return True
         odd = f"{what}: status {status}"

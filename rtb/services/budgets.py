@@ -36,10 +36,11 @@ class Hold(Struct, frozen=True, gc=False):
 
 
 class Standing(Struct, frozen=True, gc=False):
-    """A budget as it stands: what was spent or is held, in nanos."""
+    """A budget as it stands, in nanos: what was spent or is held, and what of that was billed."""
 
     limit_nanos: int
     spent_nanos: int
+    billed_nanos: int = 0
 
 
 class Spending(Struct, frozen=True, gc=False):
@@ -172,7 +173,8 @@ class Budgets:
         if purse is None:
             return None
         self.roll(purse, self._clock.time())
-        return Standing(purse.limits[purse.day].nanos, self._spent(purse)[1])
+        billed, committed = self._spent(purse)
+        return Standing(purse.limits[purse.day].nanos, committed, billed)
 
     def spending(self, campaign_id: str) -> Spending | None:
         """The budget of today for pacing; None for a campaign without one, and while shared accounts have not been

@@ -15,14 +15,16 @@ from dashboard.server import create_app
 from rtb.adapters.clock import SystemClock
 from rtb.adapters.coroutine_bidder import CoroutineBidder
 from rtb.config import MEMORY, Settings
+from rtb.domain.budget import budget_day
 from rtb.domain.campaign import Campaign
 from rtb.domain.money import Rates, to_micros
+from rtb.domain.tracking import Ticket
 from rtb.domain.windows import Windows
 from rtb.edges import http1, prometheus
 from rtb.edges.admin import Admin, Command
 from rtb.edges.admin_broker import broker_commands
 from rtb.edges.admin_money import audit_command
-from rtb.edges.admin_performance import stats_command
+from rtb.edges.admin_performance import history_command, stats_command
 from rtb.edges.admin_sources import metrics_command
 from rtb.edges.campaign_consumer import CampaignListener, CampaignWriter
 from rtb.edges.consumers import BidRequestConsumer
@@ -31,18 +33,22 @@ from rtb.edges.openrtb_http import AuctionResponder
 from rtb.lab.bidders import SlowBidder
 from rtb.lab.load.plan import Plan
 from rtb.lab.load.queue_target import run_queue
+from rtb.messages import AlertKind, PerformanceUpdate
 from rtb.ports import Bidder, Broker, Clock
 from rtb.services.admission import Admission
 from rtb.services.announcements import Announcements
 from rtb.services.auction_log import AuctionLog
+from rtb.services.automation import Automation
 from rtb.services.campaigns import Campaigns
 from rtb.services.exchange import Exchange, Rules
+from rtb.services.history import Recorder
 from rtb.services.house_bidder import HouseBidder
 from rtb.services.metrics import FrameSource, Metrics
 from rtb.services.outbox import Outbox
-from rtb.services.pacing import Pacer
+from rtb.services.pacing import Pacer, Traffic
 from rtb.services.profiles import Profiles
 from rtb.services.queue_monitor import QueueMonitor
+from rtb.services.rebuild import UTC_ZONE
 from rtb.services.results import Results
 from rtb.wiring.money import Money, money
 from rtb.wiring.outside import Outside, outside
@@ -70,6 +76,9 @@ class System:
     profiles: Profiles
     house: HouseBidder
     catalogue: Campaigns
+    traffic: Traffic
+    automation: Automation
+    recorder: Recorder
     outbox: Outbox
     listener: CampaignListener
     writer: CampaignWriter
@@ -95,7 +104,17 @@ def build(settings: Settings, pid: int) -> System:
     async def find(campaign_id: str) -> Campaign | None:
         return house.index.get(campaign_id) or await out.repository.campaign(campaign_id)
 
-    funds = money(settings, out, outbox, metrics, clock, instance, find)
+    def date(campaign_id: str, at: float) -> str:
+        campaign = house.index.get(campaign_id)
+        return budget_day(at, UTC_ZONE if campaign is None else campaign.zone)
+
+    def alert(campaign_id: str, day: str, kind: AlertKind, *, spent_nanos: int, limit_nanos: int) -> None:
+        automation.alert(campaign_id, day, kind, spent_nanos=spent_nanos, limit_nanos=limit_nanos)
+
+    def shares(campaign_id: str) -> tuple[float | None, float]:
+        return automation.shares(campaign_id)
+
+    funds = money(settings, out, outbox, metrics, clock, instance, find=find, date=date, alert=alert, shares=shares)
     profiles = Profiles(
         out.state,
         out.repository,
@@ -106,6 +125,7 @@ def build(settings: Settings, pid: int) -> System:
         cached=settings.profiles.cached,
         fresh_s=settings.profiles.fresh_s,
         ttl_s=settings.profiles.ttl_s,
+        on_unknown=settings.profiles.on_unknown,
     )
     auction, tracking = settings.auction, settings.tracking
     signs = signer(settings)
@@ -123,9 +143,14 @@ def build(settings: Settings, pid: int) -> System:
             interstitial_s=tracking.interstitial_s,
         ),
     )
-    pacer = Pacer(clock, funds.budgets.spending, instance=instance)
-    house.on_win = funds.wins
-    house.admits = pacer.admits
+    traffic = Traffic(clock, lambda: metrics.imps)
+    pacer = Pacer(clock, funds.budgets.spending, instance=instance, traffic=traffic.weights)
+
+    def won(ticket: Ticket) -> None:
+        pacer.won(ticket)
+        funds.wins(ticket)
+
+    house.on_win, house.admits, house.objection = won, pacer.admits, pacer.objection
     after = told(
         settings,
         out,
@@ -159,12 +184,17 @@ def build(settings: Settings, pid: int) -> System:
     if settings.log.auctions:
         exchange.listen(AuctionLog(settings.log.auctions))
     if settings.state.announce_results:
-        exchange.listen(Results(out.state, clock, rates))
+        exchange.listen(Results(out.state, clock, rates, links=after.links))
     if after.notices is not None and len(bidders) > 1:
         exchange.listen(after.notices.auction_closed)
     catalogue = Campaigns(out.repository, house, announce=Announcements(outbox, clock, instance).campaigns)
+    recorder = Recorder(out.history, clock)
+    automation = Automation(catalogue, recorder, clock, alert=funds.alerts.raise_alert, funded=funds.budgets.funded)
+    catalogue.record = recorder.changed
+    catalogue.watchers += [pacer.watch, automation.watch]
     admin = Admin(catalogue, exchange, house, clock, rates, ledger=None if settings.state.url == MEMORY else out.ledger)
     admin.commands["audit"] = audit_command(funds.audit, rates.currency)
+    admin.commands["campaigns.history"] = history_command(out.history, catalogue)
     admin.commands["campaigns.stats"] = stats_command(after.performance, catalogue, clock, rates.currency, pacer.pace)
     others = elsewhere(
         settings,
@@ -175,7 +205,9 @@ def build(settings: Settings, pid: int) -> System:
         campaigns=lambda: house.campaigns(),
     )
     admin.commands["campaigns.metrics"] = metrics_command(others.sources, catalogue, clock)
-    consumer = BidRequestConsumer(broker, exchange, metrics, clock, rates, prefetch=settings.broker.prefetch)
+    consumer = BidRequestConsumer(
+        broker, exchange, metrics, clock, rates, prefetch=settings.broker.prefetch, links=after.links
+    )
     pages: dict[bytes, Callable[[], bytes]] = {}
     source = FrameSource(metrics, clock, currency=rates.currency)
     responder = AuctionResponder(
@@ -188,6 +220,11 @@ def build(settings: Settings, pid: int) -> System:
         links=after.links,
         tracker=after.responder,
     )
+
+    def performed(update: PerformanceUpdate, message_id: str) -> None:
+        after.performance.hear(update, message_id)
+        pacer.performed(update.campaign_id, update.day, update.impressions)
+
     http = settings.http
     limits = Limits(http.max_body_bytes, http.max_connections, http.idle_timeout_s, http.request_timeout_s)
     system = System(
@@ -205,6 +242,9 @@ def build(settings: Settings, pid: int) -> System:
         profiles=profiles,
         house=house,
         catalogue=catalogue,
+        traffic=traffic,
+        automation=automation,
+        recorder=recorder,
         outbox=outbox,
         listener=CampaignListener(broker, catalogue, metrics, instance=instance, on_performance=after.performance.hear),
         writer=CampaignWriter(broker, catalogue, metrics, clock),
@@ -216,7 +256,7 @@ def build(settings: Settings, pid: int) -> System:
         admin=admin,
     )
     pages |= _pages(system, pid)
-    admin.commands |= broker_commands(broker, system.monitor)
+    admin.commands |= broker_commands(broker, system.monitor, outbox)
     admin.commands["load.queue"] = _queue_load(broker, pid)
     return system
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rtb.adapters.clock import TimerClock
@@ -11,6 +12,7 @@ from rtb.config import MEMORY, Settings
 from rtb.domain.budget import Timing
 from rtb.edges.event_consumers import WinConsumer
 from rtb.ports import Accounts
+from rtb.services.alerting import Alert
 from rtb.services.audit import Audit
 from rtb.services.billing import Billing
 from rtb.services.budget_alerts import BudgetAlerts
@@ -19,6 +21,7 @@ from rtb.services.leases import Leases
 from rtb.services.metrics import Metrics
 from rtb.services.outbox import Outbox
 from rtb.services.rebuild import Days, Find, LocalRebuild, Rebuild, Registration, Share
+from rtb.services.restoring import Restoring
 from rtb.services.treasury import Treasury
 from rtb.services.wins import Wins
 from rtb.wiring.outside import Outside
@@ -39,9 +42,23 @@ class Money:
 
 
 def money(
-    settings: Settings, out: Outside, outbox: Outbox, metrics: Metrics, clock: TimerClock, instance: str, find: Find
+    settings: Settings,
+    out: Outside,
+    outbox: Outbox,
+    metrics: Metrics,
+    clock: TimerClock,
+    instance: str,
+    *,
+    find: Find,
+    date: Callable[[str, float], str],
+    alert: Alert,
+    shares: Callable[[str], tuple[float | None, float]],
 ) -> Money:
-    """The parts around the accounts that `state.url` names; `find` knows every campaign."""
+    """The parts around the accounts that `state.url` names.
+
+    `find` knows every campaign, `date` the day that it is for one (by its id) at a time in Unix seconds; `alert` hears
+    of budgets that are nearly spent, at the `shares` that a campaign wants.
+    """
     given = settings.budgets
     timing = Timing(
         ttl_ms=round(given.lease_ttl_s * 1_000),
@@ -59,21 +76,23 @@ def money(
         treasury = Treasury(budgets, registration, local=local)
     else:
         accounts = RedisAccounts(settings.state.url, timing, cluster=settings.state.cluster)
-        restore = Rebuild(accounts, ledger, find, clock, timing=timing, share=share).restore
+        rebuild = Rebuild(accounts, ledger, find, clock, timing=timing, share=share)
+        restore = Restoring(rebuild.restore, accounts, ledger).restore
         budgets = Budgets(clock, instance=instance, timing=timing, share=share.share, shared=True)
         leases = Leases(budgets, accounts, restore, clock, interval_s=given.sync_ms / 1_000)
         treasury = Treasury(budgets, registration, leases=leases)
     alerts = BudgetAlerts(outbox, out.state, clock, instance=instance, currency=settings.currency.code)
-    budgets.on_exhausted = alerts.raise_alert
+    budgets.on_exhausted = alert
     billing = Billing(
         accounts,
         ledger,
         restore,
         timing=timing,
         days=Days(accounts, find, instance=instance, share=share),
-        alert=alerts.raise_alert,
+        alert=alert,
         alert_at=given.alert_at,
     )
+    billing.shares = shares
     return Money(
         accounts=accounts,
         budgets=budgets,
@@ -81,6 +100,6 @@ def money(
         alerts=alerts,
         wins=Wins(outbox.post),
         billing=billing,
-        consumer=WinConsumer(out.broker, billing, metrics, clock),
+        consumer=WinConsumer(out.broker, billing, metrics, clock, bill_wins=settings.bills_wins, date=date),
         audit=Audit(accounts, ledger),
     )

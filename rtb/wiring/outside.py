@@ -16,6 +16,7 @@ from rtb.adapters.redis_state import RedisState
 from rtb.adapters.spool import FileSpool
 from rtb.adapters.sql import SqlRepository
 from rtb.adapters.sql_database import SqlDatabase
+from rtb.adapters.sql_history import SqlHistory
 from rtb.adapters.sql_ledger import SqlLedger
 from rtb.config import MEMORY, Settings
 from rtb.ports import Broker, Spool, StateStore
@@ -23,19 +24,22 @@ from rtb.ports import Broker, Spool, StateStore
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """Everything beyond the process; nothing is connected yet. `repository` and `ledger` are one database."""
+    """Everything beyond the process; nothing is connected yet. `repository`, `ledger` and `history` are one
+    database."""
 
     broker: Broker
     management: ManagementApi | None
     state: StateStore
     repository: SqlRepository
     ledger: SqlLedger
+    history: SqlHistory
     spool: Spool
 
 
 def outside(settings: Settings, clock: TimerClock, instance: str) -> Outside:
     """The adapters of broker, state and store. Raises StoreError for a store's URL that is none."""
-    broker: Broker = MemoryBroker(clock)
+    journal = Path(settings.broker.journal) if settings.broker.journal else None
+    broker: Broker = MemoryBroker(clock, journal=journal)
     if settings.broker.url != MEMORY:
         broker = RabbitBroker(
             settings.broker.url, clock, deferred=True, name=f"rtb {instance}", heartbeat_s=settings.broker.heartbeat_s
@@ -50,6 +54,7 @@ def outside(settings: Settings, clock: TimerClock, instance: str) -> Outside:
         state=state,
         repository=SqlRepository(database),
         ledger=SqlLedger(database),
+        history=SqlHistory(database),
         spool=FileSpool(Path(settings.broker.spool), heir_from=int(os.environ.get("RTB_WORKERS", "1"))),
     )
 

@@ -96,7 +96,12 @@ def told(
     responder = None
     if given.enabled:
         responder = TrackerResponder(
-            tracker, clock, postback_secret=given.postback_secret, trusted_proxy=given.trusted_proxy
+            tracker,
+            clock,
+            postback_secret=given.postback_secret,
+            trusted_proxy=given.trusted_proxy,
+            patience_s=given.answer_ms / 1e3,
+            redirect_s=given.redirect_ms / 1e3,
         )
     return Told(
         signer=signs,

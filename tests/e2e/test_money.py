@@ -73,6 +73,6 @@ def wins(daemon: Daemon, count: int) -> int:
 
 
 def spent(daemon: Daemon) -> int:
-    """Impressions that the campaign's budget paid today, as ``rtb campaigns list`` tells it."""
+    """Impressions that the campaign's budget paid or holds money for today, as ``rtb campaigns list`` tells it."""
     (row,) = daemon.admin("campaigns.list")["result"]
-    return round(row["spent_today"] * 1e9 / IMPRESSION)
+    return round((row["spent_today"] + row["held"]) * 1e9 / IMPRESSION)

@@ -59,7 +59,7 @@ def test_the_last_of_two_overrides_counts() -> None:
 @pytest.mark.parametrize(
     ("dotted", "text", "value"),
     [
-        ("http.host", "0.0.0.0", "0.0.0.0"),
+        ("http.host", "10.0.0.1", "10.0.0.1"),
         ("http.host", '"::1"', "::1"),
         ("http.port", " 0 ", 0),
         ("dashboard.enabled", "false", False),
@@ -115,6 +115,7 @@ def test_rates_come_from_all_three_sources(tmp_path: Path) -> None:
         ("[auction]\nincrement_cpm = 1001\n", "auction.increment_cpm: must be at most 1000"),
         ("[auction]\nminimum_ms = 100\n", "auction.minimum_ms: must be less than auction.deadline_ms"),
         ("[auction]\ndeadline_ms = 5\n", "auction.minimum_ms: must be less than auction.deadline_ms"),
+        ('[http]\nhost = "0.0.0.0"\n', "tracking.url: is needed with http.host=0.0.0.0"),
         ('[google]\ncustomer_id = "1"\n', "google.developer_token: is needed with google.customer_id"),
         ("[currency]\ncode = 'usd'\n", "currency.code: "),
         ("[currency]\nrates = 5\n", "currency.rates: "),

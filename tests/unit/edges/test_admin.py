@@ -110,7 +110,8 @@ async def test_the_list_and_its_figures(bench: Bench) -> None:
         "bid": 2.0,
         "ecpm": 2.0,
         "daily_budget": 0.002,
-        "spent_today": rows[0]["spent_today"],
+        "spent_today": 0.0,
+        "held": 0.002,
         "funded": rows[0]["funded"],
         "version": 1,
     }
