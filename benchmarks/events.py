@@ -40,13 +40,14 @@ from rtb.domain.money import Rates
 from rtb.domain.tracking import Keys, Signer, Ticket, event_id
 from rtb.edges.event_consumers import TRACKED, tracked_consumers
 from rtb.messages import MessageType, TrackedEvent
-from rtb.ports import Broker, LedgerKind, Message, StateStore
+from rtb.ports import Broker, LedgerKind, LedgerRow, Message, StateStore
 from rtb.services import topology
 from rtb.services.billing import Billing
 from rtb.services.metrics import Metrics
 from rtb.services.performance import Performance
 from rtb.services.rebuild import UTC_ZONE, Days, LocalRebuild, Rebuild
 from rtb.services.tracking import Tracking
+from rtb.services.wins import win_of, win_row
 
 CAMPAIGNS = 200
 THRESHOLDS = (50_000, 20, 100)
@@ -71,12 +72,17 @@ class Events:
         self._dice = random.Random(7)
         self._wins = 0
         self.unique = 0
+        self.won: list[LedgerRow] = []
+        """The wins of the last round."""
 
     def round(self, count: int) -> list[list[tuple[LedgerKind, Message]]]:
         """About so many: the impressions, the clicks, the conversions."""
         parts: list[list[tuple[LedgerKind, Message]]] = [[], [], []]
+        self.won = []
         for n in range(count * 97 // 100):
             ticket = self._ticket()
+            self.won.append(win_row(win_of(ticket), ticket.day, event_id(ticket, "win")))
+            self.unique += 1
             for part, share in enumerate((1.0, 0.02, 0.5)):
                 if part and self._dice.random() > share:
                     break
@@ -159,7 +165,9 @@ class House:
     async def run(self, count: int) -> float:
         """CPU seconds of about so many events."""
         spent = 0.0
-        for part in self.events.round(count):
+        parts = self.events.round(count)
+        await self.ledger.append(self.events.won, epochs={})
+        for part in parts:
             for first in range(0, len(part), 500):
                 await asyncio.gather(
                     *(self.broker.publish("", QUEUES[kind], message) for kind, message in part[first : first + 500])
@@ -202,7 +210,7 @@ async def measure(count: int, rounds: int, houses: Mapping[str, House]) -> None:
             before = house.events.unique
             spent = await house.run(count)
             if n:
-                results[name].append((house.events.unique - before) / spent)
+                results[name].append((house.events.unique - before - len(house.events.won)) / spent)
     for name, house in houses.items():
         await house.check()
         best, worst = max(results[name]), min(results[name])

@@ -55,6 +55,10 @@ class MemoryLedger:
         """The row of each key that is known."""
         return {key: self._rows[key] for key in keys if key in self._rows}
 
+    async def unknown(self, keys: Collection[str]) -> set[str]:
+        """Those of the keys that no row has."""
+        return {key for key in keys if key not in self._rows}
+
     async def last_touches(self, touches: Sequence[Touch]) -> Sequence[LedgerRow | None]:
         """Of each, the last row that fits."""
         return [self._last(touch) for touch in touches]

@@ -36,6 +36,10 @@ _POSTGRES_INSERT = (
     " SELECT key FROM unnest($1::text[]) AS key WHERE key NOT IN (SELECT key FROM written)"
 )
 _POSTGRES_KNOWN = "SELECT key, event_id FROM ledger WHERE key = ANY($1::text[])"
+_SQLITE_UNKNOWN = "SELECT value FROM json_each(?) WHERE NOT EXISTS (SELECT 1 FROM ledger WHERE key = value)"
+_POSTGRES_UNKNOWN = (
+    "SELECT asked FROM unnest($1::text[]) AS asked WHERE NOT EXISTS (SELECT FROM ledger WHERE key = asked)"
+)
 _AHEAD_S = 14 * 3_600
 """By how much the farthest time zone is ahead of UTC: its days begin so much earlier."""
 
@@ -98,6 +102,18 @@ class SqlLedger(SqlStore):
         for batch in _batches([*keys], READ_CHUNK):
             query = select(LEDGER).where(self.database.among(LEDGER.c.key, batch))
             found.update((row[0], _ledger_row(row)) for row in await self._read(query))
+        return found
+
+    async def unknown(self, keys: Collection[str]) -> set[str]:
+        """Those of the keys that no row has; only they come back from the database."""
+        found: set[str] = set()
+        async with self.database.read() as connection:
+            for batch in _batches([*keys], READ_CHUNK):
+                if self.database.is_sqlite:
+                    rows = await connection.exec_driver_sql(_SQLITE_UNKNOWN, (json.dumps(batch),))
+                    found.update(key for (key,) in rows)
+                else:
+                    found.update(key for (key,) in await (await _driver(connection)).fetch(_POSTGRES_UNKNOWN, batch))
         return found
 
     async def last_touches(self, touches: Sequence[Touch]) -> Sequence[LedgerRow | None]:
@@ -236,13 +252,19 @@ class SqlLedger(SqlStore):
             known = (await connection.exec_driver_sql(_SQLITE_KNOWN, (keys,))).all()
             await connection.exec_driver_sql(_SQLITE_INSERT, values)
             return dict(map(tuple, known))
-        driver = (await connection.get_raw_connection()).driver_connection
-        assert driver is not None
+        driver = await _driver(connection)
         left_out = await driver.fetch(_POSTGRES_INSERT, *zip(*values, strict=True))
         if not left_out:
             return {}
         # A statement of its own: it sees what others committed while the insert waited for them.
         return dict(map(tuple, await driver.fetch(_POSTGRES_KNOWN, [row[0] for row in left_out])))
+
+
+async def _driver(connection: AsyncConnection) -> Any:
+    """asyncpg's own connection."""
+    driver = (await connection.get_raw_connection()).driver_connection
+    assert driver is not None
+    return driver
 
 
 def _ledger_row(values: Sequence[Any]) -> LedgerRow:

@@ -13,14 +13,15 @@ from rtb import messages
 from rtb.domain.budget import LIFE, budget_day
 from rtb.edges.failure import MAX_ATTEMPTS, Failures, attempts, outlast
 from rtb.errors import Malformed, RtbError, Transient
-from rtb.messages import TRACKED_EVENT, WIN, MessageType, Win
-from rtb.ports import Broker, Clock, Delivery, LedgerKind, LedgerRow, Subscription
+from rtb.messages import TRACKED_EVENT, WIN, MessageType
+from rtb.ports import Broker, Clock, Delivery, LedgerKind, Subscription
 from rtb.services import topology
 from rtb.services.arrival import Arrival
 from rtb.services.billing import Billing, BillingEvent
 from rtb.services.metrics import Metrics
 from rtb.services.rebuild import UTC_ZONE
 from rtb.services.tracking import Tracking
+from rtb.services.wins import win_row
 
 BATCH = 1_000
 LINGER_S = 0.05
@@ -304,27 +305,6 @@ def tracked_consumers(
 
 
 NUL = "data: a field contains a NUL character"
-
-
-def win_row(win: Win, date: str, event_id: str) -> LedgerRow:
-    """The ledger row of a win, not charged yet."""
-    return LedgerRow(
-        key=f"{win.auction_id}:{win.impid}:win",
-        kind=LedgerKind.WIN,
-        campaign_id=win.campaign_id,
-        day=win.day,
-        auction_id=win.auction_id,
-        impid=win.impid,
-        instance=win.instance,
-        price_nanos=win.price_nanos,
-        charged_nanos=0,
-        expires_at=win.expires_at,
-        received_at=win.received_at,
-        date=date,
-        event_id=event_id,
-        creative_id=win.creative_id,
-        user=win.user,
-    )
 
 
 def _misplaced(message_type: MessageType, queue: str) -> Malformed:

@@ -168,6 +168,10 @@ class Ledger(Protocol):
         """The row of each key that is known."""
         ...
 
+    async def unknown(self, keys: Collection[str]) -> set[str]:
+        """Those of the keys that no row has."""
+        ...
+
     async def last_touches(self, touches: Sequence[Touch]) -> Sequence[LedgerRow | None]:
         """Of each, the last row that fits, None when there is none."""
         ...

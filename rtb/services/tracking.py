@@ -36,6 +36,7 @@ from rtb.services.arrival import (
 )
 from rtb.services.billing import Billing, BillingEvent
 from rtb.services.rebuild import UTC_ZONE
+from rtb.services.wins import win_of, win_row
 
 __all__ = ["BILLED_AT", "FROM_SERVERS", "Arrival", "Tracking"]
 
@@ -95,6 +96,7 @@ class Tracking:
             self._admit(work)
         await self._relate([work for work in works if work.open and work.arrival.kind is not LedgerKind.IMPRESSION])
         await self._claim([work for work in works if work.open])
+        await self._promise([work for work in works if work.open and work.arrival.kind is LedgerKind.IMPRESSION])
         await self._bill([work for work in works if work.open])
         refused = {work.arrival.message_id: refusal(work) for work in works if work.refused}
         await self._ledger.refuse(list(refused.values()))
@@ -236,6 +238,21 @@ class Tracking:
             if seen:
                 work.refused = reason
 
+    async def _promise(self, works: Sequence[Work]) -> None:
+        """See that each impression has its win in the ledger: a daemon that was killed may have posted it too late, and
+        the ticket proves it. A win that is billed itself is not made up; its ticket has nothing left to pay."""
+        wins: dict[str, Ticket] = {}
+        for work in works:
+            ticket = work.ticket
+            assert ticket is not None
+            if ticket.price_nanos or not ticket.held_nanos:
+                wins[event_id(ticket, LedgerKind.WIN.value)] = ticket
+        if not wins:
+            return
+        missing = [(key, wins[key]) for key in await self._ledger.unknown(wins)]
+        if missing:
+            await self._billing.record([self._win(key, ticket) for key, ticket in missing])
+
     async def _bill(self, works: Sequence[Work]) -> None:
         for work in works:
             work.bill = self._event(work)
@@ -278,7 +295,7 @@ class Tracking:
             charged_nanos=0,
             expires_at=expires_at,
             received_at=received_at,
-            date=day if day and day != LIFE else self.date(ticket.campaign_id, received_at),
+            date=self._date(day, ticket, received_at),
             event_id=arrival.message_id,
             creative_id=ticket.creative_id,
             user=ticket.user,
@@ -287,11 +304,18 @@ class Tracking:
         )
         return BillingEvent(row, ticket.held_nanos if is_billed else 0, ticket.expires_at)
 
+    def _win(self, key: str, ticket: Ticket) -> LedgerRow:
+        return win_row(win_of(ticket), self._date(ticket.day, ticket, ticket.won_at), key)
+
     def _day(self, ticket: Ticket, received_at: float) -> str:
         """Clicks and conversions are paid by the budget of the day on which they arrive."""
         if not ticket.day or ticket.day == LIFE:
             return ticket.day
         return max(ticket.day, self.date(ticket.campaign_id, received_at))
+
+    def _date(self, day: str, ticket: Ticket, at: float) -> str:
+        """Which date a row counts for: its budget day, if it has one."""
+        return day if day and day != LIFE else self.date(ticket.campaign_id, at)
 
     def date(self, campaign_id: str, at: float) -> str:
         """The date then (Unix seconds) in the campaign's time zone; in UTC for one that does not run."""

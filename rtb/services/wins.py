@@ -8,7 +8,7 @@ from collections.abc import Callable
 from rtb import messages
 from rtb.domain.tracking import Ticket, event_id
 from rtb.messages import MessageType, Win
-from rtb.ports import Message
+from rtb.ports import LedgerKind, LedgerRow, Message
 from rtb.services import topology
 
 Post = Callable[[str, str, Message], None]
@@ -36,12 +36,13 @@ class Wins:
         for ticket in won:
             message_id = event_id(ticket, "win")
             won_at = ticket.won_at
-            body = messages.encode(MessageType.WIN, _win(ticket), message_id=message_id, timestamp=won_at)
+            body = messages.encode(MessageType.WIN, win_of(ticket), message_id=message_id, timestamp=won_at)
             self._post(exchange, routing_key, Message(body=body, message_id=message_id, timestamp=won_at))
         self.posted += len(won)
 
 
-def _win(ticket: Ticket) -> Win:
+def win_of(ticket: Ticket) -> Win:
+    """What is told of a win."""
     return Win(
         auction_id=ticket.auction_id,
         impid=ticket.impid,
@@ -53,4 +54,25 @@ def _win(ticket: Ticket) -> Win:
         received_at=ticket.won_at,
         creative_id=ticket.creative_id,
         user=ticket.user,
+    )
+
+
+def win_row(win: Win, date: str, event_id: str) -> LedgerRow:
+    """The ledger row of a win, not charged yet."""
+    return LedgerRow(
+        key=f"{win.auction_id}:{win.impid}:win",
+        kind=LedgerKind.WIN,
+        campaign_id=win.campaign_id,
+        day=win.day,
+        auction_id=win.auction_id,
+        impid=win.impid,
+        instance=win.instance,
+        price_nanos=win.price_nanos,
+        charged_nanos=0,
+        expires_at=win.expires_at,
+        received_at=win.received_at,
+        date=date,
+        event_id=event_id,
+        creative_id=win.creative_id,
+        user=win.user,
     )

@@ -22,6 +22,14 @@ async def test_rows_are_found_by_their_keys(ledger: Ledger) -> None:
     assert await ledger.find([]) == {}
 
 
+async def test_keys_that_no_row_has(ledger: Ledger) -> None:
+    """Of many, too, each once."""
+    await ledger.append([row(f"k{n}") for n in range(0, 25_000, 2)], epochs={})
+    asked = [f"k{n}" for n in range(25_000)]
+    assert await ledger.unknown(asked + asked[:10]) == set(asked[1::2])
+    assert await ledger.unknown([]) == set()
+
+
 async def test_the_last_touch_of_a_user(ledger: Ledger) -> None:
     """Of the campaign, of that kind, within the time, both ends included; wins are no touches, nor are others'."""
     rows = [

@@ -11,8 +11,10 @@ from rtb.adapters.memory_state import MemoryState
 from rtb.domain.attribution import Refused, Windows
 from rtb.domain.campaign import Pricing
 from rtb.domain.tracking import Flaw, Keys, Signer, event_id
-from rtb.ports import LedgerKind
+from rtb.ports import LedgerKind, LedgerRow
 from rtb.services.audit import Audit
+from rtb.services.billing import BillingEvent
+from rtb.services.wins import win_of, win_row
 from tests.unit.parts import campaign
 from tests.unit.services.tracked import CLICK, CONVERSION, DAY, HOUR, IMPRESSION, NOW, SIGNER, Tracked
 
@@ -309,3 +311,50 @@ async def test_no_more_is_charged_than_the_budget_has() -> None:
     await world.handle(*(world.arrival(IMPRESSION, world.ticket(auction_id=f"a{n}")) for n in range(6)))
     assert await world.ledger.spent() == {("cpm", DAY): 10_000_000}
     assert [row.reason for row in await world.rows() if row.reason] == ["the limit was reached"]
+
+
+@pytest.mark.parametrize("name", ["cpm", "cpc", "free"])
+async def test_a_win_whose_message_was_lost_is_told_by_its_impression(name: str) -> None:
+    """The ticket has all of its row: what was held is its price, and nothing is charged. The message that comes later
+    after all, or came before, is the same; it counts once."""
+    world = Tracked()
+    written: list[LedgerRow] = []
+    world.billing.on_written = written.extend
+    lost, kept = (world.ticket(name, one, day="life" if name == "cpc" else DAY) for one in ("lost", "kept"))
+    await world.win(kept)
+    await world.handle(*(world.arrival(IMPRESSION, ticket) for ticket in (lost, kept)))
+    await world.happens(IMPRESSION, lost)
+    made = LedgerRow(
+        key="lost:1:win",
+        kind=LedgerKind.WIN,
+        campaign_id=name,
+        day=lost.day,
+        auction_id="lost",
+        impid="1",
+        instance="i",
+        price_nanos=2_000_000,
+        charged_nanos=0,
+        expires_at=NOW + 60.0,
+        received_at=NOW,
+        date=DAY,
+        event_id="lost:1:win",
+        creative_id=f"{name}-ad",
+        user=lost.user,
+    )
+    assert [row for row in await world.rows(wins=True) if row.auction_id == "lost"] == [made]
+    await world.win(lost, kept)
+    assert sorted(row.key for row in written if row.kind is LedgerKind.WIN) == ["kept:1:win", "lost:1:win"]
+    assert (await Audit(world.accounts, world.ledger).run()).balanced
+
+
+async def test_a_win_that_is_billed_itself_is_not_made_up() -> None:
+    """Its ticket has nothing left to pay: when its message comes, the win is charged, once."""
+    world = Tracked()
+    ticket = world.ticket(price_nanos=0)
+    await world.happens(IMPRESSION, ticket)
+    assert await world.rows(wins=True) == []
+    row = win_row(win_of(ticket), DAY, "m")
+    await world.billing.bill([BillingEvent(row, ticket.held_nanos)] * 2)
+    await world.happens(CLICK, ticket)
+    assert await world.ledger.spent() == {("cpm", DAY): 2_000_000}
+    assert (await Audit(world.accounts, world.ledger).run()).balanced

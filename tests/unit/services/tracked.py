@@ -124,9 +124,10 @@ class Tracked:
         ]
         await self.billing.record(rows)
 
-    async def rows(self) -> Sequence[LedgerRow]:
-        """The ledger."""
-        return [row async for part in self.ledger.rows() for row in part]
+    async def rows(self, *, wins: bool = False) -> Sequence[LedgerRow]:
+        """What followed the wins in the ledger, or the wins."""
+        rows = [row async for part in self.ledger.rows() for row in part]
+        return [row for row in rows if (row.kind is LedgerKind.WIN) is wins]
 
     async def charged(self) -> dict[str, int]:
         """What each row was charged, in nanos."""
