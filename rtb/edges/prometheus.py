@@ -47,15 +47,18 @@ _QUEUE = (
 )
 
 
-def render(metrics: Metrics, queues: QueueReport | None = None) -> bytes:
+def render(metrics: Metrics, queues: QueueReport | None = None, *others: Collector) -> bytes:
     """The answer to a scrape: the counters, the event loop's health, and the process by prometheus-client's names.
 
     With `queues`, the broker's as last seen by this process; every daemon sees the same ones, so do not add them up.
+    `others` have something to tell, too.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_MetricsCollector(metrics))
     if queues is not None:
         registry.register(_QueueCollector(queues))
+    for other in others:
+        registry.register(other)
     ProcessCollector(registry=registry)
     return generate_latest(registry)
 

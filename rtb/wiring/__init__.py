@@ -30,6 +30,7 @@ from rtb.edges.campaign_consumer import CampaignListener, CampaignWriter
 from rtb.edges.consumers import BidRequestConsumer
 from rtb.edges.http1 import Limits, Server
 from rtb.edges.openrtb_http import AuctionResponder
+from rtb.edges.prometheus_events import EventsCollector
 from rtb.lab.bidders import SlowBidder
 from rtb.lab.load.plan import Plan
 from rtb.lab.load.queue_target import run_queue
@@ -273,6 +274,10 @@ def _queue_load(broker: Broker, pid: int) -> Command:
 
 def _pages(system: System, pid: int) -> dict[bytes, Callable[[], bytes]]:
     """The pages for machines: alive, ready for traffic, Prometheus."""
+    told = system.told
+    events = EventsCollector(
+        told.tracker, told.tracking, told.notices, system.outbox, lambda: system.profiles.caps_unknown
+    )
 
     def health() -> bytes:
         body = {"status": "ok", "pid": pid, "instance": system.instance}
@@ -285,7 +290,7 @@ def _pages(system: System, pid: int) -> dict[bytes, Callable[[], bytes]]:
         return http1.response(status, msgspec.json.encode(body))
 
     def metrics() -> bytes:
-        body = prometheus.render(system.metrics, system.monitor.report)
+        body = prometheus.render(system.metrics, system.monitor.report, events)
         return http1.response(b"200 OK", body, content_type=prometheus.CONTENT_TYPE.encode())
 
     return {b"/healthz": health, b"/readyz": readiness, b"/metrics": metrics}

@@ -1,0 +1,72 @@
+"""What an operator sees of campaigns: stats, history and metrics on the command line, counters for Prometheus."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.e2e.test_tracker import TEA, ask, until, won
+from tests.support.daemon import Daemon, Result
+from tests.support.http import get
+
+QUIET = "http.shed_after_ms=0"
+
+
+def test_stats_history_and_counters_of_one_click(tmp_path: Path) -> None:
+    """Two wins at the floor of 0.50 CPM, one shown twice and clicked, one with a forged URL: 0.0005 spent."""
+    with Daemon(tmp_path, QUIET) as daemon:
+        daemon.put_campaigns(TEA)
+        daemon.admin("campaigns.set-bid", id="tea", bid=4.0)
+        pixel, link, token = won(daemon)
+        won(daemon)
+        for _ in range(2):
+            assert ask(daemon, pixel).status == 200
+        assert ask(daemon, link).status == 302
+        altered = "B" if token[40] != "B" else "C"
+        assert ask(daemon, f"/t/i/{token[:40]}{altered}{token[41:]}").status == 403
+        until(daemon, wins=2, impressions=1, clicks=1)
+
+        head, row, *rest = daemon.run("campaigns", "stats", "tea").out.splitlines()
+        told = dict(zip(head.split(), row.split(), strict=True))
+        assert rest == []
+        assert (told["ID"], told["WINS"], told["IMPRESSIONS"], told["CLICKS"]) == ("tea", "2", "1", "1")
+        assert (told["COST"], told["CPM"], told["CPC"], told["CTR"]) == ("0.0005", "0.5", "0.0005", "1")
+        [by_date] = daemon.run("campaigns", "stats", "tea", "--by", "date", "--json").json()["rows"]
+        assert re.fullmatch(r"\d{4}-\d{2}-\d{2}", by_date["date"])
+        assert by_date["cost"] == 0.0005
+        [listed] = daemon.admin("campaigns.list")["result"]
+        assert (listed["spent_today"], round(listed["held"], 9)) == (0.0005, 0.0005)
+
+        history = daemon.run("campaigns", "history", "tea", "--json").json()
+        assert [(event["actor"], event["action"]) for event in history] == [("admin", "changed"), ("admin", "created")]
+        assert history[0]["details"] == {"bid": [3.0, 4.0]}
+
+        metrics = daemon.run("campaigns", "metrics", "tea", "--json").json()
+        assert (metrics["standing"], metrics["totals"]["impressions"], metrics["totals"]["spend"]) == (
+            "fresh",
+            1,
+            0.0005,
+        )
+
+        scraped = get(daemon.url, "/metrics").body.decode()
+        assert 'rtb_events_total{kind="impression"} 2.0' in scraped
+        assert 'rtb_events_total{kind="click"} 1.0' in scraped
+        assert 'rtb_events_refused_total{kind="impression",reason="forged token"} 1.0' in scraped
+        assert "rtb_events_unsafe_total 0.0" in scraped
+
+
+def test_figures_of_nobody_and_wrong_dates_are_one_line(tmp_path: Path) -> None:
+    """An unknown campaign and a date that is none are told in a line that names them."""
+    with Daemon(tmp_path) as daemon:
+        daemon.put_campaigns(TEA)
+        for arguments, what in (
+            (("stats", "coffee"), "campaign 'coffee': unknown"),
+            (("history", "coffee"), "campaign 'coffee': unknown"),
+            (("metrics", "coffee"), "campaign 'coffee': unknown"),
+            (("stats", "tea", "--since", "yesterday"), "campaigns.stats: argument 'since'"),
+            (("metrics", "tea", "--since", "yesterday"), "since, until: give dates as in"),
+        ):
+            refused: Result = daemon.run("campaigns", *arguments)
+            assert refused.code == 1
+            assert what in refused.err
+            assert len(refused.err.splitlines()) == 1
