@@ -43,11 +43,13 @@ class HouseBidder:
         budgets: Budgets | None = None,
         signer: Signer | None = None,
         windows: Windows | None = None,
+        bills_wins: bool = False,
     ) -> None:
         """Start with an empty catalogue; `load` fills it.
 
         Without `budgets` they are those of this process; without a `signer` tickets tell neither user nor destination.
-        `windows` say how long a win is held, by format, the budgets' own window at most.
+        `windows` say how long a win is held, by format, the budgets' own window at most. With `bills_wins` the win is
+        what a campaign pays for: tickets cost nothing any more.
         """
         self.index = Index()
         self.budgets = budgets or Budgets(clock)
@@ -68,6 +70,7 @@ class HouseBidder:
         self._rates = rates
         self.advertisers = advertisers
         self._windows = windows or Windows()
+        self._bills_wins = bills_wins
         self._user_digest = signer.user_digest if signer is not None else _unsaid
         self._destinations = Remembered(signer.destination if signer is not None else _unsaid, _MOST_PAGES)
 
@@ -169,6 +172,7 @@ class HouseBidder:
     def _ticket(self, auction: OpenAuction, bid: Candidate, cost_nanos: int, hold: Hold) -> Ticket:
         campaign, creative = bid.campaign, bid.creative
         pricing, impid = campaign.pricing, bid.impid
+        price_nanos = cost_nanos if pricing is _CPM else money.unit_nanos(campaign.bid)
         return Ticket(
             auction.id,
             impid_in_ledger(impid),
@@ -177,7 +181,7 @@ class HouseBidder:
             hold.day,
             self.budgets.instance,
             pricing,
-            cost_nanos if pricing is _CPM else money.unit_nanos(campaign.bid),
+            0 if self._bills_wins else price_nanos,
             cost_nanos,
             self._clock.time(),
             hold.expires_at,

@@ -70,9 +70,10 @@ class Tracking:
         campaign: Callable[[str], Campaign | None],
         rates: Rates,
         windows: Windows | None = None,
+        bills_wins: bool = False,
     ) -> None:
         """`read` gives the ticket in a token (RtbError: it is not believed), `digest` what stands for a user's id in
-        it; `campaign` knows those that run, without I/O."""
+        it; `campaign` knows those that run, without I/O. With `bills_wins` the win is paid for, and nothing else."""
         self._read = read
         self._digest = digest
         self._billing = billing
@@ -81,6 +82,7 @@ class Tracking:
         self._campaign = campaign
         self._rates = rates
         self._windows = windows or Windows()
+        self._bills_wins = bills_wins
         self.refused: dict[str, int] = {}
         """How many, by reason; one that is handled again counts again."""
 
@@ -276,7 +278,7 @@ class Tracking:
         ticket, arrival = work.ticket, work.arrival
         assert ticket is not None
         kind, received_at = arrival.kind, arrival.event.received_at
-        is_billed = BILLED_AT[ticket.pricing] is kind
+        is_billed = BILLED_AT[ticket.pricing] is kind and not self._bills_wins
         day = ticket.day if kind is LedgerKind.IMPRESSION else self._day(ticket, received_at)
         expires_at = ticket.expires_at
         if kind is LedgerKind.CLICK:

@@ -69,6 +69,7 @@ def world(
     rules: Rules | None = None,
     signer: Signer | None = None,
     budgets: Budgets | None = None,
+    bills_wins: bool = False,
 ) -> World:
     """The house with these campaigns, and these bidders besides. The profile wait is for a lookup that hangs."""
     clock = clock or ManualClock(time)
@@ -77,7 +78,7 @@ def world(
     store = state or MemoryState(clock)
     repository = SqlRepository(database)
     profiles = Profiles(store, repository, clock, metrics, wait_s=wait_s, cached=cached, fresh_s=fresh_s, ttl_s=3_600.0)
-    house = HouseBidder(profiles, clock, money, signer=signer, budgets=budgets)
+    house = HouseBidder(profiles, clock, money, signer=signer, budgets=budgets, bills_wins=bills_wins)
     house.load(campaigns)
     admission = Admission(
         deadline_ms=deadline_ms,

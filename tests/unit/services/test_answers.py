@@ -286,6 +286,16 @@ async def test_what_a_click_or_a_conversion_costs(build: Build, pricing: Pricing
     assert [(t.pricing, t.price_nanos, t.held_nanos) for t in tickets] == [(pricing, cost, 10_000)]
 
 
+@pytest.mark.parametrize("pricing", list(Pricing))
+async def test_nothing_is_left_to_pay_where_wins_are_billed(build: Build, pricing: Pricing) -> None:
+    """The clearing price is held for the win itself, 0.01 CPM for the only bid, and the tracking URLs cost nothing."""
+    world = build(campaigns=[campaign("a", 0.5, pricing=pricing, pctr=0.01, pcvr=0.1)], bills_wins=True)
+    tickets: list[Ticket] = []
+    world.house.on_win = tickets.append
+    await world.run(bid_request())
+    assert [(t.pricing, t.price_nanos, t.held_nanos) for t in tickets] == [(pricing, 0, 10_000)]
+
+
 async def test_how_long_an_impression_is_in_time(build: Build) -> None:
     """A banner on the web for 60 s, and the bid says so in `exp`; imp.exp shortens it, for ticket and bid alike."""
     world = build(campaigns=[campaign("a", 3.0, daily_budget=1.0)], signer=SIGNER)

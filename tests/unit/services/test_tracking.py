@@ -358,3 +358,15 @@ async def test_a_win_that_is_billed_itself_is_not_made_up() -> None:
     await world.happens(CLICK, ticket)
     assert await world.ledger.spent() == {("cpm", DAY): 2_000_000}
     assert (await Audit(world.accounts, world.ledger).run()).balanced
+
+
+async def test_nothing_that_follows_a_billed_win_costs_anything() -> None:
+    """Neither with a ticket of before, nor a conversion that an advertiser's server tells without one."""
+    world = Tracked(bills_wins=True)
+    for name in ("cpm", "cpc", "cpa"):
+        for kind in (IMPRESSION, CLICK):
+            await world.happens(kind, world.ticket(name, f"auction of {name}"))
+    told = {"campaign_id": "cpa", "user_id": "ann", "order_id": "1", "source": "postback"}
+    assert await world.happens(CONVERSION, **told) == ""
+    assert [(row.kind, row.price_nanos) for row in await world.rows() if row.kind is CONVERSION] == [(CONVERSION, 0)]
+    assert sum((await world.charged()).values()) == 0

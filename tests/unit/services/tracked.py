@@ -40,7 +40,7 @@ CAMPAIGNS = (
 class Tracked:
     """What happens goes through `handle`; ids and tickets are made up as needed."""
 
-    def __init__(self, *campaigns: Campaign, windows: Windows | None = None) -> None:
+    def __init__(self, *campaigns: Campaign, windows: Windows | None = None, bills_wins: bool = False) -> None:
         self.clock = ManualClock(NOW)
         self.timing = Timing()
         self.accounts = MemoryAccounts(self.clock, self.timing)
@@ -59,6 +59,7 @@ class Tracked:
             campaign=self.campaigns.get,
             rates=Rates("USD", {"EUR": 1.25}),
             windows=windows,
+            bills_wins=bills_wins,
         )
         self._ids = 0
 
