@@ -100,6 +100,20 @@ CAMPAIGN_HISTORY = Table(
     Index("campaign_history_by_campaign", "campaign_id", "at"),
     Index("campaign_history_by_time", "at"),
 )
+ALERT_RULES = Table(
+    "alert_rules",  # domain.alert.AlertRule as JSON
+    METADATA,
+    Column("id", _key(100), primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+)
+ALERT_STATES = Table(
+    "alert_states",  # domain.alert.AlertState as JSON, by the id of its rule
+    METADATA,
+    Column("id", _key(100), primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+)
 BUDGET_EPOCHS = Table(
     "budget_epochs",
     METADATA,
