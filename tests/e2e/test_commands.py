@@ -78,10 +78,10 @@ def test_list_and_show(daemon: Daemon) -> None:
     daemon.put_campaigns(campaign("pens", status="ended"))
     table = daemon.run("campaigns", "list").out.splitlines()
     assert table[0].split() == [
-        "ID", "ADVERTISER", "STATUS", "FUNDED", "PRICING", "BID", "ECPM", "DAILY_BUDGET", "SPENT_TODAY",
+        "ID", "ADVERTISER", "STATUS", "FUNDED", "PRICING", "BID", "ECPM", "DAILY_BUDGET", "SPENT_TODAY", "HELD",
     ]  # fmt: skip
     assert [line.split()[:3:2] for line in table[1:]] == [["pens", "ended"], ["shoes", "active"], ["tea", "paused"]]
-    assert table[2].split() == ["shoes", "shoes-inc", "active", "yes", "cpm", "2", "2", "-", "-"]
+    assert table[2].split() == ["shoes", "shoes-inc", "active", "yes", "cpm", "2", "2", "-", "-", "-"]
     paused = daemon.run("campaigns", "list", "--status", "paused", "--json").json()
     assert [row["id"] for row in paused] == ["tea"]
     assert len(daemon.run("campaigns", "list", "--limit", "1", "--json").json()) == 1
@@ -90,11 +90,11 @@ def test_list_and_show(daemon: Daemon) -> None:
 
 
 def test_what_was_spent_is_listed(daemon: Daemon) -> None:
-    """One impression at 2.01 CPM is 0.00201."""
+    """One impression at 2.01 CPM is 0.00201: held for the win, and spent once it was shown."""
     daemon.put_campaigns(campaign("tea", bid=3.0, daily_budget=1.0))
     assert won(daemon) == ("tea", 2.01)
     [tea] = [row for row in daemon.run("campaigns", "list", "--json").json() if row["id"] == "tea"]
-    assert (tea["spent_today"], tea["daily_budget"], tea["funded"]) == (0.00201, 1.0, True)
+    assert (tea["spent_today"], tea["held"], tea["daily_budget"], tea["funded"]) == (0.0, 0.00201, 1.0, True)
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,8 @@ def demo_campaigns() -> list[dict[str, Any]]:
     """The demo campaigns, without what makes answers depend on the time of day or on earlier requests."""
     found: list[dict[str, Any]] = msgspec.json.decode(resource("campaigns.json").read_bytes())["campaigns"]
     for campaign in found:
-        campaign.pop("frequency_cap", None)
-        campaign.pop("daily_budget", None)
+        for key in ("frequency_cap", "frequency_caps", "pacing", "alert_at", "pause_at", "daily_budget"):
+            campaign.pop(key, None)
         campaign.get("targeting", {}).pop("hours", None)
     return found
 

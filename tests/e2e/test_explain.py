@@ -215,6 +215,6 @@ def test_a_bidder_beside_the_house(tmp_path: Path) -> None:
 
 def test_a_request_that_gets_no_auction(daemon: Daemon) -> None:
     """A crawler, a tmax without time, a currency without a rate: the reason, and nobody is blamed."""
-    for fields, nbr in (({"device": {"ua": "Googlebot/2.1"}}, 3), ({"tmax": 12}, 15), ({"cur": ["XXX"]}, 500)):
+    for fields, nbr in (({"device": {"ua": "Googlebot/2.1"}}, 3), ({"tmax": 12}, 15), ({"cur": ["XXX"]}, 504)):
         found = explain(daemon, bid_request(**fields))
         assert (found["outcome"], found["nbr"], found["verdicts"]) == ("no-bid", nbr, [])
