@@ -39,6 +39,7 @@ class MessageType(StrEnum):
     CONVERSION = "conversion"
     CAMPAIGN_UPDATE = "campaign_update"
     BUDGET_ALERT = "budget_alert"
+    RULE_ALERT = "rule_alert"
     PERFORMANCE_UPDATE = "performance_update"
     AUCTION_RESULT = "auction_result"
     WIN = "win"

@@ -141,8 +141,9 @@ class AlertState(Struct, frozen=True, kw_only=True):
     """Where a rule stands; times are Unix seconds.
 
     `since` is when the phase began, `good_since` when the value of a firing rule came back (None: it has not), `value`
-    the value at the last change of phase. `incident` counts how often the rule has fired, `began` is when it last did.
-    `told` names the last transition that everybody was told of, `delivered` the channels that have the present one.
+    the value at the last change of phase. `incident` counts how often the rule has fired, `began` is when it last did,
+    `changed` when it last did or ended. `told` names the last transition that everybody was told of, `delivered` the
+    channels that have the present one.
     """
 
     rule_id: str
@@ -152,6 +153,7 @@ class AlertState(Struct, frozen=True, kw_only=True):
     value: float | None = None
     incident: int = 0
     began: float = 0.0
+    changed: float = 0.0
     acknowledged_by: str = ""
     acknowledged_at: float | None = None
     told: str = ""
@@ -185,6 +187,7 @@ def step(rule: AlertRule, state: AlertState, value: float | None, now: float) ->
             value=value,
             incident=state.incident + 1,
             began=now,
+            changed=now,
             told=state.told,
             version=state.version,
         )
@@ -208,7 +211,7 @@ def _resolved(state: AlertState, value: float | None, now: float) -> AlertState:
     """Back to ok. Of what was firing the end is told; what was only pending leaves no trace."""
     if state.phase is not Phase.FIRING:
         return structs.replace(state, phase=Phase.OK, since=now, value=value)
-    return structs.replace(state, phase=Phase.OK, since=now, good_since=None, value=value, delivered=())
+    return structs.replace(state, phase=Phase.OK, since=now, changed=now, good_since=None, value=value, delivered=())
 
 
 def rule_from(obj: Any) -> AlertRule:

@@ -59,6 +59,7 @@ ROUTES: dict[MessageType, tuple[str, str]] = {
     MessageType.CAMPAIGN_UPDATE: (CAMPAIGNS, "campaign.update"),
     MessageType.PERFORMANCE_UPDATE: (CAMPAIGNS, "campaign.performance"),
     MessageType.BUDGET_ALERT: (ALERTS, "alert.budget"),
+    MessageType.RULE_ALERT: (ALERTS, ALERT_RULE),
 }
 """Exchange and routing key of a message type; an auction_result goes to its requester, not through an exchange."""
 

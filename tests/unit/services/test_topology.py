@@ -32,6 +32,7 @@ WHERE = {
     MessageType.CAMPAIGN_UPDATE: ["campaign.updates"],
     MessageType.PERFORMANCE_UPDATE: ["campaign.updates"],
     MessageType.BUDGET_ALERT: ["budget.alerts", "alerts.all"],
+    MessageType.RULE_ALERT: ["alerts.all"],
 }
 
 
