@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,8 @@ import msgspec
 
 from dashboard.server import create_app
 from rtb.adapters.clock import SystemClock
-from rtb.adapters.coroutine_bidder import CoroutineBidder
 from rtb.config import MEMORY, Settings
-from rtb.domain.budget import budget_day
-from rtb.domain.campaign import Campaign
-from rtb.domain.money import Rates, to_micros
-from rtb.domain.tracking import Ticket
-from rtb.domain.windows import Windows
+from rtb.domain.money import Rates
 from rtb.edges import http1, prometheus
 from rtb.edges.admin import Admin, Command
 from rtb.edges.admin_broker import broker_commands
@@ -31,26 +25,23 @@ from rtb.edges.consumers import BidRequestConsumer
 from rtb.edges.http1 import Limits, Server
 from rtb.edges.openrtb_http import AuctionResponder
 from rtb.edges.prometheus_events import EventsCollector
-from rtb.lab.bidders import SlowBidder
 from rtb.lab.load.plan import Plan
 from rtb.lab.load.queue_target import run_queue
-from rtb.messages import AlertKind, PerformanceUpdate
-from rtb.ports import Bidder, Broker, Clock
-from rtb.services.admission import Admission
-from rtb.services.announcements import Announcements
-from rtb.services.auction_log import AuctionLog
+from rtb.messages import PerformanceUpdate
+from rtb.ports import Broker, Clock
 from rtb.services.automation import Automation
 from rtb.services.campaigns import Campaigns
-from rtb.services.exchange import Exchange, Rules
+from rtb.services.exchange import Exchange
 from rtb.services.history import Recorder
 from rtb.services.house_bidder import HouseBidder
 from rtb.services.metrics import FrameSource, Metrics
 from rtb.services.outbox import Outbox
-from rtb.services.pacing import Pacer, Traffic
+from rtb.services.pacing import Traffic
 from rtb.services.profiles import Profiles
 from rtb.services.queue_monitor import QueueMonitor
-from rtb.services.rebuild import UTC_ZONE
-from rtb.services.results import Results
+from rtb.wiring.auctions import exchange
+from rtb.wiring.house import House, house
+from rtb.wiring.late import Late
 from rtb.wiring.money import Money, money
 from rtb.wiring.outside import Outside, outside
 from rtb.wiring.sources import Elsewhere, elsewhere
@@ -101,118 +92,21 @@ def build(settings: Settings, pid: int) -> System:
     out = outside(settings, clock, instance)
     broker = out.broker
     outbox = Outbox(broker, out.spool, metrics)
-
-    async def find(campaign_id: str) -> Campaign | None:
-        return house.index.get(campaign_id) or await out.repository.campaign(campaign_id)
-
-    def date(campaign_id: str, at: float) -> str:
-        campaign = house.index.get(campaign_id)
-        return budget_day(at, UTC_ZONE if campaign is None else campaign.zone)
-
-    def alert(campaign_id: str, day: str, kind: AlertKind, *, spent_nanos: int, limit_nanos: int) -> None:
-        automation.alert(campaign_id, day, kind, spent_nanos=spent_nanos, limit_nanos=limit_nanos)
-
-    def shares(campaign_id: str) -> tuple[float | None, float]:
-        return automation.shares(campaign_id)
-
-    funds = money(settings, out, outbox, metrics, clock, instance, find=find, date=date, alert=alert, shares=shares)
-    profiles = Profiles(
-        out.state,
-        out.repository,
-        clock,
-        metrics,
-        wait_s=settings.profiles.wait_ms / 1e3,
-        gather_s=settings.profiles.gather_ms / 1e3,
-        cached=settings.profiles.cached,
-        fresh_s=settings.profiles.fresh_s,
-        ttl_s=settings.profiles.ttl_s,
-        on_unknown=settings.profiles.on_unknown,
-    )
-    auction, tracking = settings.auction, settings.tracking
     signs = signer(settings)
-    house = HouseBidder(
-        profiles,
-        clock,
-        rates,
-        advertisers=auction.advertisers,
-        budgets=funds.budgets,
-        signer=signs,
-        windows=Windows(
-            web_s=tracking.web_s,
-            app_s=tracking.app_s,
-            native_s=tracking.native_s,
-            interstitial_s=tracking.interstitial_s,
-        ),
-    )
-    traffic = Traffic(clock, lambda: metrics.imps)
-    pacer = Pacer(clock, funds.budgets.spending, instance=instance, traffic=traffic.weights)
-
-    def won(ticket: Ticket) -> None:
-        pacer.won(ticket)
-        funds.wins(ticket)
-
-    house.on_win, house.admits, house.objection = won, pacer.admits, pacer.objection
+    late = Late(out.repository)
+    funds = money(settings, out, outbox, metrics, clock, instance, late=late)
+    home = house(settings, out, funds, outbox, metrics, clock, instance, rates=rates, signs=signs, late=late)
     after = told(
-        settings,
-        out,
-        funds,
-        outbox,
-        metrics,
-        clock,
-        instance,
-        signs=signs,
-        rates=rates,
-        campaign=lambda campaign_id: house.index.get(campaign_id),
+        settings, out, funds, outbox, metrics, clock, instance, signs=signs, rates=rates, campaign=late.campaign
     )
-    bidders: list[Bidder] = [house]
-    if settings.lab.bidder:
-        lab = settings.lab
-        slow = SlowBidder(wait_ms=lab.bidder_ms, cpu_us=lab.bidder_cpu_us, cpm=lab.bidder_cpm)
-        bidders.append(CoroutineBidder("lab", slow, clock, rates, crid=auction.crid, adomain=auction.adomain_required))
-    admission = Admission(
-        deadline_ms=auction.deadline_ms,
-        network_margin_ms=auction.network_margin_ms,
-        minimum_ms=auction.minimum_ms,
-        max_in_flight=auction.max_in_flight,
-    )
-    rules = Rules(
-        increment_micros=to_micros(auction.increment_cpm),
-        deals_first=auction.deals == "priority",
-        first_price_types=frozenset(auction.auction_types),
-        tie_key=blake2b(auction.tie_key.encode(), digest_size=32).digest() if auction.tie_key else b"",
-    )
-    exchange = Exchange(bidders, profiles, admission, metrics, clock, rates=rates, rules=rules)
-    if settings.log.auctions:
-        exchange.listen(AuctionLog(settings.log.auctions))
-    if settings.state.announce_results:
-        exchange.listen(Results(out.state, clock, rates, links=after.links))
-    if after.notices is not None and len(bidders) > 1:
-        exchange.listen(after.notices.auction_closed)
-    catalogue = Campaigns(out.repository, house, announce=Announcements(outbox, clock, instance).campaigns)
-    recorder = Recorder(out.history, clock)
-    automation = Automation(catalogue, recorder, clock, alert=funds.alerts.raise_alert, funded=funds.budgets.funded)
-    catalogue.record = recorder.changed
-    catalogue.watchers += [pacer.watch, automation.watch]
-    admin = Admin(catalogue, exchange, house, clock, rates, ledger=None if settings.state.url == MEMORY else out.ledger)
-    admin.commands["audit"] = audit_command(funds.audit, rates.currency)
-    admin.commands["campaigns.history"] = history_command(out.history, catalogue)
-    admin.commands["campaigns.stats"] = stats_command(after.performance, catalogue, clock, rates.currency, pacer.pace)
     others = elsewhere(
-        settings,
-        out.ledger,
-        clock,
-        rates,
-        find=lambda campaign_id: house.index.get(campaign_id),
-        campaigns=lambda: house.campaigns(),
+        settings, out.ledger, clock, rates, find=late.campaign, campaigns=lambda: home.bidder.campaigns()
     )
-    admin.commands["campaigns.metrics"] = metrics_command(others.sources, catalogue, clock)
-    consumer = BidRequestConsumer(
-        broker, exchange, metrics, clock, rates, prefetch=settings.broker.prefetch, links=after.links
-    )
+    market = exchange(settings, out, home, after, metrics, clock, rates)
     pages: dict[bytes, Callable[[], bytes]] = {}
     source = FrameSource(metrics, clock, currency=rates.currency)
     responder = AuctionResponder(
-        exchange,
+        market,
         metrics,
         rates,
         shed_after_ms=settings.http.shed_after_ms,
@@ -224,10 +118,11 @@ def build(settings: Settings, pid: int) -> System:
 
     def performed(update: PerformanceUpdate, message_id: str) -> None:
         after.performance.hear(update, message_id)
-        pacer.performed(update.campaign_id, update.day, update.impressions)
+        home.pacer.performed(update.campaign_id, update.day, update.impressions)
 
     http = settings.http
     limits = Limits(http.max_body_bytes, http.max_connections, http.idle_timeout_s, http.request_timeout_s)
+    ledger = None if settings.state.url == MEMORY else out.ledger
     system = System(
         settings=settings,
         instance=instance,
@@ -240,26 +135,41 @@ def build(settings: Settings, pid: int) -> System:
         money=funds,
         told=after,
         elsewhere=others,
-        profiles=profiles,
-        house=house,
-        catalogue=catalogue,
-        traffic=traffic,
-        automation=automation,
-        recorder=recorder,
+        profiles=home.profiles,
+        house=home.bidder,
+        catalogue=home.catalogue,
+        traffic=home.traffic,
+        automation=home.automation,
+        recorder=home.recorder,
         outbox=outbox,
-        listener=CampaignListener(broker, catalogue, metrics, instance=instance, on_performance=after.performance.hear),
-        writer=CampaignWriter(broker, catalogue, metrics, clock),
+        listener=CampaignListener(broker, home.catalogue, metrics, instance=instance, on_performance=performed),
+        writer=CampaignWriter(broker, home.catalogue, metrics, clock),
         monitor=QueueMonitor(broker, metrics, clock, stats=out.management),
-        exchange=exchange,
-        consumer=consumer,
+        exchange=market,
+        consumer=BidRequestConsumer(
+            broker, market, metrics, clock, rates, prefetch=settings.broker.prefetch, links=after.links
+        ),
         responder=responder,
         server=Server(responder, clock, limits),
-        admin=admin,
+        admin=Admin(home.catalogue, market, home.bidder, clock, rates, ledger=ledger),
     )
     pages |= _pages(system, pid)
-    admin.commands |= broker_commands(broker, system.monitor, outbox)
-    admin.commands["load.queue"] = _queue_load(broker, pid)
+    system.admin.commands |= _commands(system, home, pid)
     return system
+
+
+def _commands(system: System, home: House, pid: int) -> dict[str, Command]:
+    """What the admin socket answers beside the commands of Admin."""
+    told, out, clock, currency = system.told, system.outside, system.clock, system.rates.currency
+    catalogue = home.catalogue
+    return {
+        **broker_commands(system.broker, system.monitor, system.outbox),
+        "audit": audit_command(system.money.audit, currency),
+        "campaigns.history": history_command(out.history, catalogue),
+        "campaigns.stats": stats_command(told.performance, catalogue, clock, currency, home.pacer.pace),
+        "campaigns.metrics": metrics_command(system.elsewhere.sources, catalogue, clock),
+        "load.queue": _queue_load(system.broker, pid),
+    }
 
 
 def _queue_load(broker: Broker, pid: int) -> Command:

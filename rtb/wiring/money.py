@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from rtb.adapters.clock import TimerClock
@@ -12,7 +11,6 @@ from rtb.config import MEMORY, Settings
 from rtb.domain.budget import Timing
 from rtb.edges.event_consumers import WinConsumer
 from rtb.ports import Accounts
-from rtb.services.alerting import Alert
 from rtb.services.audit import Audit
 from rtb.services.billing import Billing
 from rtb.services.budget_alerts import BudgetAlerts
@@ -20,10 +18,11 @@ from rtb.services.budgets import Budgets
 from rtb.services.leases import Leases
 from rtb.services.metrics import Metrics
 from rtb.services.outbox import Outbox
-from rtb.services.rebuild import Days, Find, LocalRebuild, Rebuild, Registration, Share
+from rtb.services.rebuild import Days, LocalRebuild, Rebuild, Registration, Share
 from rtb.services.restoring import Restoring
 from rtb.services.treasury import Treasury
 from rtb.services.wins import Wins
+from rtb.wiring.late import Late
 from rtb.wiring.outside import Outside
 
 
@@ -49,16 +48,9 @@ def money(
     clock: TimerClock,
     instance: str,
     *,
-    find: Find,
-    date: Callable[[str, float], str],
-    alert: Alert,
-    shares: Callable[[str], tuple[float | None, float]],
+    late: Late,
 ) -> Money:
-    """The parts around the accounts that `state.url` names.
-
-    `find` knows every campaign, `date` the day that it is for one (by its id) at a time in Unix seconds; `alert` hears
-    of budgets that are nearly spent, at the `shares` that a campaign wants.
-    """
+    """The parts around the accounts that `state.url` names; `late` finds campaigns and hears of their budgets."""
     given = settings.budgets
     timing = Timing(
         ttl_ms=round(given.lease_ttl_s * 1_000),
@@ -69,30 +61,30 @@ def money(
     registration = Registration(ledger, clock, instance)
     if settings.state.url == MEMORY:
         near = MemoryAccounts(clock, timing)
-        local = LocalRebuild(near, ledger, find, clock, instance=instance, timing=timing, share=share)
+        local = LocalRebuild(near, ledger, late.find, clock, instance=instance, timing=timing, share=share)
         accounts: Accounts = near
         restore = local.restore
         budgets = Budgets(clock, instance=instance, timing=timing, share=share.share, near=near, opening=local.opening)
         treasury = Treasury(budgets, registration, local=local)
     else:
         accounts = RedisAccounts(settings.state.url, timing, cluster=settings.state.cluster)
-        rebuild = Rebuild(accounts, ledger, find, clock, timing=timing, share=share)
+        rebuild = Rebuild(accounts, ledger, late.find, clock, timing=timing, share=share)
         restore = Restoring(rebuild.restore, accounts, ledger).restore
         budgets = Budgets(clock, instance=instance, timing=timing, share=share.share, shared=True)
         leases = Leases(budgets, accounts, restore, clock, interval_s=given.sync_ms / 1_000)
         treasury = Treasury(budgets, registration, leases=leases)
     alerts = BudgetAlerts(outbox, out.state, clock, instance=instance, currency=settings.currency.code)
-    budgets.on_exhausted = alert
+    budgets.on_exhausted = late.alert
     billing = Billing(
         accounts,
         ledger,
         restore,
         timing=timing,
-        days=Days(accounts, find, instance=instance, share=share),
-        alert=alert,
+        days=Days(accounts, late.find, instance=instance, share=share),
+        alert=late.alert,
         alert_at=given.alert_at,
     )
-    billing.shares = shares
+    billing.shares = late.shares
     return Money(
         accounts=accounts,
         budgets=budgets,
@@ -100,6 +92,6 @@ def money(
         alerts=alerts,
         wins=Wins(outbox.post),
         billing=billing,
-        consumer=WinConsumer(out.broker, billing, metrics, clock, bill_wins=settings.bills_wins, date=date),
+        consumer=WinConsumer(out.broker, billing, metrics, clock, bill_wins=settings.bills_wins, date=late.date),
         audit=Audit(accounts, ledger),
     )

@@ -1,0 +1,52 @@
+"""The exchange: its bidders, its rules, and who listens to its auctions."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+from rtb.adapters.clock import TimerClock
+from rtb.adapters.coroutine_bidder import CoroutineBidder
+from rtb.config import Settings
+from rtb.domain.money import Rates, to_micros
+from rtb.lab.bidders import SlowBidder
+from rtb.ports import Bidder
+from rtb.services.admission import Admission
+from rtb.services.auction_log import AuctionLog
+from rtb.services.exchange import Exchange, Rules
+from rtb.services.metrics import Metrics
+from rtb.services.results import Results
+from rtb.wiring.house import House
+from rtb.wiring.outside import Outside
+from rtb.wiring.tracking import Told
+
+
+def exchange(
+    settings: Settings, out: Outside, house: House, told: Told, metrics: Metrics, clock: TimerClock, rates: Rates
+) -> Exchange:
+    """An exchange of the house and whoever else the settings name."""
+    auction = settings.auction
+    bidders: list[Bidder] = [house.bidder]
+    if settings.lab.bidder:
+        lab = settings.lab
+        slow = SlowBidder(wait_ms=lab.bidder_ms, cpu_us=lab.bidder_cpu_us, cpm=lab.bidder_cpm)
+        bidders.append(CoroutineBidder("lab", slow, clock, rates, crid=auction.crid, adomain=auction.adomain_required))
+    admission = Admission(
+        deadline_ms=auction.deadline_ms,
+        network_margin_ms=auction.network_margin_ms,
+        minimum_ms=auction.minimum_ms,
+        max_in_flight=auction.max_in_flight,
+    )
+    rules = Rules(
+        increment_micros=to_micros(auction.increment_cpm),
+        deals_first=auction.deals == "priority",
+        first_price_types=frozenset(auction.auction_types),
+        tie_key=blake2b(auction.tie_key.encode(), digest_size=32).digest() if auction.tie_key else b"",
+    )
+    made = Exchange(bidders, house.profiles, admission, metrics, clock, rates=rates, rules=rules)
+    if settings.log.auctions:
+        made.listen(AuctionLog(settings.log.auctions))
+    if settings.state.announce_results:
+        made.listen(Results(out.state, clock, rates, links=told.links))
+    if told.notices is not None and len(bidders) > 1:
+        made.listen(told.notices.auction_closed)
+    return made
