@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
 from rtb.domain.performance import NOTHING, Counters, Performed, counted
 from rtb.errors import StaleEpoch
-from rtb.ports import Instance, LedgerKind, LedgerRow, Refusal, Touch
+from rtb.ports import Instance, LedgerKind, LedgerRow, OpenWins, Refusal, Touch
 
 
 class MemoryLedger:
@@ -85,6 +85,21 @@ class MemoryLedger:
             yield [self._rows[key] for _, key in found]
             received_at, key = found[-1]
             at = (received_at, f"{key}\0")  # the very next
+
+    async def open_wins(self, *, received_since: float, expires_since: float) -> Sequence[OpenWins]:
+        """The wins that are neither billed nor seen."""
+        found: dict[tuple[str, str, str], OpenWins] = {}
+        for _, key in self._order[bisect_left(self._order, (received_since, "")) :]:
+            row = self._rows[key]
+            if row.kind is not LedgerKind.WIN or not row.day or row.charged_nanos or row.reason:
+                continue
+            if row.expires_at < expires_since or f"{row.auction_id}:{row.impid}:impression" in self._rows:
+                continue
+            of = (row.campaign_id, row.day, row.instance)
+            known = found.get(of, OpenWins(*of, 0, 0.0))
+            held = known.held_nanos + row.price_nanos
+            found[of] = OpenWins(*of, held, max(known.expires_at, row.expires_at))
+        return list(found.values())
 
     async def performance(
         self, campaign_ids: Collection[str] | None = None, *, since: str = "", until: str = ""

@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 
 from msgspec.structs import asdict as to_dict
 from msgspec.structs import astuple
-from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy import bindparam, delete, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rtb.adapters.sql_store import SqlStore
 from rtb.adapters.sql_tables import BUDGET_EPOCHS, INSTANCES, IS_TOUCH, LEDGER, REFUSED_EVENTS
 from rtb.domain.performance import NOTHING, Counters, Performed, counted
 from rtb.errors import StaleEpoch
-from rtb.ports import Instance, LedgerKind, LedgerRow, Refusal, Touch
+from rtb.ports import Instance, LedgerKind, LedgerRow, OpenWins, Refusal, Touch
 
 WRITE_CHUNK = 10_000
 READ_CHUNK = 10_000
@@ -51,6 +51,20 @@ _LAST_TOUCH = (
     .order_by(LEDGER.c.received_at.desc())
     .limit(1)
 )
+
+_SEEN = LEDGER.alias("seen")
+_OPEN = (  # apart from the sums, for which SQLite would go through the index of all accounts
+    select(LEDGER.c.campaign_id, LEDGER.c.day, LEDGER.c.instance, LEDGER.c.price_nanos, LEDGER.c.expires_at)
+    .where(LEDGER.c.received_at >= bindparam("received_since"), LEDGER.c.expires_at >= bindparam("expires_since"))
+    .where(LEDGER.c.kind == "win", LEDGER.c.day != "", LEDGER.c.charged_nanos == 0, LEDGER.c.reason == "")
+    .where(~exists().where(_SEEN.c.key == LEDGER.c.auction_id + ":" + LEDGER.c.impid + ":impression"))
+    .cte("open")
+    .prefix_with("MATERIALIZED")
+    .c
+)
+_OPEN_WINS = select(
+    _OPEN.campaign_id, _OPEN.day, _OPEN.instance, func.sum(_OPEN.price_nanos), func.max(_OPEN.expires_at)
+).group_by(_OPEN.campaign_id, _OPEN.day, _OPEN.instance)
 
 _T = TypeVar("_T")
 
@@ -156,6 +170,13 @@ class SqlLedger(SqlStore):
                 return
             yield [_ledger_row(row) for row in found]
             at, last = found[-1].received_at, found[-1][0]
+
+    async def open_wins(self, *, received_since: float, expires_since: float) -> Sequence[OpenWins]:
+        """The wins that are neither billed nor seen, by the index of receipts, and a look at a key each."""
+        values = {"received_since": received_since, "expires_since": expires_since}
+        async with self.database.read() as connection:
+            rows = await connection.execute(_OPEN_WINS, values)
+            return [OpenWins(name, day, instance, int(held), last) for name, day, instance, held, last in rows]
 
     async def performance(
         self, campaign_ids: Collection[str] | None = None, *, since: str = "", until: str = ""

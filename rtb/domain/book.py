@@ -15,6 +15,7 @@ from rtb.domain.budget import (
     BillStatus,
     Limit,
     Opening,
+    Reserve,
     Sync,
     Synced,
     SyncStatus,
@@ -150,6 +151,8 @@ class Book:
         self.renewed_ms: dict[str, int] = {}
         self.keys: dict[int, Keys] = {}
         self.open(now_ms)
+        for instance, reserve in opening.reserved.items():
+            self._reserve(instance, reserve, now_ms)
 
     def sync(self, sync: Sync, now_ms: int) -> Synced:
         """Lease, renew and return, or announce."""
@@ -237,6 +240,15 @@ class Book:
             if self._is_over(number, now_ms):
                 del self.keys[number]
 
+    def _reserve(self, instance: str, reserve: Reserve, now_ms: int) -> None:
+        """Let an instance that is gone have what it holds, as a lease that ends with the last hold."""
+        if now_ms > reserve.until_ms:
+            return
+        self.renewed_ms[instance] = reserve.until_ms - self.timing.lease_ms
+        for day, account in self.accounts.items():
+            if reserve.nanos.get(day):
+                account.put(instance, reserve.nanos[day])
+
     def _is_next(self, sync: Sync) -> bool:
         """Whether nothing later of the same instance came first."""
         if sync.seq <= self.seqs.get(sync.instance, 0):
@@ -317,10 +329,12 @@ class Books:
         """A campaign's book."""
         return self._books.get(campaign_id)
 
-    def spent_now(self, campaign_id: str) -> Mapping[str, int] | None:
-        """What was spent, a day each; None without a book."""
+    def standing_now(self, campaign_id: str) -> Mapping[str, tuple[int, int]] | None:
+        """What was spent and what is leased, a day each; None without a book."""
         book = self._books.get(campaign_id)
-        return None if book is None else {day: account.spent for day, account in book.accounts.items()}
+        if book is None:
+            return None
+        return {day: (account.spent, sum(account.leased.values())) for day, account in book.accounts.items()}
 
     def install_now(self, opening: Opening) -> None:
         """Put a rebuilt book in place of one of an older epoch."""

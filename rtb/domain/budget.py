@@ -165,12 +165,20 @@ class Billed(Struct, frozen=True, gc=False):
     limits: Mapping[str, int] = {}
 
 
+class Reserve(Struct, frozen=True, gc=False):
+    """What an instance that is gone still holds, in nanos a day, and until when any of it may be billed."""
+
+    until_ms: int
+    nanos: Mapping[str, int]
+
+
 class Opening(Struct, frozen=True, kw_only=True):
     """A budget as it is rebuilt: the limits and what the ledger says was spent, a day each.
 
     Days up to `floor` are over and get no account any more. It opens once every instance in `waiting` has announced, or
-    after `grace_ms`, with the lease cap reserved for those that have not. `is_new` says that it never existed before,
-    so that nothing can have been billed on it.
+    after `grace_ms`, with the lease cap reserved for those that have not. Of accounts in one process nobody is waited
+    for: what each instance that is gone has `reserved` is known. `is_new` says that it never existed before, so that
+    nothing can have been billed on it.
     """
 
     campaign_id: str
@@ -182,6 +190,7 @@ class Opening(Struct, frozen=True, kw_only=True):
     waiting: tuple[str, ...] = ()
     grace_ms: int = 0
     is_new: bool = False
+    reserved: Mapping[str, Reserve] = {}
 
 
 def bucket(expires_ms: int) -> int:

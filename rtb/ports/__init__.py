@@ -26,7 +26,7 @@ from rtb.ports.http import HttpClient, HttpResponse
 from rtb.ports.queue_stats import QueueFigures, QueueStats
 from rtb.ports.spool import Spool
 from rtb.ports.state import CachedUser, StateStore
-from rtb.ports.store import Instance, Ledger, LedgerKind, LedgerRow, Refusal, Repository, Touch
+from rtb.ports.store import Instance, Ledger, LedgerKind, LedgerRow, OpenWins, Refusal, Repository, Touch
 
 __all__ = [
     "DEATH_COUNT",
@@ -55,6 +55,7 @@ __all__ = [
     "Message",
     "NearAccounts",
     "OpenAuction",
+    "OpenWins",
     "Overflow",
     "QueueDepth",
     "QueueFigures",

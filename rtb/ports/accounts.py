@@ -84,6 +84,6 @@ class NearAccounts(Protocol):
         """As Accounts.install."""
         ...
 
-    def spent_now(self, campaign_id: str) -> Mapping[str, int] | None:
-        """What was spent, a day each; None without a book."""
+    def standing_now(self, campaign_id: str) -> Mapping[str, tuple[int, int]] | None:
+        """What was spent and what is leased, in nanos, a day each; None without a book."""
         ...

@@ -128,6 +128,17 @@ class Touch(Struct, frozen=True, gc=False):
     until: float
 
 
+class OpenWins(Struct, frozen=True, gc=False):
+    """Wins of an instance for a campaign on a budget day that are neither billed nor seen: what is held for all of
+    them, in nanos, and when the last one expires (Unix seconds)."""
+
+    campaign_id: str
+    day: str
+    instance: str
+    held_nanos: int
+    expires_at: float
+
+
 class Instance(Struct, frozen=True, gc=False):
     """A daemon that may hold leases: its id, new at every start, and when it was last known to live (Unix seconds)."""
 
@@ -184,6 +195,11 @@ class Ledger(Protocol):
         self, campaign_ids: Collection[str] | None = None, *, since_day: str = ""
     ) -> Mapping[tuple[str, str], int]:
         """The sum charged a (campaign id, day), of these campaigns (None: of all), for days at or after `since_day`."""
+        ...
+
+    async def open_wins(self, *, received_since: float, expires_since: float) -> Sequence[OpenWins]:
+        """The wins that were received and that expire at or after these times (Unix seconds), that a budget pays, that
+        were not billed themselves and that have no impression."""
         ...
 
     async def performance(

@@ -190,18 +190,28 @@ class Budgets:
         return Spending(purse.day, purse.most(purse.day), billed, committed)
 
     def _spent(self, purse: Purse) -> tuple[int, int]:
-        """What was billed of today's budget, and with it what is held, in nanos."""
-        spent = purse.spent_nanos
+        """What was billed of today's budget, and with it what is held, in nanos: here, or in accounts of this process
+        for what earlier ones won."""
+        balance, spent, reserved = purse.balance, purse.spent_nanos, 0
         if self._near is not None:
-            if purse.balance is not None:
+            if balance is not None:
                 self._sync_near(purse, lease=False)
-            else:
-                known = self._near.spent_now(purse.campaign.id)
-                spent = (known if known is not None else self._opening(purse.campaign).spent).get(purse.day, 0)
-        if purse.balance is None or not purse.balance.epoch:  # a new balance has heard nothing yet
-            return spent, spent
-        holding = purse.balance.holding(purse.day)
-        return holding.spent, holding.committed
+            spent, leased = self._stands(purse)
+            reserved = leased - (0 if balance is None else balance.holding(purse.day).leased)
+        if balance is None or not balance.epoch:  # a new balance has heard nothing yet
+            return spent, spent + reserved
+        holding = balance.holding(purse.day)
+        return holding.spent, holding.committed + reserved
+
+    def _stands(self, purse: Purse) -> tuple[int, int]:
+        """What near accounts have spent of today's budget, and what is leased or reserved of it."""
+        assert self._near is not None
+        known = self._near.standing_now(purse.campaign.id)
+        if known is not None:
+            return known.get(purse.day, (0, 0))
+        opening = self._opening(purse.campaign)
+        reserved = sum(reserve.nanos.get(purse.day, 0) for reserve in opening.reserved.values())
+        return opening.spent.get(purse.day, 0), reserved
 
     def funded(self, campaign_id: str) -> bool:
         """Whether it can pay one impression at its bid."""
@@ -380,7 +390,7 @@ class Budgets:
                 purse.forget_old_days()
                 if not sync.announce:
                     return
-            elif reply.status is SyncStatus.MISSING and near.spent_now(purse.campaign.id) is None:
+            elif reply.status is SyncStatus.MISSING and near.standing_now(purse.campaign.id) is None:
                 near.install_now(self._opening(purse.campaign))
             elif reply.status is SyncStatus.MISSING:  # a lifetime budget that is new: the next start counts it
                 if not purse.lose_lifetime():

@@ -4,6 +4,11 @@ The epoch is raised first, so that nothing billed on the book that was lost is c
 read; then the book is installed, for the very server that was there before. It opens when the daemons that may hold
 leases have announced them; for those that do not in time, the most they may have is reserved. A book that never was is
 opened at once.
+
+Accounts in a process have no other daemons. What earlier ones won is in the ledger, and exactly that is reserved, until
+it is billed or lapses. The hold of a win that has its impression is not taken up again, whatever the campaign pays for:
+of a CPM win it was billed, and of the others it only smoothed the spending; their clicks and conversions are charged to
+what is available. So are wins that stood in no ledger yet.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ from rtb.domain.budget import (
     NO_LIMIT,
     Limit,
     Opening,
+    Reserve,
     Sync,
     SyncStatus,
     Timing,
@@ -121,7 +127,7 @@ class Rebuild:
 
 class LocalRebuild:
     """Rebuilds the books of accounts in this process, which begin empty: the ledger is read once, at the start, and the
-    book of a campaign is opened without I/O when it is first asked for."""
+    book of a campaign is opened without I/O when it is first asked for. Nothing is billed before that."""
 
     def __init__(
         self,
@@ -144,7 +150,7 @@ class LocalRebuild:
         self._share = share or Share()
         self._epoch = 1
         self._spent: Mapping[str, Mapping[str, int]] = {}
-        self._dead: tuple[str, ...] = ()
+        self._reserved: Mapping[str, Mapping[str, Reserve]] = {}
         self._started = clock.time()
 
     async def start(self, campaigns: Collection[Campaign] = ()) -> None:
@@ -154,11 +160,10 @@ class LocalRebuild:
         self._epoch = (await self._ledger.raise_epochs([fence]))[fence]
         self._started = now = self._clock.time()
         self._spent = await sums(self._ledger, campaigns, now, all_campaigns=True)
+        self._reserved = await reserves(self._ledger, now, self._timing)
         over_s = self._timing.lease_ms / 1_000 + HEARTBEAT_S
-        others = [instance for instance in await self._ledger.instances() if instance.id != self._instance]
-        self._dead = tuple(instance.id for instance in others if now - instance.seen_at <= over_s)
-        for instance in others:
-            if instance.id not in self._dead:
+        for instance in await self._ledger.instances():
+            if instance.id != self._instance and now - instance.seen_at > over_s:
                 await self._ledger.deregister(instance.id)
 
     def opening(self, campaign: Campaign) -> Opening:
@@ -171,8 +176,7 @@ class LocalRebuild:
             self._spent.get(campaign.id, {}),
             now,
             share=self._share,
-            waiting=self._dead if after_ms <= self._timing.lease_ms else (),
-            grace_ms=0,
+            reserved=self._reserved.get(campaign.id, {}),
             is_new=after_ms > self._timing.window_ms + self._timing.settle_ms,
         )
 
@@ -258,6 +262,7 @@ def opening(
     waiting: tuple[str, ...] = (),
     grace_ms: int = 0,
     is_new: bool = False,
+    reserved: Mapping[str, Reserve] | None = None,
 ) -> Opening:
     """The book of a campaign, as of now.
 
@@ -284,7 +289,25 @@ def opening(
         waiting=waiting,
         grace_ms=grace_ms,
         is_new=is_new,
+        reserved=reserved or {},
     )
+
+
+async def reserves(ledger: Ledger, now: float, timing: Timing) -> dict[str, dict[str, Reserve]]:
+    """What is held for wins that may still be billed in time, by campaign and instance. All that an instance won for a
+    campaign lapses with the last of it."""
+    settle_s = timing.settle_ms / 1_000
+    received_since = now - settle_s - timing.window_ms / 1_000
+    found: dict[str, dict[str, Reserve]] = {}
+    for wins in await ledger.open_wins(received_since=received_since, expires_since=now - settle_s):
+        instances = found.setdefault(wins.campaign_id, {})
+        known = instances.get(wins.instance, Reserve(0, {}))
+        nanos = dict(known.nanos)
+        for day in {wins.day, LIFE}:
+            nanos[day] = nanos.get(day, 0) + wins.held_nanos
+        until_ms = max(known.until_ms, round(wins.expires_at * 1_000) + timing.settle_ms)
+        instances[wins.instance] = Reserve(until_ms, nanos)
+    return found
 
 
 async def sums(

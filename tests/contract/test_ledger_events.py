@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
+from msgspec.structs import astuple
 
 from rtb.domain.performance import Counters, Performed
 from rtb.ports import Ledger, LedgerKind, LedgerRow, Refusal, Touch
@@ -28,6 +30,40 @@ async def test_keys_that_no_row_has(ledger: Ledger) -> None:
     asked = [f"k{n}" for n in range(25_000)]
     assert await ledger.unknown(asked + asked[:10]) == set(asked[1::2])
     assert await ledger.unknown([]) == set()
+
+
+async def test_wins_that_are_neither_billed_nor_seen(ledger: Ledger) -> None:
+    """What is held for them, and until when, a campaign, day and instance each; those that were received or expire too
+    early, that no budget pays, or that were billed or refused are left out."""
+    times: dict[str, Any] = {"received_at": 100.0, "expires_at": 160.0}
+    wins: dict[str, dict[str, Any]] = {
+        "a1": {"price_nanos": 5},
+        "a2": {"price_nanos": 2**52, "expires_at": 170.0},
+        "seen": {"price_nanos": 7},
+        "old": {"price_nanos": 11, "received_at": 99.9},
+        "over": {"price_nanos": 13, "expires_at": 149.9},
+        "just": {"price_nanos": 17, "instance": "i-2", "expires_at": 150.0},
+        "free": {"price_nanos": 19, "day": ""},
+        "billed": {"price_nanos": 23, "charged_nanos": 23},
+        "short": {"price_nanos": 29, "reason": "the limit was reached"},
+        "tomorrow": {"price_nanos": 31, "day": "2026-11-23"},
+        "other": {"price_nanos": 37, "campaign_id": "c-2"},
+    }
+    rows = [
+        row(f"{name}:1:win", kind=WIN, auction_id=name, impid="1", **{"charged_nanos": 0, **times, **fields})
+        for name, fields in wins.items()
+    ]
+    rows.append(row("seen:1:impression", 7, auction_id="seen", impid="1", **times))
+    rows.append(row("a1:2:impression", 7, auction_id="a1", impid="2", **times))
+    await ledger.append(rows, epochs={})
+    found = await ledger.open_wins(received_since=100.0, expires_since=150.0)
+    assert sorted(map(astuple, found)) == [
+        ("c-1", DAY, "i-1", 2**52 + 5, 170.0),
+        ("c-1", DAY, "i-2", 17, 150.0),
+        ("c-1", "2026-11-23", "i-1", 31, 160.0),
+        ("c-2", DAY, "i-1", 37, 160.0),
+    ]
+    assert await ledger.open_wins(received_since=100.1, expires_since=0.0) == []
 
 
 async def test_the_last_touch_of_a_user(ledger: Ledger) -> None:

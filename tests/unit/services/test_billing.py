@@ -290,9 +290,11 @@ async def test_idle_leases_go_back_and_are_forgotten() -> None:
 
 
 async def test_a_fresh_process_reads_the_ledger_once() -> None:
-    """Embedded: the first claim after a restart already knows what was spent, and keeps what a dead one may hold."""
+    """Embedded: the first claim after a restart already knows what was spent, and keeps what an earlier process holds
+    for wins that may still be seen; its lease is no more."""
     world = World()
     await world.bill(world.event("a", 2_000_000))
+    await world.ledger.append([world.event("b").row], epochs={})
     await world.ledger.register(Instance("dead", NOW - 20))
     await world.ledger.register(Instance("long dead", NOW - 2_000))
     accounts = MemoryAccounts(world.clock, TIMING)
@@ -306,10 +308,10 @@ async def test_a_fresh_process_reads_the_ledger_once() -> None:
     budgets.watch(world.campaigns["c"])
     standing = budgets.account("c")
     assert standing is not None
-    assert standing.spent_nanos == 2_000_000
+    assert (standing.billed_nanos, standing.spent_nanos) == (2_000_000, 4_000_000)
     assert budgets.hold("c", 2_000_000) is not None
     [book] = [book async for book in accounts.books()]
-    assert book.accounts[DAY].leased == {"dead": 3_000_000, "me": 3_000_000}
+    assert book.accounts[DAY].leased == {"i": 2_000_000, "me": 3_000_000}
     billing = Billing(accounts, world.ledger, origin.restore, timing=TIMING)
     [row] = await billing.bill([world.event("a", 2_000_000)])
     assert isinstance(row, LedgerRow)
