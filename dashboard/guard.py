@@ -1,7 +1,7 @@
 """Who may talk to the dashboard, and what a browser may do with its answers.
 
-There is no login yet, so the server belongs on a loopback address (`require_loopback`), where the one who may still do
-harm is another web page in the same browser. Against that: `Origin`, when there is one, is the server's own, and `Host`
+People log in (dashboard.access), or the server is bound to a loopback address (`check_bind`). In both cases another web
+page in the same browser may still do harm. Against that: `Origin`, when there is one, is the server's own, and `Host`
 is an address or a name we know, or a page could point its own name at 127.0.0.1 and pass for us (DNS rebinding).
 """
 
@@ -18,11 +18,11 @@ from rtb.errors import ConfigError
 
 HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
+        "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with no-referrer the login form would come with the origin "null"
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
@@ -42,6 +42,32 @@ def require_loopback(host: str) -> None:
         )
 
 
+def check_bind(host: str, *, tokens: int, everyone: bool) -> None:
+    """Let pass a bind address that fits the tokens: others than this machine's own users need one.
+
+    Args:
+        host: to bind to.
+        tokens: how many there are.
+        everyone: whether requests without a token are served.
+
+    Raises:
+        ConfigError: others could reach the dashboard and would be let in without a token, or nobody could log in.
+    """
+    if _is_loopback(host):
+        if not tokens and not everyone:
+            raise ConfigError("dashboard: there is no token to log in with; add one to dashboard.token_file")
+    elif everyone:
+        raise ConfigError(
+            f"dashboard: host {host!r} is reachable from outside, and requests without a token are allowed; "
+            "allow them on 127.0.0.1 only"
+        )
+    elif not tokens:
+        raise ConfigError(
+            f"dashboard: host {host!r} is reachable from outside, and there is no token; "
+            "set dashboard.token_file, or bind it to 127.0.0.1"
+        )
+
+
 def middleware(names: Collection[str] = (), origins: Collection[str] = ()) -> Middleware:
     """Refuse foreign hosts (421) and origins (403).
 
@@ -55,10 +81,14 @@ def middleware(names: Collection[str] = (), origins: Collection[str] = ()) -> Mi
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         if not _known_host(request.host, known):
-            raise web.HTTPMisdirectedRequest(text="this server does not go by that name\n")
+            raise web.HTTPMisdirectedRequest(
+                text='{"error":"this server does not go by that name"}', content_type="application/json"
+            )
         origin = request.headers.get("Origin")
         if origin is not None and not _same(origin, request.host) and origin.lower() not in allowed:
-            raise web.HTTPForbidden(text="pages of another origin may not read this\n")
+            raise web.HTTPForbidden(
+                text='{"error":"pages of another origin may not use this"}', content_type="application/json"
+            )
         return await handler(request)
 
     return guard

@@ -9,31 +9,35 @@ import msgspec
 from aiohttp import web
 
 from dashboard import guard
-from dashboard.guard import require_loopback
+from dashboard.access import Access
+from dashboard.guard import check_bind, require_loopback
 from dashboard.hub import Hub
 from rtb.services.metrics import MetricsSource
 
-__all__ = ["HUB", "create_app", "require_loopback"]
+__all__ = ["HUB", "Access", "check_bind", "create_app", "require_loopback"]
 
 HUB = web.AppKey("hub", Hub)
+MAX_BODY_BYTES = 1 << 20
 _WEB = Path(__file__).parent / "web"
 
 
 def create_app(
     source: MetricsSource,
     *,
+    access: Access | None = None,
     names: Collection[str] = (),
     origins: Collection[str] = (),
     max_clients: int = 1000,
     send_timeout_s: float = 5.0,
     heartbeat_s: float = 15.0,
 ) -> web.Application:
-    """The application; run it on a loopback address (`require_loopback`), it has no login.
+    """The application; without `access` it has no login: run it on a loopback address then (`check_bind`).
 
     ``GET /`` is the page, ``GET /ws`` the socket described at `Hub`, ``GET /api/metrics`` the latest snapshot.
 
     Args:
         source: where the snapshots come from.
+        access: who may do what; without it everybody may read.
         names: host names the server is known by, besides localhost and plain addresses.
         origins: further origins whose pages may read.
         max_clients: sockets at the same time; more are answered 503.
@@ -55,8 +59,11 @@ def create_app(
     async def stop(_app: web.Application) -> None:
         await hub.close()
 
-    app = web.Application(middlewares=[guard.middleware(names, origins)], client_max_size=4096)
+    middlewares = [guard.middleware(names, origins), *([access.middleware] if access is not None else [])]
+    app = web.Application(middlewares=middlewares, client_max_size=MAX_BODY_BYTES)
     app[HUB] = hub
+    if access is not None:
+        access.add_routes(app)
     app.router.add_get("/", page)
     app.router.add_get("/ws", hub.handle)
     app.router.add_get("/api/metrics", metrics)

@@ -1,0 +1,232 @@
+"""Who gets in, over a real server: bearer tokens, the login page, the cookie, the roles, the limits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from http.cookies import SimpleCookie
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from dashboard.access import IDENTITY, Access
+from dashboard.guard import check_bind
+from dashboard.server import create_app
+from dashboard.tokens import Identity, Role, Tokens
+from rtb.adapters.clock import ManualClock
+from rtb.errors import ConfigError
+from rtb.services.metrics import FrameSource, Metrics
+
+LOCAL = Identity("local", Role.OPERATOR)
+OPS, WALL = {"Authorization": "Bearer ops-token"}, {"Authorization": "bearer wall-token"}
+
+
+def tokens() -> Tokens:
+    """An operator and a viewer."""
+    return Tokens(
+        {
+            "ops": (Role.OPERATOR, hashlib.sha256(b"ops-token").hexdigest()),
+            "wall": (Role.VIEWER, hashlib.sha256(b"wall-token").hexdigest()),
+        },
+        bytes(32),
+    )
+
+
+class Site:
+    """A dashboard with a login, and a route that changes something."""
+
+    def __init__(self, **options: Any) -> None:
+        self.clock = ManualClock()
+        access = Access(tokens(), self.clock.time, self.clock.monotonic_ns, **options)
+        app = create_app(FrameSource(Metrics("a", self.clock), self.clock), access=access)
+
+        async def change(request: web.Request) -> web.Response:
+            return web.json_response({"by": request[IDENTITY].name})
+
+        app.router.add_post("/api/change", change)
+        self.runner = web.AppRunner(app, shutdown_timeout=1)
+        self.session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        self.origin = ""
+
+    async def start(self) -> None:
+        await self.runner.setup()
+        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
+        self.origin = f"http://127.0.0.1:{self.runner.addresses[0][1]}"
+
+    async def stop(self) -> None:
+        await self.session.close()
+        await self.runner.cleanup()
+
+    async def ask(self, method: str, path: str, **options: Any) -> tuple[int, dict[str, str], str]:
+        """Status, headers and body; redirects are not followed."""
+        async with self.session.request(method, self.origin + path, allow_redirects=False, **options) as response:
+            return response.status, dict(response.headers), await response.text()
+
+    async def log_in(self, token: str = "ops-token") -> str:
+        """The Cookie header of a new session."""
+        status, headers, _ = await self.ask("POST", "/login", data={"token": token}, headers={"Origin": self.origin})
+        assert (status, headers["Location"]) == (303, "/")
+        return headers["Set-Cookie"].split(";")[0]
+
+
+Start = Callable[..., Awaitable[Site]]
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    sites: list[Site] = []
+
+    async def start(**options: Any) -> Site:
+        sites.append(Site(**options))
+        await sites[-1].start()
+        return sites[-1]
+
+    yield start
+    for site in sites:
+        await site.stop()
+
+
+async def test_strangers_see_the_login_page_only(start: Start) -> None:
+    """The page sends them there, everything else refuses in one line; files of the page are open."""
+    site = await start()
+    status, headers, _ = await site.ask("GET", "/")
+    assert (status, headers["Location"]) == (303, "/login")
+    for method, path in (("GET", "/api/metrics"), ("POST", "/api/change"), ("GET", "/ws"), ("GET", "/nowhere")):
+        status, headers, body = await site.ask(method, path)
+        assert (status, headers["WWW-Authenticate"]) == (401, 'Bearer realm="rtb"')
+        assert body == '{"error":"log in at /login, or send a bearer token"}'
+    status, headers, body = await site.ask("GET", "/login")
+    assert (status, headers["Content-Security-Policy"].split(";")[0]) == (200, "default-src 'self'")
+    assert 'name="token"' in body
+    assert (await site.ask("GET", "/web/login.css"))[0] == 200
+
+
+async def test_tokens_open_the_api(start: Start) -> None:
+    """A viewer's to read, an operator's to change as well."""
+    site = await start()
+    assert (await site.ask("GET", "/api/metrics", headers=WALL))[0] == 200
+    status, _, body = await site.ask("POST", "/api/change", headers=WALL)
+    assert (status, body) == (403, '{"error":"\'wall\' may look only; this needs the role operator"}')
+    status, _, body = await site.ask("POST", "/api/change", headers=OPS)
+    assert (status, body) == (200, '{"by": "ops"}')
+    for wrong in ("Bearer wrong", "Bearer", "Basic b3BzLXRva2Vu", "ops-token"):
+        assert (await site.ask("GET", "/api/metrics", headers={"Authorization": wrong}))[0] == 401
+
+
+async def test_a_session_is_a_cookie_that_nobody_else_sends(start: Start) -> None:
+    """HttpOnly, SameSite=Strict, for the whole site; Secure where the browser speaks TLS to a proxy."""
+    for secure in (False, True):
+        site = await start(secure=secure)
+        _, headers, _ = await site.ask("POST", "/login", data={"token": " ops-token "})
+        [morsel] = SimpleCookie(headers["Set-Cookie"]).values()
+        assert morsel["httponly"]
+        assert (morsel["samesite"], morsel["path"], morsel["max-age"]) == ("Strict", "/", "43200")
+        assert bool(morsel["secure"]) is secure
+        assert "ops-token" not in headers["Set-Cookie"]
+
+
+async def test_a_session_opens_the_page_until_it_ends(start: Start) -> None:
+    """For twelve hours. Logging out takes the cookie away."""
+    site = await start()
+    cookie = {"Cookie": await site.log_in()}
+    assert (await site.ask("GET", "/", headers=cookie))[0] == 200
+    assert (await site.ask("GET", "/api/metrics", headers=cookie))[0] == 200
+    site.clock.advance(12 * 3_600)
+    assert (await site.ask("GET", "/api/metrics", headers=cookie))[0] == 401
+    status, headers, _ = await site.ask("POST", "/logout")
+    assert (status, headers["Location"]) == (303, "/login")
+    assert "rtb_session=" in headers["Set-Cookie"]
+    assert "Max-Age=0" in headers["Set-Cookie"]
+
+
+async def test_a_cookie_changes_things_from_our_own_page_only(start: Start) -> None:
+    """A foreign origin is refused, and so is none: browsers send one. A viewer's session stays a viewer's."""
+    site = await start()
+    cookie = {"Cookie": await site.log_in()}
+    assert (await site.ask("POST", "/api/change", headers=cookie))[0] == 401
+    assert (await site.ask("POST", "/api/change", headers={**cookie, "Origin": "https://evil.test"}))[0] == 403
+    assert (await site.ask("POST", "/api/change", headers={**cookie, "Origin": site.origin}))[0] == 200
+    viewer = {"Cookie": await site.log_in("wall-token"), "Origin": site.origin}
+    assert (await site.ask("POST", "/api/change", headers=viewer))[0] == 403
+
+
+async def test_the_socket_asks_for_the_same(start: Start) -> None:
+    """A token, or a session and an origin of ours."""
+    site = await start()
+    cookie = {"Cookie": await site.log_in()}
+    for headers, origin, status in (
+        ({}, site.origin, 401),
+        (cookie, None, 401),
+        (cookie, "https://evil.test", 403),
+        (cookie, site.origin, 101),
+        (WALL, None, 101),
+    ):
+        if status == 101:
+            async with site.session.ws_connect(site.origin + "/ws", headers=headers, origin=origin) as ws:
+                assert (await ws.receive_json())["type"] == "initial"
+            continue
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await site.session.ws_connect(site.origin + "/ws", headers=headers, origin=origin)
+        assert refused.value.status == status
+
+
+async def test_guessing_is_slowed_down(start: Start) -> None:
+    """Five wrong tokens a minute from one address, by form or by header; then not even the right one is looked at.
+    Sessions that are open stay open."""
+    site = await start()
+    cookie = {"Cookie": await site.log_in()}
+    for _ in range(3):
+        status, _, body = await site.ask("POST", "/login", data={"token": "wrong"})
+        assert (status, "That token is not known here." in body) == (401, True)
+    for _ in range(2):
+        assert (await site.ask("GET", "/api/metrics", headers={"Authorization": "Bearer wrong"}))[0] == 401
+    site.clock.advance(30)
+    status, headers, body = await site.ask("POST", "/login", data={"token": "ops-token"})
+    assert (status, headers["Retry-After"], "try again in 31 s" in body) == (429, "31", True)
+    status, headers, body = await site.ask("GET", "/api/metrics", headers=OPS)
+    assert (status, body) == (429, '{"error":"too many wrong tokens; try again in 31 s"}')
+    assert (await site.ask("GET", "/api/metrics", headers=cookie))[0] == 200
+    site.clock.advance(31)
+    assert (await site.ask("GET", "/api/metrics", headers=OPS))[0] == 200
+
+
+@pytest.mark.parametrize("body", [b"", b"token=" + b"x" * 5_000, b"\xff\xfe", b"token", b"other=ops-token"])
+async def test_a_login_that_is_none_is_refused(start: Start, body: bytes) -> None:
+    """Whatever was sent."""
+    site = await start()
+    status, headers, _ = await site.ask("POST", "/login", data=body)
+    assert status in (401, 413)
+    assert "Set-Cookie" not in headers
+
+
+async def test_on_loopback_nobody_needs_a_token_when_configured_so(start: Start) -> None:
+    """Then everybody is who the configuration says; a wrong token is still wrong."""
+    site = await start(everyone=LOCAL)
+    assert (await site.ask("GET", "/"))[0] == 200
+    assert (await site.ask("POST", "/api/change"))[2] == '{"by": "local"}'
+    assert (await site.ask("POST", "/api/change", headers={"Origin": "https://evil.test"}))[0] == 403
+    assert (await site.ask("GET", "/api/metrics", headers={"Authorization": "Bearer wrong"}))[0] == 401
+
+
+@pytest.mark.parametrize(
+    ("host", "count", "everyone", "line"),
+    [
+        ("127.0.0.1", 1, False, ""),
+        ("::1", 0, True, ""),
+        ("0.0.0.0", 1, False, ""),
+        ("0.0.0.0", 0, False, "host '0.0.0.0' is reachable from outside, and there is no token; set"),
+        ("10.0.0.5", 1, True, "requests without a token are allowed; allow them on 127.0.0.1 only"),
+        ("127.0.0.1", 0, False, "there is no token to log in with"),
+    ],
+)
+def test_where_it_may_listen(host: str, count: int, everyone: bool, line: str) -> None:
+    """Outside only with a token; the refusal is one line that says what to do."""
+    if not line:
+        check_bind(host, tokens=count, everyone=everyone)
+        return
+    with pytest.raises(ConfigError, match=r"^dashboard: ") as caught:
+        check_bind(host, tokens=count, everyone=everyone)
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)

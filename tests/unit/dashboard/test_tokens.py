@@ -1,0 +1,108 @@
+"""The token file, tokens and sessions."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from dashboard.tokens import Identity, Role, Tokens, add_token, token_file
+from rtb.errors import ConfigError
+
+KEY = bytes(32)
+ADA = Identity("ada", Role.OPERATOR)
+
+
+def tokens(**hashes: str) -> Tokens:
+    """Operators by name, each with this token."""
+    return Tokens({n: (Role.OPERATOR, hashlib.sha256(t.encode()).hexdigest()) for n, t in hashes.items()}, KEY)
+
+
+def test_the_first_start_makes_an_operator(tmp_path: Path) -> None:
+    """Its token is told once; the file has only the hash, and only its owner can read it."""
+    path = tmp_path / "var" / "tokens"
+    found, told = token_file(path)
+    assert found.identify(told) == Identity("admin", Role.OPERATOR)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert told not in path.read_text()
+    assert len(told) >= 43  # 256 bits in base 64
+    again, nothing = token_file(path)
+    assert (again.identify(told), nothing) == (Identity("admin", Role.OPERATOR), "")
+
+
+def test_tokens_are_added_and_taken_back(tmp_path: Path) -> None:
+    """A name has one; without its line a token, and every session that began with it, is nobody's."""
+    path = tmp_path / "tokens"
+    token_file(path)
+    token = add_token(path, Role.VIEWER, "wall-screen")
+    found, _ = token_file(path)
+    wall = Identity("wall-screen", Role.VIEWER)
+    assert found.identify(token) == wall
+    session = found.session(wall, 1_000)
+    assert token_file(path)[0].resume(session, 999.9) == wall
+    with pytest.raises(ConfigError, match="there is another 'wall-screen'"):
+        add_token(path, Role.VIEWER, "wall-screen")
+    with pytest.raises(ConfigError, match="use up to 64 letters"):
+        add_token(path, Role.VIEWER, "a b")
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if "wall" not in line))
+    found, _ = token_file(path)
+    assert (found.identify(token), found.resume(session, 0)) == (None, None)
+
+
+def test_only_the_very_token_is_believed() -> None:
+    """Not its hash, nor parts of it, nor nothing."""
+    found = tokens(ada="secret")
+    assert found.identify("secret") == ADA
+    for wrong in ("", "secre", "secrets", "Secret", hashlib.sha256(b"secret").hexdigest(), "\ud800"):
+        assert found.identify(wrong) is None
+
+
+def test_sessions_end() -> None:
+    """At their time, with another key, another token, another role; and nobody makes or changes one."""
+    found = tokens(ada="secret", bob="other")
+    session = found.session(ADA, 1_000)
+    assert found.resume(session, 999.9) == ADA
+    assert found.resume(session, 1_000) is None
+    assert tokens(ada="changed").resume(session, 0) is None
+    digest = hashlib.sha256(b"secret").hexdigest()
+    assert Tokens({"ada": (Role.VIEWER, digest)}, KEY).resume(session, 0) is None
+    assert Tokens({"ada": (Role.OPERATOR, digest)}, b"x" * 32).resume(session, 0) is None
+    sign = session.rpartition(":")[2]
+    for forged in (
+        "",
+        "ada",
+        f"bob:1000:{sign}",
+        f"ada:9999:{sign}",
+        "ada:1000:",
+        f"ada:-1:{sign}",
+        f"ada:1000:{sign}x",
+    ):
+        assert found.resume(forged, 0) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", 'a line "session" with 64 hex digits is missing'),
+        ("operator ada", 'line 1: write "viewer NAME SHA256"'),
+        (f"admin ada {'0' * 64}", "line 1: write"),
+        (f"viewer ada {'0' * 64}\n# second\nviewer ada {'1' * 64}", "line 3: there is another 'ada'"),
+        ("session beef", "line 1: write"),
+        ("sessión", "not a text of ASCII characters"),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_named(tmp_path: Path, text: str, line: str) -> None:
+    """With the line and what to write instead."""
+    path = tmp_path / "tokens"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"^dashboard\.token_file: ") as caught:
+        token_file(path)
+    assert line in str(caught.value)
+
+
+def test_a_file_that_cannot_be_made_is_a_config_error(tmp_path: Path) -> None:
+    """One line, with the path."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"^dashboard\.token_file: cannot use .*file/tokens: File exists$"):
+        token_file(tmp_path / "file" / "tokens")
