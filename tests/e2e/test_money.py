@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.e2e.test_tracker import PATIENT, TEA, ask, until, won
 from tests.support.daemon import Daemon
 from tests.support.production import Production
 from tests.support.samples import bid_request, campaign, imp
@@ -59,6 +60,19 @@ def test_two_daemons_share_one_budget(tmp_path: Path, production: Production) ->
         assert wins(one, 20) + wins(two, 20) == 0
     audited = one.run("--set", production.settings()[0], *sets(production), "audit")
     assert (audited.code, audited.out.rpartition(": ")[2]) == (0, "balanced\n"), audited
+
+
+def test_where_wins_are_billed_nothing_else_is(tmp_path: Path) -> None:
+    """An impression and a click that follow are counted, and the campaign has paid the price of one win."""
+    with Daemon(tmp_path, PATIENT, "budgets.bill_at=win") as daemon:
+        daemon.put_campaigns({**TEA, "bid": PRICE})
+        pixel, link, _ = won(daemon, bid_request(imp=[imp(bidfloor=PRICE)]))
+        assert (ask(daemon, pixel).status, ask(daemon, link).status) == (200, 302)
+        until(daemon, impressions=1, clicks=1)
+        assert spent(daemon) == 1
+        [row] = daemon.admin("campaigns.stats", ids=["tea"])["result"]["rows"]
+        assert round(row["cost"] * 1e9) == IMPRESSION
+        assert daemon.admin("audit")["result"]["balanced"]
 
 
 def sets(production: Production) -> list[str]:

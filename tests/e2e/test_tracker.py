@@ -33,9 +33,9 @@ TEA: dict[str, Any] = {
 URL = re.compile(r"https?://[^\"']*/t/([ic])/([A-Za-z0-9_-]+)[^\"']*")
 
 
-def won(daemon: Daemon) -> tuple[str, str, str]:
+def won(daemon: Daemon, auction: dict[str, Any] | None = None) -> tuple[str, str, str]:
     """The pixel's and the link's path of a win, and its token."""
-    [seat] = bids(daemon.auction(bid_request())).seatbid or []
+    [seat] = bids(daemon.auction(auction or bid_request())).seatbid or []
     [bid] = seat.bid or []
     found = {kind[1]: kind for kind in URL.finditer(bid.adm or "")}
     assert found["i"][0].startswith(daemon.url)
