@@ -20,7 +20,7 @@ from rtb.domain.performance import NOTHING, Counters, counted
 from rtb.domain.tracking import Keys, Signer, Ticket, event_id
 from rtb.edges.event_consumers import EventConsumer, WinConsumer, tracked_consumers
 from rtb.errors import BrokerError
-from rtb.messages import MessageType, TrackedEvent, Win
+from rtb.messages import MessageType, TrackedEvent
 from rtb.ports import Accounts, Broker, Ledger, LedgerKind, Message, StateStore
 from rtb.services import topology
 from rtb.services.audit import Audit
@@ -30,6 +30,7 @@ from rtb.services.performance import Performance
 from rtb.services.rebuild import UTC_ZONE, Days, LocalRebuild, Rebuild
 from rtb.services.restoring import Restoring
 from rtb.services.tracking import Tracking
+from rtb.services.wins import win_of
 from tests.unit.parts import campaign
 
 SIGNER = Signer(Keys({1: b"a secret of the test"}, 1), b"the secret of its digests")
@@ -78,24 +79,9 @@ class Simulator:
         tickets = [self._ticket() for _ in range(count)]
         posts: list[Post] = []
         for ticket in tickets:
-            price = (
-                self._dice.randrange(100_000, 2_000_000) if ticket.pricing is not Pricing.CPM else ticket.price_nanos
-            )
-            win = Win(
-                ticket.auction_id,
-                ticket.impid,
-                ticket.campaign_id,
-                ticket.day,
-                price,
-                ticket.expires_at,
-                ticket.instance,
-                ticket.won_at,
-                ticket.creative_id,
-                ticket.user,
-            )
             self._count(ticket.campaign_id, LedgerKind.WIN, 0, 0)
             name = event_id(ticket, "win")
-            body = messages.encode(MessageType.WIN, win, message_id=name, timestamp=ticket.won_at)
+            body = messages.encode(MessageType.WIN, win_of(ticket), message_id=name, timestamp=ticket.won_at)
             posts.append(Post(topology.WINS, Message(body=body, message_id=name)))
         return tickets, self._doubled(posts)
 
@@ -135,6 +121,7 @@ class Simulator:
         self._number += 1
         now = time.time()
         of = CAMPAIGNS[self._dice.choice(list(CAMPAIGNS))]
+        held = self._dice.randrange(100_000, 2_000_000)
         return Ticket(
             auction_id=f"{self._dice.getrandbits(64):016x}",
             impid="1",
@@ -143,8 +130,8 @@ class Simulator:
             day="" if of.id == "free" else budget_day(now, UTC_ZONE),
             instance=f"daemon-{self._dice.randrange(3)}",
             pricing=of.pricing,
-            price_nanos=PRICES[of.pricing] or self._dice.randrange(100_000, 2_000_000),
-            held_nanos=1_000_000,
+            price_nanos=PRICES[of.pricing] or held,
+            held_nanos=held,
             won_at=now,
             expires_at=now + 300.0,
             user=f"user-{self._number}",
