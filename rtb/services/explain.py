@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from msgspec import Struct
 
 from rtb.domain import facts, money
@@ -52,12 +54,26 @@ async def explain(
     """
     auction = exchange.begin(request, clock.monotonic_ns(), rehearsal=True)
     outcome = auction.outcome or await exchange.finish(auction)
+    return explained(auction, outcome, exchange, house, rates)
+
+
+def explained(
+    auction: Auction,
+    outcome: Outcome,
+    exchange: Exchange,
+    house: HouseBidder,
+    rates: Rates,
+    *,
+    most: int | None = None,
+) -> Explanation:
+    """What became of everybody in an auction that is over. A campaign that made no bid is judged as it stands now: so
+    many of them are at `most` (None: all), those that bid most."""
     verdicts: list[Verdict] = []
     if outcome.status is not Status.SHED and auction.fanned_out:
-        _campaigns(verdicts, auction, outcome, house, rates)
+        _campaigns(verdicts, auction, outcome, house, rates, most)
         _bidders(verdicts, auction, outcome, exchange, house)
     return Explanation(
-        request_id=request.id or "",
+        request_id=auction.request.id or "",
         outcome=outcome.status.value,
         nbr=None if outcome.nbr is None else int(outcome.nbr),
         nbr_name="" if outcome.nbr is None else outcome.nbr.name.lower(),
@@ -70,15 +86,17 @@ async def explain(
     )
 
 
-def _campaigns(verdicts: list[Verdict], auction: Auction, outcome: Outcome, house: HouseBidder, rates: Rates) -> None:
-    """Every house campaign in every imp."""
+def _campaigns(
+    verdicts: list[Verdict], auction: Auction, outcome: Outcome, house: HouseBidder, rates: Rates, most: int | None
+) -> None:
+    """House campaigns in every imp: those that bid there, and so many others."""
     context = house.context(auction)
     fates = {result.impid: _fates(result) for result in outcome.results}
     for imp in auction.request.imp or ():
         placement = facts.placement(imp, rates)
         of_imp = fates.get(placement.impid, {})
-        for campaign in house.campaigns():
-            verdict = of_imp.get(campaign.id)
+        for campaign in islice(house.campaigns(), most):
+            verdict = of_imp.pop(campaign.id, None)
             if verdict is None:
                 live = house.is_funded(campaign.id)
                 found = check(campaign, context, placement, live=live)
@@ -96,6 +114,7 @@ def _campaigns(verdicts: list[Verdict], auction: Auction, outcome: Outcome, hous
                     verdict.criterion, verdict.why = found.criterion.value, found.text
             verdict.campaign, verdict.seat = campaign.id, campaign.advertiser
             verdicts.append(verdict)
+        verdicts += of_imp.values()
 
 
 def _bidders(
@@ -139,7 +158,8 @@ def _fates(result: Result) -> dict[str, Verdict]:
     for entry, of in zip(*_pairs(result), strict=True):
         bid = entry.bid if isinstance(entry, Lost) else entry
         if isinstance(bid, Candidate):
-            found[bid.campaign.id] = _of_bid(entry, of)
+            verdict = found[bid.campaign.id] = _of_bid(entry, of)
+            verdict.campaign = bid.campaign.id
     return found
 
 
