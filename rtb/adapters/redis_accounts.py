@@ -81,7 +81,7 @@ class RedisAccounts:
     async def bill(self, bills: Sequence[Bill]) -> list[Billed]:
         """Charge each, once per key."""
         groups = _by_campaign(bills)
-        terms = (self.timing.key_bucket_ms, self.timing.key_life_ms)
+        terms = (self.timing.key_bucket_ms, self.timing.key_life_ms, self.timing.settle_ms)
         calls = [
             ([self._key(campaign_id)], [*terms, *(word for n in numbers for word in _bill(bills[n]))])
             for campaign_id, numbers in groups.items()
@@ -95,7 +95,8 @@ class RedisAccounts:
 
     async def settle(self, bills: Sequence[Bill]) -> None:
         """Their ledger rows are committed."""
-        terms = (self.timing.lease_ms, self.timing.key_bucket_ms, self.timing.key_life_ms)
+        timing = self.timing
+        terms = (timing.lease_ms, timing.key_bucket_ms, timing.key_life_ms, timing.settle_ms)
         calls = [
             ([self._key(campaign_id)], [*terms, *(word for n in numbers for word in _settle(bills[n]))])
             for campaign_id, numbers in _by_campaign(bills).items()
@@ -214,7 +215,7 @@ def _view(campaign_id: str, book: Mapping[str, str], keys: Mapping[str, str]) ->
         }
         limit, peak, available, spent = (int(book[f"{letter}|{day}"]) for letter in "lhas")
         accounts[day] = AccountView(limit, peak, available, spent, leased)
-    charged = {key: (value[0], int(value[1:])) for key, value in keys.items() if key != "#"}
+    charged = {key: (value[0], int(value[1:])) for key, value in keys.items() if key not in ("#", "@")}
     committed = {key: nanos for key, (state, nanos) in charged.items() if state == "c"}
     open_ = {key: nanos for key, (state, nanos) in charged.items() if state == "o"}
     return BookView(campaign_id, int(book["e"]), book["c"] == "1", accounts, committed, open_)

@@ -11,7 +11,8 @@ KEYS[1] is the book, ``budget:{campaign id}``, with these fields (``|`` joins th
 
 Beside it, in the same hash slot, named after the epoch so that a rebuilt book never sees an older one's:
 
-    ...:k:<epoch>:<bucket>     bill keys: ``o123`` charged 123 and open, ``c123`` committed; ``#`` counts the open ones
+    ...:k:<epoch>:<bucket>     bill keys: ``o123`` charged 123 and open, ``c123`` committed; ``#`` counts the open ones,
+                               ``@`` is when the last one was committed
     ...:s:<epoch>:<instance>   settled holds: day|bucket -> nanos
 
 A book that was made on another server process counts as missing: what a restart or a failover brings back may be old.
@@ -268,14 +269,15 @@ return reply
 """
 )
 
-# ARGV: how long a bucket of keys and a key last; then for each bill: key, day, instance, price, held, expires, asked.
+# ARGV: how long a bucket of keys, a key and settling last; then for each bill: key, day, instance, price, held,
+# expires, asked.
 # Returns 0 without a book; else epoch, time, and for each bill: status, charged, the number of accounts, and for each
 # day, spent and limit.
 _BILL = script(
     _PRELUDE
     + """
 if book.r ~= run then return 0 end
-local bucket_ms, life = argn(), argn()
+local bucket_ms, life, settle = argn(), argn(), argn()
 local epoch = num('e')
 local reply = {epoch, now}
 local function ceiling(day)
@@ -305,8 +307,10 @@ while at < #ARGV do
   local name, day, instance, price, held, expires, asked = arg(), arg(), arg(), argn(), argn(), argn(), argn()
   local bucket = int(math.floor(expires / bucket_ms))
   local known = redis.call('HGET', keys_of(bucket), name)
-  local over = (bucket + 1) * bucket_ms + life < now
-  if known and over and string.sub(known, 1, 1) == 'c' then known = nil end
+  if known and string.sub(known, 1, 1) == 'c' and (bucket + 1) * bucket_ms + life < now then
+    local settled = tonumber(redis.call('HGET', keys_of(bucket), '@') or 0)
+    if settled + settle < now then known = nil end
+  end
   local accounts = {}
   if has(day) then accounts[1] = day end
   if day ~= 'life' and has('life') then accounts[#accounts + 1] = 'life' end
@@ -342,22 +346,22 @@ return reply
 """
 )
 
-# ARGV: how long a lease, a bucket of keys and a key last; then for each bill: key, day, instance, held, expires, and
-# the bucket of its hold.
+# ARGV: how long a lease, a bucket of keys, a key and settling last; then for each bill: key, day, instance, held,
+# expires, and the bucket of its hold.
 _SETTLE = script(
     _PRELUDE
     + """
 if book.r ~= run then return 0 end
-local lease, bucket_ms, life = argn(), argn(), argn()
+local lease, bucket_ms, life, settle = argn(), argn(), argn(), argn()
 while at < #ARGV do
   local name, day, instance, held, expires, hold = arg(), arg(), arg(), argn(), argn(), arg()
   local bucket = math.floor(expires / bucket_ms)
   local names = keys_of(int(bucket))
   local known = redis.call('HGET', names, name)
   if known and string.sub(known, 1, 1) == 'o' then
-    redis.call('HSET', names, name, 'c' .. string.sub(known, 2))
+    redis.call('HSET', names, name, 'c' .. string.sub(known, 2), '@', int(now))
     if redis.call('HINCRBY', names, '#', -1) == 0 then
-      redis.call('PEXPIRE', names, int(math.max((bucket + 1) * bucket_ms + life - now, 0) + 1))
+      redis.call('PEXPIRE', names, int(math.max((bucket + 1) * bucket_ms + life - now, settle) + 1))
     end
     local accounts = {day}
     if day ~= 'life' then accounts[2] = 'life' end

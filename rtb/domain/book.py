@@ -124,10 +124,12 @@ class Account:
 
 @dataclass(slots=True)
 class Keys:
-    """The bill keys of one bucket: what each was charged, and which have no committed ledger row yet."""
+    """The bill keys of one bucket: what each was charged, and which have no committed ledger row yet; when the last
+    such row was committed."""
 
     charged: dict[str, int] = field(default_factory=dict)
     open: set[str] = field(default_factory=set)
+    settled_ms: int = 0
 
 
 class Book:
@@ -187,7 +189,7 @@ class Book:
         """Charge the day and the lifetime account alike: what the price, and the room in both, allow."""
         number = self.timing.key_bucket(bill.expires_ms)
         keys = self.keys.setdefault(number, Keys())
-        if bill.key in keys.open or (bill.key in keys.charged and not self._is_over(number, now_ms)):
+        if bill.key in keys.open or (bill.key in keys.charged and not self._is_over(number, keys, now_ms)):
             return self._billed(BillStatus.AGAIN, bill, keys.charged[bill.key], now_ms)
         if self._must_ask(bill, now_ms):
             return Billed(BillStatus.ASK, 0, self.epoch, now_ms)
@@ -207,6 +209,7 @@ class Book:
             if keys is None or bill.key not in keys.open:
                 continue
             keys.open.discard(bill.key)
+            keys.settled_ms = now_ms
             for account in self._accounts(bill.day):
                 account.settle(bill.instance, bucket(bill.expires_ms), bill.held_nanos)
         self.forget_keys(now_ms)
@@ -236,8 +239,9 @@ class Book:
 
     def forget_keys(self, now_ms: int) -> None:
         """Forget the buckets whose events are over for good, and all of whose charges stand in the ledger."""
-        for number in [number for number, keys in self.keys.items() if not keys.open]:
-            if self._is_over(number, now_ms):
+        idle = [(number, keys) for number, keys in self.keys.items() if not keys.open]
+        for number, keys in idle:
+            if self._is_over(number, keys, now_ms):
                 del self.keys[number]
 
     def _reserve(self, instance: str, reserve: Reserve, now_ms: int) -> None:
@@ -292,9 +296,11 @@ class Book:
             account.release(instance)
         self.waiting.discard(instance)
 
-    def _is_over(self, number: int, now_ms: int) -> bool:
-        """Whether the ledger alone remembers the events of a bucket of keys."""
-        return (number + 1) * self.timing.key_bucket_ms + self.timing.key_life_ms < now_ms
+    def _is_over(self, number: int, keys: Keys, now_ms: int) -> bool:
+        """Whether the ledger alone remembers the events of a bucket of keys. One that was billed late is known for a
+        while, to whoever asked the ledger just before its row was committed there."""
+        end_ms = (number + 1) * self.timing.key_bucket_ms + self.timing.key_life_ms
+        return max(end_ms, keys.settled_ms + self.timing.settle_ms) < now_ms
 
     def _must_ask(self, bill: Bill, now_ms: int) -> bool:
         """Whether it may have been billed before, with a key that is gone: by age, or by a rebuild since its win."""

@@ -34,8 +34,8 @@ class Timing(Struct, frozen=True, kw_only=True):
 
     A daemon that cannot sync stops spending `ttl_ms` after its last sync was sent; what it held until then is over
     `window_ms` later, and is billed within `settle_ms` more. A bill key is kept `key_life_ms` past the expiry of its
-    event, and forgotten by buckets of `key_bucket_ms`; a later repetition is looked up in the ledger. A rebuilt budget
-    waits `grace_ms` for daemons to announce what they hold.
+    event, and `settle_ms` after its row was committed, and forgotten by buckets of `key_bucket_ms`; a later repetition
+    is looked up in the ledger. A rebuilt budget waits `grace_ms` for daemons to announce what they hold.
     """
 
     ttl_ms: int = 15_000

@@ -106,6 +106,24 @@ async def test_settled_keys_are_forgotten_in_time(desk: Desk) -> None:
     assert (await desk.bill(replace(settled, key="another")))[0][0] is ASK
 
 
+async def test_a_late_event_is_known_to_who_asked_before_it_stood_in_the_ledger(desk: Desk) -> None:
+    """Long after its key's life two daemons have it, and both asked the ledger before either was billed: the one that
+    is billed after the other has committed and settled is told the same charge."""
+    await desk.install(is_new=True)
+    late = desk.a_bill("late")
+    desk.advance(TIMING.window_ms + TIMING.key_life_ms + 3 * TIMING.key_bucket_ms)
+    assert await desk.bill(late, late) == [(ASK, 0), (ASK, 0)]
+    asked = replace(late, asked_epoch=1)
+    assert await desk.bill(asked) == [(OK, 5)]
+    await desk.accounts.settle([asked])
+    desk.advance(TIMING.settle_ms)
+    assert await desk.bill(asked) == [(AGAIN, 5)]
+    view = await desk.view()
+    assert (view.accounts[DAY].spent_nanos, view.committed) == (5, {"late": 5})
+    desk.advance(1)
+    assert await desk.bill(late) == [(ASK, 0)]
+
+
 @pytest.mark.parametrize("seed", range(20))
 async def test_it_does_what_the_book_does(desk: Desk, seed: int) -> None:
     """Three daemons do whatever daemons do, and worse: each reply, and the book afterwards, are those of the model."""

@@ -189,7 +189,7 @@ def test_a_repeated_bill_returns_what_was_charged() -> None:
 
 
 def test_a_key_is_kept_until_its_row_is_committed() -> None:
-    """Then for its life; after that the ledger is asked, and an unknown one is billed."""
+    """Then for its life, and the settling at least; after that the ledger is asked, and an unknown one is billed."""
     desk = Desk()
     bill = desk.bill()
     desk.charge(bill)
@@ -197,6 +197,9 @@ def test_a_key_is_kept_until_its_row_is_committed() -> None:
     desk.book.forget_keys(desk.now)
     assert desk.charge(bill)[0] is BillStatus.AGAIN
     desk.book.settle([bill], desk.now)
+    desk.now += TIMING.settle_ms
+    assert desk.charge(bill) == (BillStatus.AGAIN, 5)
+    desk.now += 1
     assert desk.charge(bill) == (BillStatus.ASK, 0)
     other = desk.bill("never seen")
     desk.now += TIMING.window_ms + TIMING.key_life_ms + 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -188,6 +188,45 @@ async def test_a_lost_reply_is_repeated(call: str) -> None:
     assert await world.bill(world.event("a", 5)) == [(5, "")]
     assert await world.ledger.spent() == {("c", DAY): 2_000_005}
     assert await world.balanced()
+
+
+class Crossing(MemoryLedger):
+    """Two ask before either is answered, and the second hears nothing before the first is done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked = 0
+        self._both, self.first_is_done = asyncio.Event(), asyncio.Event()
+
+    async def find(self, keys: Collection[str]) -> Mapping[str, LedgerRow]:
+        """As it was when it was asked."""
+        found = await super().find(keys)
+        self._asked += 1
+        if self._asked == 1:
+            await self._both.wait()
+        else:
+            self._both.set()
+            await self.first_is_done.wait()
+        return found
+
+
+async def test_two_copies_of_a_late_event_on_two_daemons_are_charged_once() -> None:
+    """Long after its key's life; both daemons found it in no ledger."""
+    world = World()
+    ledger = Crossing()
+    rebuild = Rebuild(world.accounts, ledger, world.find, world.clock, timing=TIMING)
+    await rebuild.restore(["c"])
+    daemons = [Billing(world.accounts, ledger, rebuild.restore, timing=TIMING) for _ in range(2)]
+    event = world.event("late")
+    world.clock.advance(7_200)
+    first = asyncio.ensure_future(daemons[0].bill([event]))
+    await asyncio.sleep(0)
+    second = asyncio.ensure_future(daemons[1].bill([event]))
+    [row] = await first
+    ledger.first_is_done.set()
+    assert await second == [row]
+    assert await ledger.spent() == {("c", DAY): 2_000_000}
+    assert (await Audit(world.accounts, ledger).run()).balanced
 
 
 async def test_lost_accounts_are_rebuilt_from_the_ledger() -> None:
