@@ -10,11 +10,12 @@ from aiohttp import web
 
 from dashboard import guard
 from dashboard.access import Access
+from dashboard.api import Api, json_errors
 from dashboard.guard import check_bind, require_loopback
 from dashboard.hub import Hub
 from rtb.services.metrics import MetricsSource
 
-__all__ = ["HUB", "Access", "check_bind", "create_app", "require_loopback"]
+__all__ = ["HUB", "Access", "Api", "check_bind", "create_app", "require_loopback"]
 
 HUB = web.AppKey("hub", Hub)
 MAX_BODY_BYTES = 1 << 20
@@ -25,6 +26,7 @@ def create_app(
     source: MetricsSource,
     *,
     access: Access | None = None,
+    api: Api | None = None,
     names: Collection[str] = (),
     origins: Collection[str] = (),
     max_clients: int = 1000,
@@ -37,7 +39,8 @@ def create_app(
 
     Args:
         source: where the snapshots come from.
-        access: who may do what; without it everybody may read.
+        access: who may do what; without it everybody may do everything.
+        api: the REST API; without it there is only ``GET /api/metrics``.
         names: host names the server is known by, besides localhost and plain addresses.
         origins: further origins whose pages may read.
         max_clients: sockets at the same time; more are answered 503.
@@ -59,11 +62,13 @@ def create_app(
     async def stop(_app: web.Application) -> None:
         await hub.close()
 
-    middlewares = [guard.middleware(names, origins), *([access.middleware] if access is not None else [])]
+    middlewares = [json_errors, guard.middleware(names, origins), *([access.middleware] if access is not None else [])]
     app = web.Application(middlewares=middlewares, client_max_size=MAX_BODY_BYTES)
     app[HUB] = hub
     if access is not None:
         access.add_routes(app)
+    if api is not None:
+        api.add_routes(app)
     app.router.add_get("/", page)
     app.router.add_get("/ws", hub.handle)
     app.router.add_get("/api/metrics", metrics)
