@@ -68,6 +68,8 @@ class Bidder(Protocol):
         ...
 
     def claim(self, auction: OpenAuction, bid: Bid, cost_nanos: int) -> object:
-        """Take the cost of a winning bid, before the response is encoded; what is false withdraws the bid. Anything else
-        is kept as the `receipt` of the result, for whoever answers."""
+        """Take the cost of a winning bid, before the response is encoded; what is false withdraws the bid.
+
+        Anything else is kept as the `receipt` of the result, for whoever answers.
+        """
         ...

@@ -87,6 +87,7 @@ def told(
         out.state,
         campaign=campaign,
         rates=rates,
+        bills_wins=settings.bills_wins,
         windows=Windows(
             click_s=given.click_s, click_through_s=given.click_through_s, view_through_s=given.view_through_s
         ),

@@ -75,7 +75,8 @@ def test_bidders_that_share_a_seat_name_share_the_ties() -> None:
         bids = [bid("1", bidder="x"), bid("1", bidder="y")]
         forth = clear(bids, Terms(impid="1"), tie_break(KEY, f"auction-{n}")).winner
         back = clear(bids[::-1], Terms(impid="1"), tie_break(KEY, f"auction-{n}")).winner
-        assert forth is back is not None
+        assert forth is back
+        assert forth is not None
         wins[forth.bidder] += 1
     assert abs(wins["x"] - 1000) <= 89
 

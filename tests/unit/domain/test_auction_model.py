@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -349,6 +349,6 @@ def broken(bids: Sequence[Bid], results: Sequence[Result], names: set[str]) -> s
     return {bid.group for bid in bids if bid.group in names and won.get(bid.impid) != bid.group}
 
 
-def outline(results: Sequence[Result]) -> list[tuple[str, int | None, int]]:
+def outline(results: Sequence[Result]) -> list[tuple[str, Any, int]]:
     """Who won what for how much."""
-    return [(result.impid, result.winner and result.winner.content, result.price_micros) for result in results]
+    return [(one.impid, None if one.winner is None else one.winner.content, one.price_micros) for one in results]

@@ -199,7 +199,7 @@ async def test_a_conversion_without_a_token_goes_by_the_user() -> None:
         ticket = world.ticket("cpa", name, user=SIGNER.user_digest("bob" if name == "d" else "ann"))
         await world.happens(IMPRESSION, replace(ticket, won_at=at, expires_at=at + 60), received_at=at)
     await world.happens(CLICK, world.ticket("cpa", "a"), received_at=NOW + 60)
-    told = {"campaign_id": "cpa", "source": "postback", "received_at": NOW + 3 * HOUR + 1}
+    told: dict[str, Any] = {"campaign_id": "cpa", "source": "postback", "received_at": NOW + 3 * HOUR + 1}
     await world.happens(CONVERSION, user_id="ann", value=8.0, currency="EUR", **told)
     await world.happens(CONVERSION, user_id="bob", **told)
     await world.happens(CONVERSION, user_id="eve", **told, last=True)
@@ -366,7 +366,7 @@ async def test_nothing_that_follows_a_billed_win_costs_anything() -> None:
     for name in ("cpm", "cpc", "cpa"):
         for kind in (IMPRESSION, CLICK):
             await world.happens(kind, world.ticket(name, f"auction of {name}"))
-    told = {"campaign_id": "cpa", "user_id": "ann", "order_id": "1", "source": "postback"}
+    told: dict[str, Any] = {"campaign_id": "cpa", "user_id": "ann", "order_id": "1", "source": "postback"}
     assert await world.happens(CONVERSION, **told) == ""
     assert [(row.kind, row.price_nanos) for row in await world.rows() if row.kind is CONVERSION] == [(CONVERSION, 0)]
     assert sum((await world.charged()).values()) == 0
