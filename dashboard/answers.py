@@ -44,6 +44,23 @@ class CampaignRow(Struct, frozen=True, kw_only=True):
     version: int
 
 
+class CampaignLive(Struct, frozen=True, array_like=True):
+    """What changes of a campaign from second to second, as an array: it goes to many clients every second. Amounts are
+    rounded to millionths."""
+
+    status: str
+    funded: bool
+    bid: float
+    spent_today: float
+    target: float | None
+    wins: int
+    impressions: int
+    clicks: int
+    conversions: int
+    revenue: float
+    version: int
+
+
 class CampaignPage(Struct, frozen=True):
     """Campaigns in the order of their ids; `next` is the cursor of the page after this one, null on the last.
     `total` counts all that fit the status."""

@@ -30,6 +30,8 @@ from dashboard.answers import (
     QueueList,
     SourceRow,
 )
+from dashboard.commands import Commands
+from dashboard.hub import Hub
 from dashboard.openapi import Operation, Parameter, document
 from rtb.domain import money
 from rtb.domain.alert import CAMPAIGN_METRICS, SYSTEM_METRICS, AlertRule
@@ -43,7 +45,7 @@ from rtb.domain.source_metrics import Days, Figures
 from rtb.errors import BadRequest, InvalidCampaign, Malformed, NotFound, StoreError
 from rtb.ports import Clock
 from rtb.services.alerts import AlertView, AlertWatch, Conflict
-from rtb.services.auction_tape import AuctionStory, AuctionTape
+from rtb.services.auction_tape import AuctionRow, AuctionStory, AuctionTape
 from rtb.services.campaigns import Campaigns
 from rtb.services.metric_sources import MetricSources
 from rtb.services.metrics import MetricsSource
@@ -368,6 +370,34 @@ class Api:
     async def _instances(self, _request: web.Request) -> web.Response:
         snapshot = self._snapshots.latest
         return _answer(InstanceList(snapshot.time, list(snapshot.instances)))
+
+    def row(self, campaign_id: str) -> CampaignRow | None:
+        """A campaign at a glance, None when it is unknown."""
+        try:
+            return self._row(self._catalogue.get(campaign_id))
+        except NotFound:
+            return None
+
+    def commands(self) -> Commands:
+        """What clients of the WebSocket may say to the same services."""
+        return Commands(self._catalogue, self._alerts, self._snapshots, self.row)
+
+    def broadcast(self, hub: Hub) -> Callable[[], None]:
+        """Have the hub tell its clients of alerts and sampled auctions; the result ends that."""
+
+        def alert(view: AlertView) -> None:
+            hub.tell("alert", _alert_row(view))
+
+        def auction(row: AuctionRow) -> None:
+            hub.tell("auction", row, tape=True)
+
+        def end() -> None:
+            self._alerts.listeners.remove(alert)
+            self._tape.listeners.remove(auction)
+
+        self._alerts.listeners.append(alert)
+        self._tape.listeners.append(auction)
+        return end
 
     def _detail(self, campaign: Campaign) -> CampaignDetail:
         return CampaignDetail(self._row(campaign), msgspec.to_builtins(campaign))

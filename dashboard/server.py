@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import msgspec
@@ -47,7 +47,14 @@ def create_app(
         send_timeout_s: how long a client may take over one message.
         heartbeat_s: how often a silent client is pinged; it has half of that to answer.
     """
-    hub = Hub(source, max_clients=max_clients, send_timeout_s=send_timeout_s, heartbeat_s=heartbeat_s)
+    hub = Hub(
+        source,
+        max_clients=max_clients,
+        send_timeout_s=send_timeout_s,
+        heartbeat_s=heartbeat_s,
+        commands=None if api is None else api.commands(),
+    )
+    endings: list[Callable[[], None]] = []
 
     async def page(_request: web.Request) -> web.StreamResponse:
         return web.FileResponse(_WEB / "index.html")
@@ -58,8 +65,12 @@ def create_app(
 
     async def start(_app: web.Application) -> None:
         hub.start()
+        if api is not None:
+            endings.append(api.broadcast(hub))
 
     async def stop(_app: web.Application) -> None:
+        for end in endings:
+            end()
         await hub.close()
 
     middlewares = [json_errors, guard.middleware(names, origins), *([access.middleware] if access is not None else [])]

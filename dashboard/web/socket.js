@@ -54,6 +54,7 @@ export class Live {
     const message = JSON.parse(text);
     this.failures = 0;
     this.heardAt = performance.now();
+    if (message.type !== "initial" && message.type !== "metrics_update") return;
     // Being connected is not being live: only a snapshot not seen before is.
     const identity = `${message.seq} ${message.data.snapshot.time}`;
     if (message.seq > 0 && identity !== this.last) {

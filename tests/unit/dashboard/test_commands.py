@@ -1,0 +1,220 @@
+"""The WebSocket protocol over a real server and real services: subscriptions, commands, events, backfill."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientWebSocketResponse
+
+from rtb.adapters.clock import ManualClock
+from rtb.ports import LedgerKind
+from rtb.services.metrics import Metrics
+from tests.support.dashboard_site import OPS, WALL, DashboardSite
+from tests.unit.parts import bid_request, campaign, world
+
+ALERT: dict[str, Any] = {"id": "low", "metric": "bid_rate", "condition": "less_than", "threshold": 0.6}
+
+
+class Socket:
+    """A client that has been greeted."""
+
+    def __init__(self, site: DashboardSite, ws: ClientWebSocketResponse) -> None:
+        self.site = site
+        self.ws = ws
+        self.initial: Any = None
+
+    async def say(self, **message: Any) -> Any:
+        """Send a message, and what it is answered."""
+        await self.ws.send_json(message)
+        return await self.hear()
+
+    async def hear(self) -> Any:
+        """The next message."""
+        async with asyncio.timeout(20):
+            return await self.ws.receive_json()
+
+    async def tick(self) -> Any:
+        """A second later, and the update of it."""
+        self.site.world.clock.advance(1)
+        self.site.source.tick()
+        return await self.hear()
+
+
+Connect = Callable[..., AbstractAsyncContextManager[Socket]]
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[DashboardSite]:
+    made = world(str(tmp_path / "rtb.db"), campaigns=[campaign("a", 3.0), campaign("b", 2.0)], clock=ManualClock())
+    site = DashboardSite(made)
+    await site.start()
+    yield site
+    await site.stop()
+    await made.profiles.close()
+    await made.repository.close()
+
+
+@pytest.fixture
+def connect(site: DashboardSite) -> Connect:
+    @asynccontextmanager
+    async def connect(headers: dict[str, str] = OPS) -> AsyncIterator[Socket]:
+        async with site.session.ws_connect(site.origin + "/ws", headers=headers) as ws:
+            socket = Socket(site, ws)
+            socket.initial = await socket.hear()
+            yield socket
+
+    return connect
+
+
+async def test_subscribed_campaigns_come_with_every_update(site: DashboardSite, connect: Connect) -> None:
+    """To who asked, until they ask no more; to others not."""
+    async with connect() as one, connect(WALL) as other:
+        assert (one.initial["type"], one.initial["data"]["protocol"]) == ("initial", 1)
+        answer = await one.say(type="subscribe", id=7, campaign_id="a")
+        assert (answer["type"], answer["id"], answer["data"]["spent_today"]) == ("ok", 7, 0.0)
+        await site.bought("a", "2026-01-01", LedgerKind.IMPRESSION, 2.5)
+        update = await one.tick()
+        live = dict(zip(one.initial["data"]["campaign_fields"], update["data"]["campaigns"]["a"], strict=True))
+        assert (update["type"], live["spent_today"], live["impressions"], live["bid"]) == (
+            "metrics_update",
+            2.5,
+            1,
+            3.0,
+        )
+        assert list((await other.hear())["data"]) == ["snapshot"]
+        assert await one.say(type="unsubscribe", id="x", campaign_id="a") == {"type": "ok", "id": "x", "data": None}
+        assert list((await one.tick())["data"]) == ["snapshot"]
+
+
+async def test_an_operator_acts(site: DashboardSite, connect: Connect) -> None:
+    """The next auction knows of it, and the history who it was."""
+    async with connect() as socket:
+        answer = await socket.say(type="update_bid", id=1, campaign_id="b", bid=5.0)
+        assert (answer["type"], answer["data"]["bid"], answer["data"]["version"]) == ("ok", 5.0, 2)
+        assert (await site.world.run(bid_request())).results[0].winner.campaign.id == "b"  # type: ignore[union-attr]
+        assert (await socket.say(type="pause", id=2, campaign_id="b"))["data"]["status"] == "paused"
+        assert (await site.world.run(bid_request())).results[0].winner.campaign.id == "a"  # type: ignore[union-attr]
+        assert (await socket.say(type="resume", id=3, campaign_id="b"))["data"]["status"] == "active"
+        assert site.actors == ["dashboard:ops"] * 3
+
+
+async def test_a_viewer_does_not(site: DashboardSite, connect: Connect) -> None:
+    """Nothing changes; looking is allowed."""
+    async with connect(WALL) as socket:
+        for message in (
+            {"type": "update_bid", "campaign_id": "a", "bid": 9.0},
+            {"type": "pause", "campaign_id": "a"},
+            {"type": "resume", "campaign_id": "a"},
+            {"type": "ack_alert", "alert_id": "low"},
+        ):
+            answer = await socket.say(id=1, **message)
+            line = f"{message['type']}: 'wall' may look only; this needs the role operator"
+            assert answer == {"type": "error", "id": 1, "error": line}
+        assert site.catalogue.get("a").version == 1
+        assert (await socket.say(type="subscribe", campaign_id="a"))["type"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("text", "said_id", "line"),
+    [
+        ("{", None, "message: Input data was truncated"),
+        ("[]", None, "message: Expected `object`, got `array`"),
+        ('{"type": "shout", "id": "q"}', "q", "type: 'shout' is unknown; choose one of subscribe, "),
+        ('{"type": "subscribe", "id": "q"}', "q", "campaign_id: required"),
+        ('{"type": "subscribe", "id": "q", "campaign_id": "x"}', "q", "campaign 'x': unknown"),
+        ('{"type": "subscribe", "id": "q", "channel": "x"}', "q", "channel: 'x' is unknown"),
+        ('{"type": "update_bid", "id": 1, "campaign_id": "a"}', 1, "bid: required"),
+        ('{"type": "update_bid", "id": 1, "campaign_id": "a", "bid": -1}', 1, "campaign 'a': bid: "),
+        ('{"type": "ack_alert", "id": 1, "alert_id": "x"}', 1, "alert 'x': unknown"),
+        ('{"type": "pause", "id": 1, "campaign_id": "a", "colour": 1}', None, "message: Object contains unknown field"),
+    ],
+)
+async def test_what_is_wrong_is_one_line_with_the_request_s_id(
+    connect: Connect, text: str, said_id: Any, line: str
+) -> None:
+    """And the connection stays."""
+    async with connect() as socket:
+        await socket.ws.send_str(text)
+        answer = await socket.hear()
+        assert (answer["type"], answer["id"]) == ("error", said_id)
+        assert answer["error"].startswith(line)
+        assert (await socket.tick())["type"] == "metrics_update"
+
+
+async def test_everybody_hears_of_alerts(site: DashboardSite, connect: Connect) -> None:
+    """When one fires, and when somebody acknowledges it over the socket."""
+    await site.alerts.create(ALERT)
+    async with connect() as socket, connect(WALL) as other:
+        await site.alerts.look()
+        for client in (socket, other):
+            event = await client.hear()
+            assert (event["type"], event["data"]["rule"]["id"], event["data"]["phase"]) == ("alert", "low", "firing")
+        await socket.ws.send_json({"type": "ack_alert", "id": 1, "alert_id": "low"})
+        heard = [await socket.hear() for _ in range(2)]
+        assert sorted(message["type"] for message in heard) == ["alert", "ok"]
+        assert (await other.hear())["data"]["acknowledged_by"] == "ops"
+
+
+async def test_the_tape_of_auctions_runs_for_who_wants_it(site: DashboardSite, connect: Connect) -> None:
+    """Each sampled auction as a row; its explanation is asked for over the API."""
+    async with connect() as socket, connect() as other:
+        assert (await socket.say(type="subscribe", channel="auctions"))["type"] == "ok"
+        outcome = await site.world.run(bid_request())
+        event = await socket.hear()
+        assert (event["type"], event["data"]["id"], event["data"]["outcome"]) == ("auction", outcome.auction_id, "won")
+        await socket.say(type="unsubscribe", channel="auctions")
+        site.world.clock.advance(1)
+        await site.world.run(bid_request())
+        assert (await socket.tick())["type"] == "metrics_update"
+        assert (await other.hear())["type"] == "metrics_update"
+
+
+async def test_a_gap_is_filled(connect: Connect) -> None:
+    """All points after a moment, as far back as they are kept."""
+    async with connect() as socket:
+        times = [(await socket.tick())["data"]["snapshot"]["time"] for _ in range(5)]
+        answer = await socket.say(type="backfill", id=1, since=times[1])
+        assert (answer["type"], answer["id"]) == ("backfill", 1)
+        assert [point[0] for point in answer["data"]] == times[2:]
+
+
+async def test_an_update_of_twenty_campaigns_is_under_4_kb(site: DashboardSite, connect: Connect) -> None:
+    """With figures in every field, five reasons and three daemons."""
+    metrics = site.world.metrics
+    metrics.won, metrics.bids, metrics.wins, metrics.spend_nanos = 123_456, 234_567, 123_456, 987_654_321_987
+    metrics.nbr.update(dict.fromkeys((500, 501, 503), 4_321))
+    metrics.losses.update(dict.fromkeys((100, 102), 7_654))
+    for n in range(1, 1_000):
+        metrics.latency.record(n * 54_321)
+    for name in ("other", "third"):
+        peer = Metrics(name, site.world.clock)
+        peer.won = 99_999
+        site.source.receive(peer.frame())
+    async with connect() as socket:
+        for n in range(20):
+            site.world.house.put(campaign(f"campaign-{n:04}", 2.345))
+            await site.bought(f"campaign-{n:04}", "2026-01-01", LedgerKind.IMPRESSION, 1_234.567891)
+            await socket.say(type="subscribe", campaign_id=f"campaign-{n:04}")
+        site.world.clock.advance(1)
+        site.source.tick()
+        text = await socket.ws.receive_str()
+    assert text.count("1234.567891") == 20
+    assert len(text.encode()) < 4_096
+
+
+async def test_too_much_at_once_is_refused(site: DashboardSite, connect: Connect) -> None:
+    """While eight commands are under way a ninth is not begun; those under way are finished."""
+    async with site.catalogue._changing, connect() as socket:
+        for n in range(8):
+            await socket.ws.send_json({"type": "pause", "id": n, "campaign_id": "a"})
+        refused = await socket.say(type="pause", id=8, campaign_id="a")
+        assert refused["error"] == "too much at once; wait for the answers"
+        site.catalogue._changing.release()
+        answers = [await socket.hear() for _ in range(8)]
+        await site.catalogue._changing.acquire()
+    assert sorted(answer["id"] for answer in answers) == list(range(8))
