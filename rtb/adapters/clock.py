@@ -7,27 +7,10 @@ import heapq
 import time
 from collections.abc import Callable
 from itertools import count
-from typing import Protocol
 
-from rtb.ports import Clock
+from rtb.ports.clock import Timer
 
 NS = 1_000_000_000
-
-
-class Timer(Protocol):
-    """A callback that is due."""
-
-    def cancel(self) -> None:
-        """Do not call it; nothing happens when it has been called."""
-        ...
-
-
-class TimerClock(Clock, Protocol):
-    """A clock that can also wake somebody up."""
-
-    def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
-        """Call back once the monotonic clock reads `when_ns`; by the event loop's resolution it may be early."""
-        ...
 
 
 class SystemClock:

@@ -23,7 +23,6 @@ from typing import Any
 from yarl import URL
 
 from rtb.adapters.address_policy import AddressPolicy
-from rtb.adapters.clock import Timer, TimerClock
 from rtb.adapters.http_call import Call, Failure
 from rtb.adapters.http_dns import FRESH_S, Names, Resolve
 from rtb.adapters.http_pool import Limits, Pool
@@ -31,6 +30,7 @@ from rtb.adapters.http_wheel import DeadlineWheel
 from rtb.adapters.outgoing_names import SystemResolver
 from rtb.adapters.outgoing_target import outgoing_target, where
 from rtb.errors import ConfigError, HttpRefused
+from rtb.ports.clock import Timer, TimerClock
 
 __all__ = ["Call", "Endpoint", "Failure", "FanoutClient", "Limits"]
 

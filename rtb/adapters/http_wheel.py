@@ -5,8 +5,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
-from rtb.adapters.clock import Timer, TimerClock
 from rtb.adapters.http_call import Call
+from rtb.ports.clock import Timer, TimerClock
 
 _SLOT_BITS = 20
 """A slot is 1.05 ms: a call expires no earlier than its deadline, and at most that much later."""

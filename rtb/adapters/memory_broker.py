@@ -14,7 +14,6 @@ from pathlib import Path
 
 from msgspec import structs
 
-from rtb.adapters.clock import TimerClock
 from rtb.adapters.confirmed import confirmed
 from rtb.adapters.memory_journal import Journal
 from rtb.adapters.memory_queue import Consumer, Queue
@@ -22,6 +21,7 @@ from rtb.adapters.memory_server import MemoryServer, OnError
 from rtb.errors import BrokerError, Unroutable
 from rtb.ports import DIRECT_REPLY_TO, Delivery, Message, QueueDepth, Subscription, Topology
 from rtb.ports.broker import Answer
+from rtb.ports.clock import TimerClock
 
 PUBLISH_BURST = 64
 

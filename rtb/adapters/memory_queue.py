@@ -13,7 +13,7 @@ from msgspec import Struct
 from rtb.ports import Delivery, Message, Overflow, QueueDepth, QueueSpec
 
 if TYPE_CHECKING:
-    from rtb.adapters.clock import Timer, TimerClock
+    from rtb.ports.clock import Timer, TimerClock
 
 FOREVER = 1 << 62
 NS_PER_MS = 1_000_000

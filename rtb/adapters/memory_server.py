@@ -13,7 +13,6 @@ from dataclasses import fields
 
 from msgspec import Struct, structs
 
-from rtb.adapters.clock import TimerClock
 from rtb.adapters.memory_journal import Journal, Kept
 from rtb.adapters.memory_queue import Death, Deaths, Entry, Queue
 from rtb.adapters.topics import Bindings
@@ -32,6 +31,7 @@ from rtb.ports import (
     QueueSpec,
 )
 from rtb.ports.broker import Answer
+from rtb.ports.clock import TimerClock
 
 NS_PER_S = 1_000_000_000
 SLICE_NS = 1_000_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -14,4 +15,20 @@ class Clock(Protocol):
 
     def time(self) -> float:
         """Unix seconds."""
+        ...
+
+
+class Timer(Protocol):
+    """A callback that is due."""
+
+    def cancel(self) -> None:
+        """Do not call it; nothing happens when it has been called."""
+        ...
+
+
+class TimerClock(Clock, Protocol):
+    """A clock that can also wake somebody up."""
+
+    def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
+        """Call back once the monotonic clock reads `when_ns`; by the event loop's resolution it may be early."""
         ...

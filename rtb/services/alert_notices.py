@@ -19,10 +19,10 @@ from rtb.errors import StoreError
 from rtb.messages import MessageType
 from rtb.ports import Message, StateStore
 from rtb.ports.alerts import Alerts
+from rtb.ports.clock import TimerClock
 from rtb.ports.notifier import Notice, Notifier, NotifyError
 from rtb.services import topology
 from rtb.services.announcements import message_id
-from rtb.services.notice_sender import TimerClock
 
 NS = 1_000_000_000
 BROKER = "broker"

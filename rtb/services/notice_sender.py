@@ -11,15 +11,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Protocol
 
 import structlog
 from msgspec import Struct
 
 from rtb.errors import HttpError, HttpRefused
-from rtb.ports import Clock
+from rtb.ports.clock import Timer, TimerClock
 from rtb.ports.http import NOTHING_MORE, HttpClient
 
 NS = 1_000_000_000
@@ -36,22 +35,6 @@ MAX_BODY = 4 << 10
 _WEB = re.compile(r"\s*https?://(?:[^/?#]*@)?([^/?#@\s]+)", re.IGNORECASE)
 
 _log = structlog.get_logger(__name__)
-
-
-class Timer(Protocol):
-    """A callback that is due."""
-
-    def cancel(self) -> None:
-        """Do not call it."""
-        ...
-
-
-class TimerClock(Clock, Protocol):
-    """A clock that can also wake somebody up."""
-
-    def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
-        """Call back once the monotonic clock reads `when_ns`."""
-        ...
 
 
 class Kind(StrEnum):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-from rtb.adapters.clock import TimerClock
 from rtb.adapters.coroutine_bidder import CoroutineBidder
 from rtb.config import Settings
 from rtb.domain.money import Rates, to_micros
 from rtb.lab.bidders import SlowBidder
 from rtb.ports import Bidder
+from rtb.ports.clock import TimerClock
 from rtb.services.admission import Admission
 from rtb.services.auction_log import AuctionLog
 from rtb.services.exchange import Exchange, Rules

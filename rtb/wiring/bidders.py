@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rtb.adapters.clock import TimerClock
 from rtb.adapters.dsp import DspBidder
 from rtb.adapters.dsp_request import Bodies
 from rtb.adapters.http_client import Endpoint, FanoutClient, Limits
@@ -13,6 +12,7 @@ from rtb.domain.bidder_policy import BidderSettings
 from rtb.domain.money import Rates
 from rtb.domain.validation import CridRule
 from rtb.errors import ConfigError
+from rtb.ports.clock import TimerClock
 
 ENVIRONMENT = "env:"
 

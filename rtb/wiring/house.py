@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rtb.adapters.clock import TimerClock
 from rtb.config import Settings
 from rtb.domain.money import Rates
 from rtb.domain.tracking import Signer, Ticket
 from rtb.domain.windows import Windows
+from rtb.ports.clock import TimerClock
 from rtb.services.announcements import Announcements
 from rtb.services.automation import Automation
 from rtb.services.campaigns import Campaigns

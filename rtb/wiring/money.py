@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rtb.adapters.clock import TimerClock
 from rtb.adapters.memory_accounts import MemoryAccounts
 from rtb.adapters.redis_accounts import RedisAccounts
 from rtb.config import MEMORY, Settings
 from rtb.domain.budget import Timing
 from rtb.edges.event_consumers import WinConsumer
 from rtb.ports import Accounts
+from rtb.ports.clock import TimerClock
 from rtb.services.audit import Audit
 from rtb.services.billing import Billing
 from rtb.services.budget_alerts import BudgetAlerts

@@ -8,7 +8,6 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from rtb.adapters.amqp import RabbitBroker
-from rtb.adapters.clock import TimerClock
 from rtb.adapters.management import ManagementApi
 from rtb.adapters.memory_broker import MemoryBroker
 from rtb.adapters.memory_state import MemoryState
@@ -20,6 +19,7 @@ from rtb.adapters.sql_history import SqlHistory
 from rtb.adapters.sql_ledger import SqlLedger
 from rtb.config import MEMORY, Settings
 from rtb.ports import Broker, Spool, StateStore
+from rtb.ports.clock import TimerClock
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from rtb.adapters.clock import TimerClock
 from rtb.adapters.facebook_insights import FacebookInsights
 from rtb.adapters.google_ads import GoogleAds
 from rtb.adapters.google_token import GoogleToken
@@ -17,6 +16,7 @@ from rtb.domain.campaign import Campaign, Status
 from rtb.domain.money import Rates
 from rtb.domain.source_metrics import Days
 from rtb.ports import Ledger
+from rtb.ports.clock import TimerClock
 from rtb.ports.metric_source import MetricSource
 from rtb.services.metric_refresh import MetricRefresh
 from rtb.services.metric_sources import MetricSources

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtb.adapters.clock import TimerClock
 from rtb.adapters.key_file import key_file
 from rtb.adapters.lean_http import LeanHttp
 from rtb.config import Settings
@@ -16,6 +15,7 @@ from rtb.domain.money import Rates
 from rtb.domain.tracking import Signer
 from rtb.edges.event_consumers import EventConsumer, tracked_consumers
 from rtb.edges.tracker_http import TrackerResponder
+from rtb.ports.clock import TimerClock
 from rtb.services.links import Links
 from rtb.services.metrics import Metrics
 from rtb.services.notice_sender import NoticeSender

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from rtb.adapters.clock import TimerClock
 from rtb.adapters.memory_broker import MemoryBroker
 from rtb.errors import BrokerError
 from rtb.ports import Message
 from rtb.ports.broker import Answer
+from rtb.ports.clock import TimerClock
 
 
 class MoodyBroker(MemoryBroker):
