@@ -281,7 +281,7 @@ class Api:
         fields, campaign_id = await _body(request), _id(request)
         if fields.setdefault("id", campaign_id) != campaign_id:
             raise BadRequest("id: is not the one in the path")
-        if any(campaign.id == campaign_id for campaign in self._campaigns()):
+        if self.row(campaign_id) is not None:
             raise Conflict(f"campaign {campaign_id!r} exists; change it, or choose another id")
         made = await self._catalogue.update(Change(campaign_id, fields, whole=True), actor=_actor(request))
         return _answer(self._detail(made or self._catalogue.get(campaign_id)), 201)

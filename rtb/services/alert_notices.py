@@ -33,6 +33,8 @@ ROUND_S = 90.0
 GIVE_UP_S = 3_600.0
 FIRST_WAIT_S, MOST_WAIT_S = 1.0, 32.0
 MAX_RACES = 20
+MAX_UNWRITTEN = 1_000
+"""Transitions of which this daemon remembers whom it told, until the database takes it."""
 
 _log = structlog.get_logger(__name__)
 Post = Callable[[str, str, Message], None]
@@ -85,6 +87,7 @@ class AlertNotices:
         self._turns = {name: Turns(per_minute, clock) for name in self._notifiers}
         self._post = post
         self._telling: dict[str, asyncio.Task[None]] = {}
+        self._unwritten: dict[str, list[str]] = {}
         self.told = self.failed = 0
 
     @property
@@ -120,10 +123,11 @@ class AlertNotices:
         except StoreError as error:
             _log.info("alert_not_claimed", rule=rule.id, reason=str(error))
         notice = notice_of(key, rule, state, self._instance)
-        due = [name for name in self._named(rule) if name not in state.delivered]
+        done = self._unwritten.pop(key, [])
+        known = {*state.delivered, *done}
+        due = [name for name in self._named(rule) if name not in known]
         end_ns = self._clock.monotonic_ns() + round(ROUND_S * NS)
-        done: list[str] = []
-        if self._post is not None and BROKER not in state.delivered:
+        if self._post is not None and BROKER not in known:
             _log.warning("alert", rule=rule.id, state=notice.state, severity=notice.severity, text=notice.text)
             self._publish(self._post, notice)
             done.append(BROKER)
@@ -132,7 +136,10 @@ class AlertNotices:
                 for name in due:
                     group.create_task(self._deliver(self._notifiers[name], notice, end_ns, done))
         finally:
-            await self._write_down(rule.id, state.transition, done, settled=set(done) >= set(due))
+            if not await self._write_down(rule.id, state.transition, done, settled=set(done) >= set(due)):
+                self._unwritten[key] = done
+                while len(self._unwritten) > MAX_UNWRITTEN:
+                    del self._unwritten[next(iter(self._unwritten))]
 
     def _named(self, rule: AlertRule) -> list[str]:
         if not rule.channels:
@@ -184,13 +191,13 @@ class AlertNotices:
             timer.cancel()
         return True
 
-    async def _write_down(self, rule_id: str, transition: str, done: Sequence[str], *, settled: bool) -> None:
-        """Which channels have it; once all have, or it is too old, that it was told."""
+    async def _write_down(self, rule_id: str, transition: str, done: Sequence[str], *, settled: bool) -> bool:
+        """Which channels have it; once all have, or it is too old, that it was told. Whether it could be written."""
         try:
             for _ in range(MAX_RACES):
                 state = (await self._store.states()).get(rule_id)
                 if state is None or state.transition != transition:
-                    return  # something newer is to be told
+                    return True  # something newer is to be told
                 delivered = tuple(dict.fromkeys((*state.delivered, *done)))
                 late = self._clock.time() - state.changed > GIVE_UP_S
                 if late and not settled:
@@ -199,9 +206,10 @@ class AlertNotices:
                 told = transition if settled or late else state.told
                 fresh = replace(state, delivered=delivered, told=told, version=state.version + 1)
                 if (delivered, told) == (state.delivered, state.told) or await self._store.put_state(fresh):
-                    return
+                    return True
         except StoreError as error:
             _log.warning("alert_told_but_not_written", rule=rule_id, reason=str(error))
+        return False
 
 
 def notice_of(key: str, rule: AlertRule, state: AlertState, instance: str) -> Notice:

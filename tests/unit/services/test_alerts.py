@@ -185,6 +185,36 @@ async def test_failures_are_tried_again_ever_more_slowly() -> None:
     assert len(hook.notices) == 1
 
 
+async def test_who_was_told_is_remembered_until_the_database_takes_it() -> None:
+    """It goes away while a channel is told: the channel is not told again when it is back."""
+
+    class Away(MemoryAlerts):
+        away = False
+
+        async def states(self) -> Any:
+            if self.away:
+                raise StoreError("database is away")
+            return await super().states()
+
+    class Slow(Channel):
+        async def notify(self, notice: Notice) -> None:
+            await super().notify(notice)
+            store.away = True
+
+    shared, slow = Shared(), Slow("slow")
+    shared.store = store = Away()
+    daemon = Daemon(shared, slow)
+    await daemon.watch.create(RULE)
+    await fire(daemon)
+    with pytest.raises(StoreError):
+        await daemon.look(after_s=5)
+    store.away = False
+    for _ in range(3):
+        await daemon.look(after_s=5)
+    [view] = await daemon.watch.all()
+    assert (len(slow.notices), len(shared.posted), view.state.told) == (1, 1, "1:firing")
+
+
 async def test_a_channel_may_ask_to_be_left_alone() -> None:
     """Retry-After counts where it is longer than our own wait."""
     shared, hook = Shared(), Channel("hook", NotifyError("HTTP 429", after_s=30.0))
