@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,13 +90,15 @@ async def audience_of(url: str, events: int, rate: float, troubles: Sequence[Cal
 
 async def settled(daemon: Daemon) -> None:
     """Wait until no event is in the daemon's outbox or on any queue."""
-    async with asyncio.timeout(2 * LIMIT_S):
-        while True:
-            report = (await asyncio.to_thread(daemon.admin, "queues"))["result"]
-            waiting = [row for row in report["queues"] if row["ready"] or row["unacked"]]
-            if not report["problem"] and not report["outbox"] and not waiting:
-                return
-            await asyncio.sleep(0.2)
+    give_up = time.monotonic() + 2 * LIMIT_S
+    while True:
+        report = (await asyncio.to_thread(daemon.admin, "queues"))["result"]
+        waiting = {row["name"]: (row["ready"], row["unacked"]) for row in report["queues"]}
+        waiting = {name: numbers for name, numbers in waiting.items() if any(numbers)}
+        if not report["problem"] and not report["outbox"] and not waiting:
+            return
+        assert time.monotonic() < give_up, (report["problem"], report["outbox"], waiting)
+        await asyncio.sleep(0.2)
 
 
 async def agree(daemon: Daemon, seen: Seen) -> None:
