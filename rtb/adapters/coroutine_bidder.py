@@ -21,6 +21,8 @@ _log = structlog.get_logger(__name__)
 class CoroutineBidder:
     """Runs ``respond(request)`` for each auction under its own asyncio.wait_for and reports what came of it."""
 
+    secondary = False
+
     def __init__(
         self,
         name: str,
@@ -68,7 +70,7 @@ class CoroutineBidder:
                 _log.exception("bidder_failed", bidder=self.name, note="further ones of its kind are only counted")
             auction.report(self, failure=f"{type(error).__name__}: {error}")
         else:
-            auction.report(self, bids, rejected)
+            auction.report(self, bids, rejected, answered_ns=self._clock.monotonic_ns())
 
     async def _answer(self, request: BidRequest) -> BidResponse:
         try:

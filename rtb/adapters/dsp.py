@@ -23,9 +23,6 @@ from rtb.openrtb import BidRequest, BidResponse, Loss
 from rtb.ports import Clock, OpenAuction
 from rtb.services.bidder_health import BidderHealth
 
-SKIPPED = "skipped: "
-"""How the failure of a bidder begins that was not asked; a `Skip` follows."""
-
 _MS = 1_000_000
 
 _log = structlog.get_logger(__name__)
@@ -82,7 +79,7 @@ class DspBidder:
         )
         if skip is not None:
             self.health.skipped[skip.value] += 1
-            auction.report(self, failure=SKIPPED + skip.value)
+            auction.report(self, skipped=skip.value)
             return
         body = self._bodies.body(
             auction,
@@ -127,11 +124,11 @@ class DspBidder:
 
     def _answered(self, auction: OpenAuction, call: Call, bids: list[Bid], rejected: list[Lost]) -> None:
         self.health.answered(call.ended_ns, call.ended_ns - call.sent_ns, len(bids), len(rejected))
-        auction.report(self, bids, rejected)
+        auction.report(self, bids, rejected, answered_ns=call.ended_ns)
 
     def _failed(self, auction: OpenAuction, now_ns: int, kind: str, detail: str) -> None:
         self.health.failed(now_ns, kind)
-        auction.report(self, failure=f"{kind}: {detail}")
+        auction.report(self, failure=f"{kind}: {detail}", answered_ns=now_ns)
 
     def _taken_in(self, response: BidResponse, request: BidRequest) -> tuple[list[Bid], list[Lost]]:
         """The bids, at adjusted prices; those of an answer to another request, or of a foreign seat, are refused."""

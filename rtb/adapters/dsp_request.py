@@ -80,7 +80,7 @@ def _stem(auction: OpenAuction, version: str, imps: tuple[int, ...] | None, curr
     members = _members.decode(request_bytes(auction))
     members.pop("tmax", None)
     members["at"] = Raw(b"%d" % auction.terms[0].at) if auction.terms else Raw(b"2")
-    if getattr(auction, "rehearsal", False):
+    if auction.rehearsal:
         members["test"] = Raw(b"1")
     if imps is not None:
         members["imp"] = Raw(_encode(_chosen(_list.decode(members["imp"]), imps)))
@@ -94,7 +94,7 @@ def _stem(auction: OpenAuction, version: str, imps: tuple[int, ...] | None, curr
 
 def request_bytes(auction: OpenAuction) -> bytes:
     """The request as it came in; where it did not come as bytes, or they were not kept, as it was understood."""
-    return getattr(auction, "body", b"") or openrtb.encode(auction.request)
+    return auction.body or openrtb.encode(auction.request)
 
 
 def _chosen(imps: Sequence[Raw], places: Sequence[int]) -> list[Raw]:

@@ -63,6 +63,7 @@ class Counts(Struct, frozen=True, gc=False, omit_defaults=True):
     wins: Count = 0
     bidder_timeouts: Count = 0
     bidder_errors: Count = 0
+    bidder_skips: Count = 0
     spend_nanos: Count = 0
     profile_hits: Count = 0
     profile_misses: Count = 0
@@ -119,6 +120,7 @@ class Rates(Struct, frozen=True, gc=False):
     wins: float = 0.0
     bidder_timeouts: float = 0.0
     bidder_errors: float = 0.0
+    bidder_skips: float = 0.0
     spend_nanos: float = 0.0
     profile_hits: float = 0.0
     profile_misses: float = 0.0

@@ -108,17 +108,19 @@ class BidRequestConsumer:
 
     def _begin(self, delivery: Delivery) -> None:
         envelope = messages.decode(delivery.message.body)
-        request, is_house = _request(envelope, self._rates.currency)
-        auction = self._exchange.begin(request, self._received_ns(envelope, delivery))
-        asked = _Asked(delivery, envelope, request, is_house)
+        request, body = _request(envelope, self._rates.currency)
+        auction = self._exchange.begin(request, self._received_ns(envelope, delivery), body=body)
+        asked = _Asked(delivery, envelope, request, not body)
         if auction.outcome is None:
-            self._start(self._finish(asked, auction))
+            self._exchange.conclude(auction, partial(self._concluded, asked))
         else:
             self._answer(asked, auction.outcome)
 
-    async def _finish(self, asked: _Asked, auction: Auction) -> None:
+    def _concluded(self, asked: _Asked, auction: Auction, failed: Exception | None) -> None:
         try:
-            self._answer(asked, await self._exchange.finish(auction))
+            if failed is not None or auction.outcome is None:
+                raise failed or AssertionError("an auction ended without an outcome")
+            self._answer(asked, auction.outcome)
         except Exception as error:
             self._fail(asked.delivery, error)
 
@@ -205,8 +207,8 @@ class BidRequestConsumer:
         return delivery.arrived_ns
 
 
-def _request(envelope: Envelope, currency: str) -> tuple[BidRequest, bool]:
-    """The request in an envelope, and whether it came in the house format, which has no ``imp``.
+def _request(envelope: Envelope, currency: str) -> tuple[BidRequest, bytes]:
+    """The request in an envelope, and its bytes; none where it came in the house format, which has no ``imp``.
 
     Raises:
         Malformed: not a bid_request, or not the house format.
@@ -216,8 +218,8 @@ def _request(envelope: Envelope, currency: str) -> tuple[BidRequest, bool]:
         raise Malformed(f"message_type: {envelope.message_type.value} does not belong on {topology.BID_REQUESTS}")
     data = bytes(envelope.data)
     if b'"imp"' in data and _has_imp(data):
-        return openrtb.decode_request(data), False
-    return to_openrtb(HOUSE_REQUEST.decode(data), currency), True
+        return openrtb.decode_request(data), data
+    return to_openrtb(HOUSE_REQUEST.decode(data), currency), b""
 
 
 def _has_imp(data: bytes) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from rtb import openrtb
 from rtb.domain.money import Rates
@@ -60,7 +61,8 @@ class AuctionResponder:
         self._lag_ns = lag_ns
         self._pages = pages
         self._iteration_ns = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting = 0
+        self._drained: asyncio.Future[None] | None = None
 
     def respond(self, connection: Connection, method: bytes, path: bytes, body: bytes) -> bytes | None:
         """The response, or None when the auction must wait for somebody."""
@@ -79,8 +81,9 @@ class AuctionResponder:
 
     async def drained(self) -> None:
         """Wait until every auction and event under way is answered."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        if self._waiting:
+            self._drained = asyncio.get_running_loop().create_future()
+            await self._drained
         if self._tracker is not None:
             await self._tracker.drained()
 
@@ -91,23 +94,27 @@ class AuctionResponder:
             return _EMPTY[Status.SHED]
         try:
             request = openrtb.decode_request(body)
-            auction = self._exchange.begin(request, connection.arrived_ns)
+            auction = self._exchange.begin(request, connection.arrived_ns, body=body)
         except BadRequest as reason:
             self._metrics.invalid += 1
             return error(b"413 Content Too Large" if isinstance(reason, TooLarge) else b"400 Bad Request", str(reason))
         if auction.outcome is not None:
             return self._encode(request, auction.outcome)
-        task = asyncio.get_running_loop().create_task(self._finish(connection, connection.slot, auction))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._waiting += 1
+        self._exchange.conclude(auction, partial(self._concluded, connection, connection.slot))
         return None
 
-    async def _finish(self, connection: Connection, slot: Slot, auction: Auction) -> None:
+    def _concluded(self, connection: Connection, slot: Slot, auction: Auction, failed: Exception | None) -> None:
         try:
-            answer = self._encode(auction.request, await self._exchange.finish(auction))
+            if failed is not None or auction.outcome is None:
+                raise failed or AssertionError("an auction ended without an outcome")
+            answer = self._encode(auction.request, auction.outcome)
         except Exception:
             answer = broken(AUCTION_PATH)
         connection.answer(slot, answer)
+        self._waiting -= 1
+        if self._drained is not None and not self._waiting and not self._drained.done():
+            self._drained.set_result(None)
 
     def _encode(self, request: BidRequest, outcome: Outcome) -> bytes:
         if outcome.nbr is None:

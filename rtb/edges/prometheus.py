@@ -34,6 +34,7 @@ _PLAIN = (
     ("wins", "rtb_wins", "Impressions sold."),
     ("bidder_timeouts", "rtb_bidder_timeouts", "Bidders that did not answer before the auction's deadline."),
     ("bidder_errors", "rtb_bidder_errors", "Bidders that failed or answered nonsense."),
+    ("bidder_skips", "rtb_bidder_skips", "Bidders that were not asked, or not waited for."),
     ("consumed", "rtb_queue_consumed", "Queue messages consumed."),
     ("published", "rtb_queue_published", "Queue messages published and confirmed."),
     ("dead_lettered", "rtb_queue_dead_lettered", "Queue messages dead-lettered."),

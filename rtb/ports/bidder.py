@@ -24,6 +24,16 @@ class OpenAuction(Protocol):
         ...
 
     @property
+    def body(self) -> bytes:
+        """The request as it came in; b"" where it did not come as bytes."""
+        ...
+
+    @property
+    def rehearsal(self) -> bool:
+        """Whether nothing is sold: it is only asked what would be."""
+        ...
+
+    @property
     def terms(self) -> Sequence[Terms]:
         """The terms of each imp, in the request's order."""
         ...
@@ -49,9 +59,19 @@ class OpenAuction(Protocol):
         ...
 
     def report(
-        self, bidder: Bidder, bids: Sequence[Bid] = (), rejected: Sequence[Lost] = (), failure: str | None = None
+        self,
+        bidder: Bidder,
+        bids: Sequence[Bid] = (),
+        rejected: Sequence[Lost] = (),
+        failure: str | None = None,
+        *,
+        skipped: str | None = None,
+        answered_ns: int = 0,
     ) -> None:
-        """A bidder's one report: its valid bids, those refused on intake, or why it failed."""
+        """A bidder's one report: its valid bids, those refused on intake, why it failed, or why it was not asked.
+
+        `answered_ns`: when a remote bidder's answer was there, on the monotonic clock.
+        """
         ...
 
 
@@ -61,6 +81,11 @@ class Bidder(Protocol):
     @property
     def name(self) -> str:
         """Its name in configuration, metrics and explanations."""
+        ...
+
+    @property
+    def secondary(self) -> bool:
+        """Whether the auction does not wait for it once all others have reported."""
         ...
 
     def bid(self, auction: OpenAuction) -> None:

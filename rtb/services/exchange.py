@@ -1,10 +1,12 @@
 """The exchange: a request in, an outcome out, inside the deadline.
 
-    begin    admit, look the user up if that needs no waiting, hand the auction to every bidder, settle if all reported
-    finish   what needs waiting: the user's profile, then the bidders, under asyncio.wait_for
-    run      both
+    begin      admit, look the user up if that needs no waiting, hand the auction to every bidder, settle if complete
+    conclude   what needs waiting: the user's profile, then the bidders, until the deadline; then a callback
+    finish     the same, to be awaited
+    run        begin and finish
 
-An edge calls `begin` and answers at once when the outcome is there; no task is made for an auction that never waits.
+An edge calls `begin` and answers at once when the outcome is there. An auction that waits for bidders costs one timer;
+a task is made only where a profile must be looked up.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 
 import structlog
 from msgspec import Struct
@@ -30,6 +33,9 @@ from rtb.services.profiles import UNKNOWN, Profiles, User
 
 MAX_USER_ID = 512
 """Characters; what is longer identifies nobody, and is not kept."""
+
+NOT_AWAITED = "secondary: all others had answered"
+"""Why a bidder was skipped that had been asked."""
 
 _SECOND_PRICE, _FIRST_PRICE = int(AuctionType.SECOND_PRICE_PLUS), int(AuctionType.FIRST_PRICE)
 _OUTBID = int(Loss.OUTBID)
@@ -72,13 +78,25 @@ class Rules(Struct, frozen=True, kw_only=True):
 
 
 class Auction(Struct, eq=False):
-    """One auction in flight; rtb.ports.OpenAuction is what bidders see of it."""
+    """One auction in flight; rtb.ports.OpenAuction is what bidders see of it.
+
+    Times are nanoseconds of the monotonic clock, 0 for what has not come to pass.
+
+    Attributes:
+        body: the request as it came in, b"" where it did not come as bytes.
+        failures: bidder -> why it failed.
+        skipped: bidder -> why it was not asked, or not waited for.
+        pending: who has not reported; at the end, who is late.
+        secondary: whom the auction does not wait for once all others have reported.
+        answered_ns: bidder -> when its answer came.
+    """
 
     id: str
     request: BidRequest
     received_ns: int
     deadline_ns: int
     rehearsal: bool = False
+    body: bytes = b""
     terms: Sequence[Terms] = ()
     currency: str = ""
     user_id: str = ""
@@ -87,21 +105,32 @@ class Auction(Struct, eq=False):
     bids: dict[str, list[Bid]] = {}
     rejected: list[Lost] = []
     failures: dict[str, str] = {}
+    skipped: dict[str, str] = {}
     pending: set[str] = set()
+    secondary: frozenset[str] = frozenset()
+    answered_ns: dict[str, int] = {}
     plain: bool = True
     """Every imp is sold without deals, to anybody, at one floor for all."""
     ranked: bool = False
     """All bids are the house's: the best of each imp stands first, and none is below the floor (`Index.match`)."""
-    fanned_out: bool = False
+    fanned_out_ns: int = 0
+    settled_ns: int = 0
     outcome: Outcome | None = None
-    _settled: asyncio.Future[None] | None = None
+    _complete: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
         """Whom it is about."""
         self.user_id = _user_id(self.request)
 
     def report(
-        self, bidder: Bidder, bids: Sequence[Bid] = (), rejected: Sequence[Lost] = (), failure: str | None = None
+        self,
+        bidder: Bidder,
+        bids: Sequence[Bid] = (),
+        rejected: Sequence[Lost] = (),
+        failure: str | None = None,
+        *,
+        skipped: str | None = None,
+        answered_ns: int = 0,
     ) -> None:
         """Take a bidder's report; once the auction is settled it is too late, and forgotten."""
         if self.outcome is not None or bidder.name not in self.pending:
@@ -118,14 +147,23 @@ class Auction(Struct, eq=False):
             self.rejected.extend(rejected)
         if failure is not None:
             self.failures[bidder.name] = failure
-        if not self.pending and self._settled is not None and not self._settled.done():
-            self._settled.set_result(None)
+        if skipped is not None:
+            self.skipped[bidder.name] = skipped
+        if answered_ns:
+            self.answered_ns[bidder.name] = answered_ns
+        if self._complete is not None and self.pending <= self.secondary:
+            self._complete()
 
-    async def reported(self) -> None:
-        """Wait until every bidder has reported."""
-        if self.pending:
-            self._settled = asyncio.get_running_loop().create_future()
-            await self._settled
+    def when_complete(self, complete: Callable[[], None]) -> None:
+        """Call it when all have reported that the auction waits for. If only secondary bidders are left to wait for, it
+        waits for them."""
+        if self.pending <= self.secondary:
+            self.secondary = frozenset()
+        self._complete = complete
+
+
+Done = Callable[[Auction, Exception | None], None]
+"""Hears that an auction is settled, or of the mistake of ours that prevented it."""
 
 
 class Exchange:
@@ -143,8 +181,10 @@ class Exchange:
         rules: Rules,
     ) -> None:
         """Auctions run under `rules`, in the currency of `rates`."""
-        self.bidders = tuple(bidders)
-        self._by_name = {bidder.name: bidder for bidder in bidders}
+        self.bidders: tuple[Bidder, ...] = ()
+        self._by_name: dict[str, Bidder] = {}
+        self._secondary: frozenset[str] = frozenset()
+        self.set_bidders(bidders)
         self._profiles = profiles
         self._admission = admission
         self._metrics = metrics
@@ -156,6 +196,14 @@ class Exchange:
         self._id_count = 0
         self._broken: set[str] = set()
         self._listeners: list[Callable[[Auction, Outcome], None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def set_bidders(self, bidders: Sequence[Bidder]) -> None:
+        """Have these from the next auction on. What is under way goes on with those it was given to; only a bid of one
+        that is gone cannot win any more."""
+        self.bidders = tuple(bidders)
+        self._by_name = {bidder.name: bidder for bidder in bidders}
+        self._secondary = frozenset(bidder.name for bidder in bidders if bidder.secondary)
 
     def listen(self, listener: Callable[[Auction, Outcome], None]) -> None:
         """Call it with every auction that was settled; it must not block."""
@@ -175,8 +223,14 @@ class Exchange:
         auction = self.begin(request, received_ns, rehearsal=rehearsal)
         return auction.outcome or await self.finish(auction)
 
-    def begin(self, request: BidRequest, received_ns: int, *, rehearsal: bool = False) -> Auction:
+    def begin(self, request: BidRequest, received_ns: int, *, body: bytes = b"", rehearsal: bool = False) -> Auction:
         """Start an auction; its `outcome` is there already unless something must be waited for.
+
+        Args:
+            request: decoded and valid.
+            received_ns: when it arrived, on the monotonic clock.
+            body: the bytes that `request` was decoded from, for remote bidders.
+            rehearsal: spend and count nothing.
 
         Raises:
             BadRequest: an auction type this exchange does not run.
@@ -184,7 +238,7 @@ class Exchange:
         self._id_count += 1
         deadline_ns = self._admission.deadline_ns(request.tmax, received_ns)
         rehearsal = rehearsal or request.test == 1
-        auction = Auction(f"{self._id_prefix}{self._id_count:x}", request, received_ns, deadline_ns, rehearsal)
+        auction = Auction(f"{self._id_prefix}{self._id_count:x}", request, received_ns, deadline_ns, rehearsal, body)
         now_ns = self._clock.monotonic_ns()
         refusal = self._admission.refusal(request, deadline_ns - now_ns, self._metrics.in_flight) or self._terms(
             auction
@@ -199,25 +253,70 @@ class Exchange:
             return auction
         user = self._profiles.peek(auction.user_id, now_ns) if auction.user_id else UNKNOWN
         if user is not None:
-            self._fan_out(auction, user)
+            self._fan_out(auction, user, now_ns)
             if not auction.pending:
                 self._settle(auction)
         return auction
 
+    def conclude(self, auction: Auction, done: Done) -> None:
+        """Wait for what an auction without outcome waits for, until its deadline at most, settle it, and call `done`;
+        never before this returns."""
+        if auction.fanned_out_ns:
+            self._await_bidders(auction, done)
+            return
+        task = asyncio.get_running_loop().create_task(self._look_up(auction, done))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def finish(self, auction: Auction) -> Outcome:
-        """Wait for what the auction waits for, until its deadline at most, and settle it."""
+        """The same, to be awaited; who is cancelled meanwhile ends the auction."""
+        ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.conclude(auction, partial(_tell, ended))
         try:
-            if not auction.fanned_out:
-                self._fan_out(auction, await self._profiles.get(auction.user_id, self._left_s(auction)))
-            if auction.pending:
-                try:
-                    await asyncio.wait_for(auction.reported(), self._left_s(auction))
-                except TimeoutError:
-                    pass  # who is still pending is late
-            return self._settle(auction)
+            return await ended
         finally:
-            if auction.outcome is None:  # cancelled: nobody waits for the answer any more
-                self._close(auction, Outcome(auction.id, Status.NO_BID, NoBid.TECHNICAL_ERROR, (), auction.currency))
+            if auction.outcome is None:  # nobody waits for the answer any more
+                self._abandon(auction)
+
+    async def _look_up(self, auction: Auction, done: Done) -> None:
+        try:
+            user = await self._profiles.get(auction.user_id, self._left_s(auction))
+            if auction.outcome is not None:
+                return
+            self._fan_out(auction, user, self._clock.monotonic_ns())
+            if auction.pending:
+                self._await_bidders(auction, done)
+                return
+        except Exception as error:
+            self._abandon(auction)
+            done(auction, error)
+        else:
+            self._end(auction, done)
+
+    def _await_bidders(self, auction: Auction, done: Done) -> None:
+        timer = asyncio.get_running_loop().call_later(self._left_s(auction), self._end, auction, done)
+
+        def complete() -> None:
+            timer.cancel()
+            self._end(auction, done)
+
+        auction.when_complete(complete)
+
+    def _end(self, auction: Auction, done: Done) -> None:
+        """Settle it; who is still pending is late."""
+        if auction.outcome is not None:
+            return
+        failed = None
+        try:
+            self._settle(auction)
+        except Exception as error:
+            failed = error
+            self._abandon(auction)
+        done(auction, failed)
+
+    def _abandon(self, auction: Auction) -> None:
+        if auction.outcome is None:
+            self._close(auction, Outcome(auction.id, Status.NO_BID, NoBid.TECHNICAL_ERROR, (), auction.currency))
 
     def _left_s(self, auction: Auction) -> float:
         return max(auction.deadline_ns - self._clock.monotonic_ns(), 0) / 1e9
@@ -252,10 +351,11 @@ class Exchange:
             )
         return _SECOND_PRICE
 
-    def _fan_out(self, auction: Auction, user: User) -> None:
+    def _fan_out(self, auction: Auction, user: User, now_ns: int) -> None:
         auction.profile, auction.frequency = user.profile, user.frequency
-        auction.fanned_out = True
+        auction.fanned_out_ns = now_ns
         auction.pending = set(self._by_name)
+        auction.secondary = self._secondary
         for bidder in self.bidders:
             try:
                 bidder.bid(auction)
@@ -268,6 +368,8 @@ class Exchange:
     def _settle(self, auction: Auction) -> Outcome:
         """Clear and claim in one step of the loop, without an await: what was checked is what is spent."""
         results: list[Result] = []
+        if auction.pending and auction.secondary:
+            self._leave_behind(auction)
         bids = sum(map(len, auction.bids.values()))
         if bids:
             rank = rules.tie_break(self._tie_key, auction.id)
@@ -284,6 +386,13 @@ class Exchange:
             outcome = self._unsold(auction, bids, results)
         self._close(auction, outcome)
         return outcome
+
+    def _leave_behind(self, auction: Auction) -> None:
+        """Secondary bidders that the auction does not wait for are not late."""
+        if self._clock.monotonic_ns() < auction.deadline_ns:
+            for name in auction.pending & auction.secondary:
+                auction.pending.discard(name)
+                auction.skipped[name] = NOT_AWAITED
 
     def _unsold(self, auction: Auction, bids: int, results: Sequence[Result]) -> Outcome:
         if auction.pending and not bids:
@@ -311,7 +420,8 @@ class Exchange:
                 cost_nanos = result.price_micros
                 if terms.multiplier != 1.0:
                     cost_nanos = money.impression_nanos(cost_nanos, terms.multiplier)
-                if receipt := self._by_name[winner.bidder].claim(auction, winner, cost_nanos):
+                bidder = self._by_name.get(winner.bidder)
+                if bidder is not None and (receipt := bidder.claim(auction, winner, cost_nanos)):
                     result.receipt = receipt
                     metrics.wins += 1
                     metrics.spend_nanos += cost_nanos
@@ -349,9 +459,10 @@ class Exchange:
     def _count_bids(self, auction: Auction, bids: int, results: Sequence[Result]) -> None:
         metrics = self._metrics
         metrics.bids += bids
-        if auction.pending or auction.failures:
+        if auction.pending or auction.failures or auction.skipped:
             metrics.bidder_timeouts += len(auction.pending)
             metrics.bidder_errors += len(auction.failures)
+            metrics.bidder_skips += len(auction.skipped)
         losses = metrics.losses
         for result in results:
             if result.outbid:
@@ -377,7 +488,17 @@ class Exchange:
             else:
                 metrics.shed += 1
                 return
-        metrics.latency.record(self._clock.monotonic_ns() - auction.received_ns)
+        auction.settled_ns = now_ns = self._clock.monotonic_ns()
+        metrics.latency.record(now_ns - auction.received_ns)
+
+
+def _tell(ended: asyncio.Future[Outcome], auction: Auction, failed: Exception | None) -> None:
+    if ended.done():
+        return
+    if failed is not None:
+        ended.set_exception(failed)
+    elif auction.outcome is not None:
+        ended.set_result(auction.outcome)
 
 
 def _user_id(request: BidRequest) -> str:

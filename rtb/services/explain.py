@@ -17,7 +17,10 @@ from rtb.services.house_bidder import HouseBidder
 
 
 class Verdict(Struct, kw_only=True, omit_defaults=True):
-    """One campaign's or bidder's fate in one imp. `verdict` is won, lost, no-bid or failed; prices are CPM floats."""
+    """One campaign's or bidder's fate in one imp; prices are CPM floats.
+
+    `verdict` is won, lost, no-bid, skipped (not asked) or failed.
+    """
 
     impid: str
     bidder: str
@@ -69,7 +72,7 @@ def explained(
     """What became of everybody in an auction that is over. A campaign that made no bid is judged as it stands now: so
     many of them are at `most` (None: all), those that bid most."""
     verdicts: list[Verdict] = []
-    if outcome.status is not Status.SHED and auction.fanned_out:
+    if outcome.status is not Status.SHED and auction.fanned_out_ns:
         _campaigns(verdicts, auction, outcome, house, rates, most)
         _bidders(verdicts, auction, outcome, exchange, house)
     return Explanation(
@@ -130,13 +133,14 @@ def _bidders(
         verdicts += [_lost(lost) for lost in auction.rejected if lost.bid.bidder == bidder.name]
         if len(verdicts) == found:
             failed = auction.failures.get(bidder.name)
+            skipped = auction.skipped.get(bidder.name)
             late = "late: had not answered at the deadline" if bidder.name in auction.pending else None
             verdicts.append(
                 Verdict(
                     impid="",
                     bidder=bidder.name,
-                    verdict="failed" if failed or late else "no-bid",
-                    why=failed or late or "no bid: answered without one",
+                    verdict="failed" if failed or late else "skipped" if skipped else "no-bid",
+                    why=failed or late or (f"not asked: {skipped}" if skipped else "no bid: answered without one"),
                 )
             )
 

@@ -32,6 +32,7 @@ class HouseBidder:
     """Bids for up to `advertisers` campaigns an imp, one bid each, at once and in process."""
 
     name = HOUSE
+    secondary = False
 
     def __init__(
         self,

@@ -76,6 +76,7 @@ class Metrics:
         "_seq",
         "_started_ns",
         "bidder_errors",
+        "bidder_skips",
         "bidder_timeouts",
         "bids",
         "consumed",
@@ -110,7 +111,7 @@ class Metrics:
         self.instance = instance
         self.won = self.no_bid = self.timeout = self.shed = self.invalid = 0
         self.imps = self.bids = self.wins = self.spend_nanos = 0
-        self.bidder_timeouts = self.bidder_errors = 0
+        self.bidder_timeouts = self.bidder_errors = self.bidder_skips = 0
         self.profile_hits = self.profile_misses = self.profile_timeouts = 0
         self.consumed = self.published = self.dead_lettered = 0
         self.retried = self.message_errors = 0

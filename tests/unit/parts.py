@@ -131,6 +131,8 @@ def offer(bidder: str, price: float, impid: str = "1", **fields: Any) -> Bid:
 class _Payer:
     """What the bidders below have in common: a name, the auctions they saw, and that they pay for what they win."""
 
+    secondary = False
+
     def __init__(self, name: str) -> None:
         self.name = name
         self.seen: list[OpenAuction] = []
