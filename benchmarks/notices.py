@@ -50,6 +50,8 @@ SINK = "--sink"
 class Remote:
     """A bidder that answers at once, with all three notices."""
 
+    secondary = False
+
     def __init__(self, number: int, url: str) -> None:
         """Bid as the `number`-th of its kind, to be told at `url`."""
         self.name = f"dsp-{number}"
