@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import StrEnum
 from functools import partial
 
@@ -36,6 +36,8 @@ MAX_USER_ID = 512
 
 NOT_AWAITED = "secondary: all others had answered"
 """Why a bidder was skipped that had been asked."""
+NOT_OFFERED = "the request names others"
+"""Why a bidder was not asked for any imp."""
 
 _SECOND_PRICE, _FIRST_PRICE = int(AuctionType.SECOND_PRICE_PLUS), int(AuctionType.FIRST_PRICE)
 _OUTBID = int(Loss.OUTBID)
@@ -84,6 +86,7 @@ class Auction(Struct, eq=False):
 
     Attributes:
         body: the request as it came in, b"" where it did not come as bytes.
+        offered: bidder -> ids of the imps that it may bid on, absent for none; None when all may on all.
         failures: bidder -> why it failed.
         skipped: bidder -> why it was not asked, or not waited for.
         pending: who has not reported; at the end, who is late.
@@ -97,6 +100,7 @@ class Auction(Struct, eq=False):
     deadline_ns: int
     rehearsal: bool = False
     body: bytes = b""
+    offered: Mapping[str, Collection[str]] | None = None
     terms: Sequence[Terms] = ()
     currency: str = ""
     user_id: str = ""
@@ -136,6 +140,9 @@ class Auction(Struct, eq=False):
         if self.outcome is not None or bidder.name not in self.pending:
             return
         self.pending.discard(bidder.name)
+        if self.offered is not None:
+            mine = self.offered.get(bidder.name, ())
+            bids = [bid for bid in bids if bid.impid in mine]
         if bids:
             self.ranked = not self.bids and bidder.name == HOUSE
             if len(self.terms) == 1 and not self.bids:
@@ -223,7 +230,15 @@ class Exchange:
         auction = self.begin(request, received_ns, rehearsal=rehearsal)
         return auction.outcome or await self.finish(auction)
 
-    def begin(self, request: BidRequest, received_ns: int, *, body: bytes = b"", rehearsal: bool = False) -> Auction:
+    def begin(
+        self,
+        request: BidRequest,
+        received_ns: int,
+        *,
+        body: bytes = b"",
+        rehearsal: bool = False,
+        offered: Mapping[str, Collection[str]] | None = None,
+    ) -> Auction:
         """Start an auction; its `outcome` is there already unless something must be waited for.
 
         Args:
@@ -231,6 +246,7 @@ class Exchange:
             received_ns: when it arrived, on the monotonic clock.
             body: the bytes that `request` was decoded from, for remote bidders.
             rehearsal: spend and count nothing.
+            offered: bidder -> ids of the imps that are offered to it; None to offer all to everybody.
 
         Raises:
             BadRequest: an auction type this exchange does not run.
@@ -238,7 +254,8 @@ class Exchange:
         self._id_count += 1
         deadline_ns = self._admission.deadline_ns(request.tmax, received_ns)
         rehearsal = rehearsal or request.test == 1
-        auction = Auction(f"{self._id_prefix}{self._id_count:x}", request, received_ns, deadline_ns, rehearsal, body)
+        auction_id = f"{self._id_prefix}{self._id_count:x}"
+        auction = Auction(auction_id, request, received_ns, deadline_ns, rehearsal, body, offered)
         now_ns = self._clock.monotonic_ns()
         refusal = self._admission.refusal(request, deadline_ns - now_ns, self._metrics.in_flight) or self._terms(
             auction
@@ -357,6 +374,9 @@ class Exchange:
         auction.pending = set(self._by_name)
         auction.secondary = self._secondary
         for bidder in self.bidders:
+            if auction.offered is not None and bidder.name not in auction.offered:
+                auction.report(bidder, skipped=NOT_OFFERED)
+                continue
             try:
                 bidder.bid(auction)
             except Exception as error:  # its own failure, not the auction's
