@@ -1,59 +1,110 @@
 // @ts-check
-/** Messages in, numbers and charts out. */
+/** The page's beginning: who is there, the live connection, and which page the address names. */
 
-import { Chart } from "./chart.js";
-import * as format from "./format.js";
-import { Live } from "./socket.js";
-import { showSnapshot, showState } from "./view.js";
+import { showAccount, wireHeader } from "./header.js";
+import { Api, ApiError } from "./lib/api.js";
+import { el, replace } from "./lib/dom.js";
+import { Live } from "./lib/live.js";
+import { Time } from "./lib/time.js";
 
-const SECONDS = 300;
+/**
+ * What pages/NAME.js exports; `styles` are the names of sheets in css/pages that it needs.
+ * @typedef {{title: string, styles?: string[],
+ *   mount: (root: HTMLElement, context: import("./lib/types.js").Context) => (() => void)}} Page
+ */
 
-const byId = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
+const PAGES = ["overview", "campaigns", "campaign", "auctions", "auction", "bidders", "alerts", "queues"];
+/** Routes of one thing, and the page that shows it; `auctions` shows its own. @type {Record<string, string>} */
+const DETAIL = { campaigns: "campaign" };
 
-const throughput = new Chart(/** @type {HTMLCanvasElement} */ (byId("throughput-chart")), {
-  series: [{ label: "auctions", colour: "--accent", index: 1 }],
-  legend: byId("throughput-legend"),
-  format: format.rate,
-  unit: "/s",
-  seconds: SECONDS,
-  fill: "--fill",
-});
+const main = /** @type {HTMLElement} */ (document.getElementById("main"));
+const api = new Api();
+/** @type {Promise<{name: string, role: import("./lib/types.js").Role, commands: boolean}>} */
+const whoami = api.get("/api/me").then(
+  (me) => ({ ...me, commands: true }),
+  (error) => {
+    if (error instanceof ApiError && error.status === 404) return { name: "", role: "viewer", commands: false };
+    throw error;
+  },
+);
+const scheme = location.protocol === "https:" ? "wss:" : "ws:";
+const live = new Live(
+  `${scheme}//${location.host}/ws`,
+  whoami.then((me) => me.commands),
+);
+const time = new Time(() => live.history.newest);
+let unmount = () => {};
+let visit = 0;
 
-const latency = new Chart(/** @type {HTMLCanvasElement} */ (byId("latency-chart")), {
-  series: [
-    { label: "p50", colour: "--p50", index: 2 },
-    { label: "p95", colour: "--p95", index: 3 },
-    { label: "p99", colour: "--p99", index: 4 },
-    { label: "p99.9", colour: "--p999", index: 5 },
-  ],
-  legend: byId("latency-legend"),
-  format: format.ms,
-  unit: "ms",
-  seconds: SECONDS,
-  log: true,
-  deadline: 100,
-});
-
-/** @type {import("./types.js").Point[]} */
-let points = [];
-
-/** @param {import("./types.js").Message} message */
-function receive(message) {
-  const { snapshot, history } = message.data;
-  if (history) {
-    // A restarted server has forgotten what this page still knows.
-    const since = history.length ? history[0][0] : snapshot.time;
-    points = [...points.filter((point) => point[0] < since), ...history];
-  } else {
-    const { p50_ms, p95_ms, p99_ms, p999_ms } = snapshot.latency;
-    points.push([snapshot.time, snapshot.rates.auctions, p50_ms, p95_ms, p99_ms, p999_ms]);
-  }
-  const newest = points.length ? points[points.length - 1][0] : 0;
-  points = points.filter((point) => point[0] > newest - SECONDS - 2 && point[0] <= newest);
-  throughput.show(points);
-  latency.show(points);
-  if (snapshot.seq > 0) showSnapshot(snapshot);
+/** @param {string} hash as in "#/campaigns/shoes" */
+export function go(hash) {
+  location.hash = hash;
 }
 
-const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-new Live(`${scheme}//${location.host}/ws`, receive, showState);
+/** @param {string} hash @returns {{name: string, page: string, params: string[]}} */
+export function route(hash) {
+  const [name = "", ...params] = hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decoded);
+  if (!name) return { name: "overview", page: "overview", params };
+  const page = params.length ? (DETAIL[name] ?? name) : name;
+  return { name, page: PAGES.includes(page) ? page : "", params };
+}
+
+/** @param {string} part */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
+/** A page's own sheet, once. @param {string} name @returns {Promise<void>} */
+function loadStyle(name) {
+  const href = `/web/css/pages/${name}.css`;
+  if (document.querySelector(`link[href="${href}"]`)) return Promise.resolve();
+  return new Promise((resolve) => {
+    const link = el("link", { rel: "stylesheet", href, onload: () => resolve(), onerror: () => resolve() });
+    document.head.append(link);
+  });
+}
+
+/** @param {boolean} [first] whether the viewer has not been on another page */
+async function show(first = false) {
+  const { name, page, params } = route(location.hash);
+  const mine = ++visit;
+  unmount();
+  unmount = () => {};
+  for (const link of document.querySelectorAll("nav [data-page]")) {
+    if (/** @type {HTMLElement} */ (link).dataset.page === name) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  try {
+    if (!page) throw new Error(`there is no page ${name}`);
+    /** @type {[Page, {role: import("./lib/types.js").Role}]} */
+    const [module, me] = await Promise.all([import(`./pages/${page}.js`), whoami]);
+    await Promise.all((module.styles ?? []).map(loadStyle));
+    if (mine !== visit) return;
+    const root = el("div", { class: `page page-${page}` });
+    replace(main, root);
+    document.title = `${module.title} · rtb exchange`;
+    unmount = module.mount(root, { live, api, go, params, role: me.role, time });
+  } catch (error) {
+    if (mine !== visit) return;
+    document.title = "rtb exchange";
+    const line = error instanceof Error ? error.message : String(error);
+    replace(main, el("p", { class: "card", role: "alert" }, `This page does not open: ${line}`));
+  }
+  document.documentElement.dataset.page = name;
+  scrollTo(0, 0);
+  if (!first) main.focus({ preventScroll: true });
+}
+
+wireHeader(live, time);
+whoami.then(showAccount, () => {});
+live.on("state", (state) => {
+  if (state === "reconnecting") api.get("/api/me").catch(() => {}); // a session that is over leads to the login page
+});
+addEventListener("hashchange", () => {
+  if (location.hash !== "#main") show();
+});
+show(true);

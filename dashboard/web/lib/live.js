@@ -1,0 +1,293 @@
+// @ts-check
+/** The live connection: it comes back by itself, fills its gaps, and says honestly whether what one sees is live. */
+
+import { History, pointOf } from "./history.js";
+
+const STALE_MS = 3000;
+const SILENT_MS = 10_000;
+const FIRST_DELAY_MS = 500;
+const MAX_DELAY_MS = 8000;
+const AT_ONCE = 6;
+const KEPT_S = 3600;
+
+/** @typedef {import("./types.js").State} State */
+/** @typedef {import("./types.js").Snapshot} Snapshot */
+/** @typedef {"update"|"auction"|"alert"|"instance"|"queue"|"report"|"state"} Kind */
+/** @typedef {{campaign_id: string}|{channel: string}} Topic */
+/** @typedef {{message: Record<string, unknown>, resolve: (data: any) => void, reject: (error: Error) => void}} Request */
+/** @typedef {{topic: Topic, fns: Set<(data: any) => void>, last: any}} Subscription */
+
+export class Live {
+  /** @param {string} url @param {Promise<boolean>} speaks whether the server takes messages */
+  constructor(url, speaks) {
+    this.url = url;
+    /** @type {State} */
+    this.state = "connecting";
+    /** The newest, null before the first. @type {Snapshot|null} */
+    this.snapshot = null;
+    this.history = new History();
+    /** Each instance's own points, as far as this page has seen them. @type {Map<string, History>} */
+    this.instances = new Map();
+    /** @type {string[]} */
+    this.campaignFields = [];
+    /** @type {Map<Kind, Set<(data: any) => void>>} */
+    this.listeners = new Map();
+    /** @type {Map<string, Subscription>} */
+    this.subscriptions = new Map();
+    /** @type {Request[]} */
+    this.queue = [];
+    /** @type {Map<number, Request>} */
+    this.waiting = new Map();
+    this.nextId = 1;
+    this.speaks = false;
+    /** @type {WebSocket|null} */
+    this.socket = null;
+    this.greeted = false;
+    this.failures = 0;
+    this.heardAt = 0;
+    this.freshAt = 0;
+    this.seq = -1;
+    /** Since when points are missing, Unix seconds. */
+    this.missing = 0;
+    this.last = "";
+    this.retry = 0;
+    speaks.then((yes) => {
+      this.speaks = yes;
+      if (this.greeted) this.catchUp();
+    });
+    setInterval(() => this.watch(), 500);
+    addEventListener("online", () => this.connectNow());
+    document.addEventListener("visibilitychange", () => document.hidden || this.connectNow());
+    this.connect();
+  }
+
+  /**
+   * Call `fn` with: the snapshot of every 'update', the state of every change of 'state', the data of every other
+   * message of that type.
+   * @param {Kind} kind @param {(data: any) => void} fn @returns {() => void} ends it
+   */
+  on(kind, fn) {
+    const fns = this.listeners.get(kind) ?? new Set();
+    this.listeners.set(kind, fns.add(fn));
+    return () => fns.delete(fn);
+  }
+
+  /**
+   * Ask the server for something, as in {type: "pause", campaign_id}.
+   * @param {Record<string, unknown>} message without an id
+   * @returns {Promise<any>} the answer's data; rejected with the server's line, or when the connection is lost
+   */
+  send(message) {
+    return new Promise((resolve, reject) => {
+      if (!this.greeted || !this.socket) reject(new Error("there is no connection to the server; try again"));
+      else if (!this.speaks) reject(new Error("this server only tells, it takes no commands"));
+      else {
+        this.queue.push({ message, resolve, reject });
+        this.flush();
+      }
+    });
+  }
+
+  /**
+   * Follow a campaign or a channel, over reconnects. A campaign's `fn` gets an object of what changed, every second, and
+   * null when the campaign is gone; a channel's `fn` each of its rows.
+   * @param {Topic} topic @param {(data: any) => void} fn @returns {() => void} release
+   */
+  subscribe(topic, fn) {
+    const key = JSON.stringify(topic);
+    let subscription = this.subscriptions.get(key);
+    if (!subscription) {
+      this.subscriptions.set(key, (subscription = { topic, fns: new Set(), last: undefined }));
+      this.ask(subscription);
+    } else if (subscription.last !== undefined) fn(subscription.last);
+    const { fns } = subscription;
+    fns.add(fn);
+    return () => {
+      if (!fns.delete(fn) || fns.size || this.subscriptions.get(key)?.fns !== fns) return;
+      this.subscriptions.delete(key);
+      this.send({ type: "unsubscribe", ...topic }).catch(() => {});
+    };
+  }
+
+  /** @param {Subscription} subscription */
+  ask(subscription) {
+    this.send({ type: "subscribe", ...subscription.topic }).then(
+      (row) => row && this.hand(subscription, row),
+      () => {}, // made anew after the next reconnect
+    );
+  }
+
+  /** @param {Subscription} subscription @param {any} data */
+  hand(subscription, data) {
+    if ("campaign_id" in subscription.topic) subscription.last = data;
+    for (const fn of [...subscription.fns]) fn(data);
+  }
+
+  connect() {
+    const socket = new WebSocket(this.url);
+    this.socket = socket;
+    this.heardAt = performance.now();
+    socket.onmessage = (event) => this.socket === socket && this.receive(event.data);
+    socket.onclose = () => this.socket === socket && this.lost();
+  }
+
+  /** Do not wait out the delay: the network or the viewer is back. */
+  connectNow() {
+    if (this.socket) return;
+    clearTimeout(this.retry);
+    this.connect();
+  }
+
+  /** @param {string} text */
+  receive(text) {
+    const message = JSON.parse(text);
+    this.failures = 0;
+    this.heardAt = performance.now();
+    if (message.type === "initial") this.greet(message);
+    else if (message.type === "metrics_update") this.update(message);
+    else if (message.id !== undefined) this.answer(message);
+    else {
+      this.emit(message.type, message.data);
+      const channel = this.subscriptions.get(JSON.stringify({ channel: `${message.type}s` }));
+      if (channel) this.hand(channel, message.data);
+    }
+    this.watch();
+  }
+
+  /** @param {any} message */
+  greet(message) {
+    const { data, seq } = message;
+    this.greeted = true;
+    this.missing = this.history.newest || data.snapshot.time - KEPT_S;
+    this.campaignFields = data.campaign_fields ?? [];
+    if (data.point_fields) this.history.fields = data.point_fields;
+    if (data.history) this.history.fill(data.history);
+    this.seq = seq;
+    this.show(data.snapshot, seq);
+    if (this.speaks) this.catchUp();
+  }
+
+  /** @param {any} message */
+  update(message) {
+    const { data, seq } = message;
+    const missed = seq > this.seq + 1 && this.speaks;
+    const since = this.history.newest;
+    this.seq = seq;
+    if (data.campaigns) this.showCampaigns(data.campaigns);
+    this.show(data.snapshot, seq);
+    if (missed) this.backfill(since);
+  }
+
+  /** @param {Snapshot} snapshot @param {number} seq */
+  show(snapshot, seq) {
+    if (seq <= 0) return; // before the server's first second
+    // Being connected is not being live: only a snapshot not seen before is.
+    const identity = `${seq} ${snapshot.time}`;
+    if (identity !== this.last) {
+      this.last = identity;
+      this.freshAt = performance.now();
+      this.history.add(pointOf(snapshot));
+      for (const row of snapshot.instances) this.noteInstance(row, snapshot.time);
+    }
+    this.snapshot = snapshot;
+    this.watch(); // the badge first
+    this.emit("update", snapshot);
+  }
+
+  /** @param {import("./types.js").InstanceRow} row @param {number} time */
+  noteInstance(row, time) {
+    if (row.stale) return;
+    let history = this.instances.get(row.instance);
+    if (!history) this.instances.set(row.instance, (history = new History()));
+    const { instance: _name, stale: _stale, ...figures } = row;
+    history.add({ ...figures, time });
+  }
+
+  /** @param {Record<string, any[]|null>} campaigns */
+  showCampaigns(campaigns) {
+    for (const [campaign_id, row] of Object.entries(campaigns)) {
+      const subscription = this.subscriptions.get(JSON.stringify({ campaign_id }));
+      if (!subscription) continue;
+      this.hand(subscription, row && Object.fromEntries(row.map((value, i) => [this.campaignFields[i], value])));
+    }
+  }
+
+  /** After the first message of a connection: what was missed, and what is wanted. */
+  catchUp() {
+    this.backfill(this.missing);
+    for (const subscription of this.subscriptions.values()) this.ask(subscription);
+  }
+
+  /** @param {number} since Unix seconds */
+  backfill(since) {
+    this.send({ type: "backfill", since }).then(
+      (rows) => {
+        this.history.fill(rows);
+        if (this.snapshot) this.emit("update", this.snapshot);
+      },
+      () => {},
+    );
+  }
+
+  flush() {
+    while (this.queue.length && this.waiting.size < AT_ONCE && this.socket) {
+      const request = /** @type {Request} */ (this.queue.shift());
+      const id = this.nextId++;
+      this.waiting.set(id, request);
+      this.socket.send(JSON.stringify({ ...request.message, id }));
+    }
+  }
+
+  /** @param {{type: string, id: number, data?: any, error?: string}} message */
+  answer(message) {
+    const request = this.waiting.get(message.id);
+    this.waiting.delete(message.id);
+    this.flush();
+    if (message.type === "error") request?.reject(new Error(message.error));
+    else request?.resolve(message.data);
+  }
+
+  /** @param {Kind} kind @param {any} data */
+  emit(kind, data) {
+    for (const fn of [...(this.listeners.get(kind) ?? [])]) {
+      try {
+        fn(data);
+      } catch (error) {
+        console.error(error); // one listener's fault is not the others'
+      }
+    }
+  }
+
+  lost() {
+    this.socket = null;
+    this.greeted = false;
+    const unanswered = [...this.waiting.values(), ...this.queue];
+    this.waiting.clear();
+    this.queue = [];
+    for (const request of unanswered) request.reject(new Error("the connection was lost; look whether it was done"));
+    this.become("reconnecting");
+    const ceiling = Math.min(MAX_DELAY_MS, FIRST_DELAY_MS * 2 ** this.failures++);
+    // Spread out, or all dashboards come back in the same moment.
+    this.retry = setTimeout(() => this.connect(), ceiling * (0.5 + Math.random() / 2));
+  }
+
+  watch() {
+    const now = performance.now();
+    if (!this.socket) return;
+    if (now - this.heardAt > SILENT_MS) {
+      // A half-open connection would stay silent for minutes.
+      const socket = this.socket;
+      this.lost();
+      socket.close();
+    } else if (this.greeted && this.last) {
+      this.become(now - this.freshAt > STALE_MS ? "stale" : "live");
+    }
+  }
+
+  /** @param {State} state */
+  become(state) {
+    if (state === this.state) return;
+    this.state = state;
+    this.emit("state", state);
+  }
+}

@@ -1,0 +1,285 @@
+// @ts-check
+/** A table of any length: only the rows in sight are in the document. Sorts by its headers, moves by the arrow keys,
+ * exports as CSV. */
+
+import { csv, download } from "./csv.js";
+import { el, keyed, put } from "./dom.js";
+
+const AROUND = 6;
+const ROW_PX = 40;
+
+/**
+ * A column shows `text(row)`, or what `make(row)` builds once and `update(cell, row)` keeps up. It sorts and exports by
+ * `value(row)`; without one it does neither.
+ * @typedef {Object} Column
+ * @property {string} key
+ * @property {string} title
+ * @property {string} [unit] beside the title
+ * @property {string} [width] a CSS grid track; minmax(6rem, 1fr) if not given
+ * @property {boolean} [end] aligned to the right, as numbers are
+ * @property {(row: any) => unknown} [value]
+ * @property {(row: any) => string} [text]
+ * @property {(row: any) => Node} [make]
+ * @property {(cell: HTMLElement, row: any) => void} [update]
+ */
+
+/**
+ * @typedef {Object} Options
+ * @property {string} label what the table is, for screen readers
+ * @property {Column[]} columns
+ * @property {(row: any) => string} key a row's own name
+ * @property {{key: string, descending?: boolean}} [sort] at first
+ * @property {string} [empty] said when there are no rows
+ * @property {string} [filename] of the CSV export
+ * @property {(row: any) => void} [open] at Enter, and at a click on a row beside its controls
+ * @property {(rows: any[]) => void} [visible] which rows are in sight, at every change of them
+ * @property {(row: any) => string} [mark] a class of the row
+ */
+
+export class Table {
+  /** @param {Options} options */
+  constructor(options) {
+    this.options = options;
+    /** @type {any[]} as they were given */
+    this.rows = [];
+    /** @type {any[]} as they are shown */
+    this.sorted = [];
+    this.sortKey = options.sort?.key ?? "";
+    this.descending = options.sort?.descending ?? false;
+    this.active = 0;
+    this.queued = false;
+    this.sight = "";
+    const tracks = options.columns.map((column) => column.width ?? "minmax(6rem, 1fr)").join(" ");
+    this.heads = options.columns.map((column) => this.head(column));
+    this.headRow = el("div", { class: "t-row t-head", role: "row", "aria-rowindex": "1" }, this.heads);
+    this.body = el("div", { class: "t-body", role: "rowgroup" });
+    this.emptyLine = el("p", { class: "t-empty", text: options.empty ?? "nothing here", hidden: true });
+    this.grid = el(
+      "div",
+      { class: "t-grid", role: "table", "aria-label": options.label, "aria-colcount": options.columns.length },
+      el("div", { role: "rowgroup", class: "t-top" }, this.headRow),
+      this.body,
+    );
+    /** What goes into the page: a scrolling box; its height is the page's business. */
+    this.element = el(
+      "div",
+      {
+        class: "t-box",
+        tabindex: "0",
+        role: "region",
+        "aria-label": options.label,
+        style: { "--tracks": tracks, "--row": `${ROW_PX}px` },
+        onscroll: () => this.queue(),
+        onkeydown: (/** @type {KeyboardEvent} */ event) => this.pressed(event),
+      },
+      this.grid,
+      this.emptyLine,
+    );
+    this.observer = new ResizeObserver(() => this.queue());
+    this.observer.observe(this.element);
+  }
+
+  /** Show these rows, in the order of the sort. @param {readonly any[]} rows */
+  set(rows) {
+    this.rows = [...rows];
+    this.order();
+    this.queue();
+  }
+
+  /** The rows have changed in themselves. @param {boolean} [sort] whether their order may have, too */
+  refresh(sort = false) {
+    if (sort && !this.editing()) this.order();
+    this.queue();
+  }
+
+  /** Whether somebody is typing in it: then rows must not move away. */
+  editing() {
+    const focused = document.activeElement;
+    return focused instanceof HTMLInputElement && this.body.contains(focused);
+  }
+
+  destroy() {
+    this.observer.disconnect();
+  }
+
+  /** Its rows as a file. */
+  export() {
+    const columns = this.options.columns.filter((column) => column.value);
+    const named = columns.map((column) => ({
+      title: column.unit ? `${column.title} (${column.unit})` : column.title,
+      value: /** @type {(row: any) => unknown} */ (column.value),
+    }));
+    download(`${this.options.filename ?? "table"}.csv`, csv(named, this.sorted));
+  }
+
+  /** A button that does it. */
+  exportButton() {
+    return el("button", { class: "button", type: "button", text: "Export CSV", onclick: () => this.export() });
+  }
+
+  /** @param {Column} column */
+  head(column) {
+    const sorts = column.value !== undefined;
+    const unit = column.unit ? el("span", { class: "unit", text: column.unit }) : null;
+    const title = sorts
+      ? el("button", { type: "button", class: "t-sort", onclick: () => this.sortBy(column) }, column.title, unit)
+      : el("span", {}, column.title, unit);
+    const head = el("div", { class: `t-cell${column.end ? " end" : ""}`, role: "columnheader" }, title);
+    if (sorts) head.setAttribute("aria-sort", this.direction(column));
+    return head;
+  }
+
+  /** @param {Column} column */
+  direction(column) {
+    return column.key !== this.sortKey ? "none" : this.descending ? "descending" : "ascending";
+  }
+
+  /** Numbers begin with the largest, names with the first. @param {Column} column */
+  sortBy(column) {
+    this.descending = column.key === this.sortKey ? !this.descending : (column.end ?? false);
+    this.sortKey = column.key;
+    this.options.columns.forEach((other, i) => {
+      if (other.value) this.heads[i].setAttribute("aria-sort", this.direction(other));
+    });
+    this.order();
+    this.element.scrollTop = 0;
+    this.queue();
+  }
+
+  order() {
+    const column = this.options.columns.find((one) => one.key === this.sortKey);
+    this.sorted = [...this.rows];
+    if (!column?.value) return;
+    const sign = this.descending ? -1 : 1;
+    const keyed = this.sorted.map((row) => /** @type {const} */ ([column.value?.(row), row]));
+    keyed.sort(([a], [b]) => compare(a, b, sign));
+    this.sorted = keyed.map(([, row]) => row);
+  }
+
+  /** Draw once before the next paint, however often it is asked for. */
+  queue() {
+    if (this.queued) return;
+    this.queued = true;
+    requestAnimationFrame(() => {
+      this.queued = false;
+      this.draw();
+    });
+  }
+
+  draw() {
+    const { element, sorted, options } = this;
+    const height = element.clientHeight - ROW_PX;
+    const first = Math.max(0, Math.floor(element.scrollTop / ROW_PX) - AROUND);
+    const last = Math.min(sorted.length, Math.ceil((element.scrollTop + height) / ROW_PX) + AROUND);
+    this.body.style.height = `${sorted.length * ROW_PX}px`;
+    this.grid.setAttribute("aria-rowcount", String(sorted.length + 1));
+    this.emptyLine.hidden = sorted.length > 0;
+    this.active = Math.max(0, Math.min(this.active, sorted.length - 1));
+    const shown = sorted.slice(first, last).map((row, i) => ({ row, at: first + i }));
+    this.pin(shown, first, last);
+    keyed(this.body, shown, ({ row }) => options.key(row), ({ row }) => this.make(row), (item, { row, at }) => this.show(item, row, at));
+    const sight = shown.map(({ row }) => options.key(row)).join("\n");
+    if (sight !== this.sight) {
+      this.sight = sight;
+      options.visible?.(shown.map(({ row }) => row));
+    }
+  }
+
+  /** The row with the focus stays in the document when it is scrolled away, or the keyboard would lose its place.
+   * @param {{row: any, at: number}[]} shown @param {number} first @param {number} last */
+  pin(shown, first, last) {
+    const focused = document.activeElement?.closest?.(".t-row");
+    if (!focused || focused.parentElement !== this.body) return;
+    const key = /** @type {HTMLElement} */ (focused).dataset.key;
+    const at = this.sorted.findIndex((row) => this.options.key(row) === key);
+    if (at < 0 || (at >= first && at < last)) return;
+    shown.splice(at < first ? 0 : shown.length, 0, { row: this.sorted[at], at });
+  }
+
+  /** @param {any} row */
+  make(row) {
+    const cells = this.options.columns.map((column) => {
+      const cell = el("div", { class: `t-cell${column.end ? " end" : ""}`, role: "cell" });
+      if (column.make) cell.append(column.make(row));
+      return cell;
+    });
+    const item = el("div", { class: "t-row", role: "row" }, cells);
+    if (this.options.open) item.addEventListener("click", (event) => this.clicked(event, item));
+    return item;
+  }
+
+  /** @param {HTMLElement} item @param {any} row @param {number} at */
+  show(item, row, at) {
+    item.style.transform = `translateY(${at * ROW_PX}px)`;
+    item.setAttribute("aria-rowindex", String(at + 2));
+    item.tabIndex = at === this.active ? 0 : -1;
+    item.className = `t-row ${this.options.mark?.(row) ?? ""}${this.options.open ? " opens" : ""}`;
+    this.options.columns.forEach((column, i) => {
+      const cell = /** @type {HTMLElement} */ (item.children[i]);
+      if (column.update) column.update(cell, row);
+      else if (column.text) {
+        const text = column.text(row);
+        put(cell, text);
+        if (!column.end && cell.title !== text) cell.title = text;
+      }
+    });
+  }
+
+  /** @param {MouseEvent} event @param {HTMLElement} item */
+  clicked(event, item) {
+    if (/** @type {Element} */ (event.target).closest("a, button, input, select, label")) return;
+    if (getSelection()?.toString()) return;
+    const row = this.sorted.find((one) => this.options.key(one) === item.dataset.key);
+    if (row) this.options.open?.(row);
+  }
+
+  /** @param {KeyboardEvent} event */
+  pressed(event) {
+    const target = /** @type {HTMLElement} */ (event.target);
+    if (event.ctrlKey || event.metaKey || event.altKey || target.closest("input, select, button")) return;
+    const page = Math.max(1, Math.floor((this.element.clientHeight - ROW_PX) / ROW_PX) - 1);
+    const inRow = target.parentElement === this.body;
+    /** @type {Record<string, number>} */
+    const moves = {
+      ArrowDown: inRow ? this.active + 1 : this.active,
+      ArrowUp: this.active - 1,
+      PageDown: this.active + page,
+      PageUp: this.active - page,
+      Home: 0,
+      End: this.sorted.length - 1,
+    };
+    if (event.key in moves) {
+      event.preventDefault();
+      this.focusRow(moves[event.key]);
+    } else if (event.key === "Enter" && inRow && this.sorted[this.active]) {
+      this.options.open?.(this.sorted[this.active]);
+    }
+  }
+
+  /** @param {number} at */
+  focusRow(at) {
+    if (!this.sorted.length) return;
+    this.active = Math.max(0, Math.min(at, this.sorted.length - 1));
+    const { element } = this;
+    const top = this.active * ROW_PX;
+    const room = element.clientHeight - 2 * ROW_PX;
+    if (top < element.scrollTop) element.scrollTop = top;
+    else if (top > element.scrollTop + room) element.scrollTop = top - room;
+    this.draw();
+    const key = this.options.key(this.sorted[this.active]);
+    for (const item of /** @type {Iterable<HTMLElement>} */ (/** @type {unknown} */ (this.body.children))) {
+      if (item.dataset.key === key) item.focus({ preventScroll: true });
+    }
+  }
+}
+
+/** What does not exist stands last, whichever way. @param {any} a @param {any} b @param {number} sign */
+function compare(a, b, sign) {
+  const noA = a === null || a === undefined;
+  const noB = b === null || b === undefined;
+  if (noA || noB) return Number(noA) - Number(noB);
+  if (typeof a === "string" && typeof b === "string") return sign * collator.compare(a, b);
+  return sign * (a < b ? -1 : a > b ? 1 : 0);
+}
+
+const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
