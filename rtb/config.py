@@ -13,7 +13,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -25,12 +25,24 @@ from rtb.errors import ConfigError
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
+Url = Annotated[str, Meta(pattern="^(https?://.+)?$")]
 PREFIX = "RTB_"
 MEMORY = "memory://"
 FILE = "file:"
 ANYWHERE = ("0.0.0.0", "::", "")
 SECRETS = frozenset(
-    {"tie_key", "postback_secret", "token", "app_secret", "developer_token", "client_secret", "refresh_token"}
+    {
+        "tie_key",
+        "postback_secret",
+        "token",
+        "app_secret",
+        "developer_token",
+        "client_secret",
+        "refresh_token",
+        "webhook_secret",
+        "slack",
+        "smtp_password",
+    }
 )
 _CODE = re.compile("[A-Z]{3}")
 _PASSWORD = re.compile(r"(://[^/@:]*:)[^/]*@")
@@ -54,11 +66,43 @@ class Http(Section, frozen=True):
 
 
 class Dashboard(Section, frozen=True):
-    """Where the dashboard listens."""
+    """Where the dashboard listens, and who may use it."""
 
     enabled: bool = True
     host: str = "127.0.0.1"
     port: Port = 8081
+    open_on_loopback: bool = False
+    token_file: str = "var/dashboard.tokens"
+    secure_cookie: bool = False
+    names: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    tape_per_s: Seconds = 5.0
+    tape_keep: Positive = 256
+
+
+class Alerts(Section, frozen=True):
+    """How often alert rules are looked at, and whom they tell."""
+
+    every_s: Seconds = 5.0
+    per_minute: Positive = 20
+    webhook: Url = ""
+    webhook_secret: str = ""
+    slack: Url = ""
+    smtp_host: str = ""
+    smtp_port: Port = 587
+    smtp_security: Literal["starttls", "tls", "none"] = "starttls"
+    smtp_user: str = ""
+    smtp_password: str = ""
+    smtp_from: str = ""
+    smtp_to: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()
+
+
+class Bidders(Section, frozen=True):
+    """The remote bidders, each a table of the file; see config/bidders.example.toml."""
+
+    file: str = ""
+    allow: tuple[str, ...] = ()
 
 
 class Auction(Section, frozen=True):
@@ -92,7 +136,7 @@ class Broker(Section, frozen=True):
     """The message broker: in process, or RabbitMQ."""
 
     url: Annotated[str, Meta(pattern="^(memory://$|amqps?://.)")] = MEMORY
-    management_url: Annotated[str, Meta(pattern="^(https?://.+)?$")] = ""
+    management_url: Url = ""
     prefetch: Positive = 256
     heartbeat_s: Positive = 5
     spool: str = "var/spool"
@@ -233,6 +277,8 @@ class Settings(Section, frozen=True):
     budgets: Budgets = Budgets()
     tracking: Tracking = Tracking()
     notices: Notices = Notices()
+    bidders: Bidders = Bidders()
+    alerts: Alerts = Alerts()
     sources: Sources = Sources()
     facebook: Facebook = Facebook()
     google: Google = Google()
@@ -343,6 +389,15 @@ def _check(settings: Settings, origin: Mapping[str, str]) -> None:
             if not getattr(google, key):
                 source = _source("google.customer_id", origin)
                 raise ConfigError(f"{source}: google.{key}: is needed with google.customer_id")
+    alerts = settings.alerts
+    if alerts.smtp_host and not (alerts.smtp_from and alerts.smtp_to):
+        source = _source("alerts.smtp_host", origin)
+        raise ConfigError(f"{source}: alerts.smtp_from: is needed with alerts.smtp_host, and so is alerts.smtp_to")
+    if alerts.smtp_user and alerts.smtp_security == "none":
+        source = _source("alerts.smtp_user", origin)
+        raise ConfigError(
+            f"{source}: alerts.smtp_security: a login needs starttls or tls, or the password would travel in the clear"
+        )
     if auction.increment_cpm > 1000:
         raise ConfigError(f"{_source('auction.increment_cpm', origin)}: auction.increment_cpm: must be at most 1000")
 

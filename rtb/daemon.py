@@ -7,6 +7,7 @@ import errno
 import gc
 import os
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -17,13 +18,12 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from dashboard.guard import require_loopback
 from rtb.config import MEMORY, Settings, masked
 from rtb.edges import admin as admin_edge
 from rtb.edges.event_consumers import EventConsumer
 from rtb.errors import BrokerError, ConfigError, StoreError
 from rtb.services import topology
-from rtb.wiring import System, build, create_app
+from rtb.wiring import System, build, dashboard
 
 SWEEP_S = 1.0
 WARM = 256
@@ -63,8 +63,6 @@ async def serve(settings: Settings, *, on_ready: Ready | None = None) -> None:
     """
     stop = asyncio.Event()
     _handle_signals(stop)
-    if settings.dashboard.enabled:
-        require_loopback(settings.dashboard.host)
     system = build(settings, os.getpid())
     async with AsyncExitStack() as stack:
         starting = asyncio.create_task(_start(system, stack, stop))
@@ -125,12 +123,15 @@ async def _start(system: System, stack: AsyncExitStack, stop: asyncio.Event) -> 
         raise ConfigError(f"broker.spool: {error}") from None
     stack.push_async_callback(_stop_outbox, system, patience)
     stack.push_async_callback(system.outside.state.close)
+    stack.push_async_callback(system.operators.http.close)
     stack.push_async_callback(system.money.alerts.stop)
     await _open_budgets(system, stack, patience)
     await system.writer.start()
     stack.push_async_callback(_within, system.writer.stop, patience, "campaign updates")
     await system.listener.start()
     stack.push_async_callback(system.listener.stop)
+    system.market.start()
+    stack.push_async_callback(system.market.close)
     system.catalogue.follow()
     stack.push_async_callback(_within, system.catalogue.stop, patience, "catalogue")
     stack.push_async_callback(system.profiles.close)
@@ -146,6 +147,8 @@ async def _start(system: System, stack: AsyncExitStack, stop: asyncio.Event) -> 
     stack.push_async_callback(system.monitor.stop)
     system.source.start()
     stack.callback(system.source.stop)
+    await system.operators.alerts.start()
+    stack.push_async_callback(system.operators.alerts.stop)
     runner = await admin_edge.listen(system.admin, socket_path, limit_s=settings.drain.limit_s)
     stack.push_async_callback(_remove_socket, runner, socket_path)
     urls = {}
@@ -244,7 +247,10 @@ async def _dashboard(system: System, stack: AsyncExitStack) -> str:
     settings = system.settings.dashboard
     if not settings.enabled:
         return ""
-    runner = web.AppRunner(create_app(system.source), access_log=None, shutdown_timeout=1.0)
+    app, token = dashboard(system.settings, system.source, system.operators.api, system.clock)
+    if token:
+        print(f"dashboard token (shown this once): {token}", file=sys.stderr, flush=True)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     try:
@@ -265,6 +271,7 @@ async def _sweep(system: System, stop: asyncio.Event) -> None:
             system.house.refresh()
             system.automation.refresh()
             system.traffic.refresh()
+            system.market.refresh()
         except Exception as error:  # a mistake of ours, which must not end new days and dry campaigns for good
             if problem != repr(error):
                 _log.exception("sweep_failed")

@@ -14,8 +14,10 @@ from pathlib import Path
 import click
 
 from rtb.cli.auctions import auction, explain
+from rtb.cli.bidders import bidders
 from rtb.cli.broker import dead_letters, queues, topology
 from rtb.cli.campaigns import campaigns
+from rtb.cli.dashboard import dashboard
 from rtb.cli.lab import lab
 from rtb.cli.operations import audit, migrate
 from rtb.cli.running import check_config, demo, serve
@@ -72,6 +74,8 @@ for _command in (
     demo,
     check_config,
     campaigns,
+    bidders,
+    dashboard,
     auction,
     explain,
     migrate,

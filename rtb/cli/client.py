@@ -22,6 +22,7 @@ ANSWER_LIMIT_S = 300.0
 
 AUDIT = "audit"
 STATS = "campaigns.stats"
+ON_DAEMON = "bidders."
 ON_BROKER = ("dead-letters.", "topology.", "queues")
 
 
@@ -67,6 +68,8 @@ async def _offline(settings: Settings, name: str, arguments: dict[str, Any]) -> 
     from rtb import daemon, wiring
 
     log_to_stderr(settings, level="warning")
+    if name.startswith(ON_DAEMON):
+        raise AdminError(f"{name}: no daemon runs on admin.socket {settings.admin.socket}")
     async with AsyncExitStack() as stack:
         if name.startswith(ON_BROKER):
             if settings.broker.url == MEMORY:

@@ -10,12 +10,16 @@ from pathlib import Path
 import click
 
 from rtb import config
+from rtb.cli.lab_dsps import dsps
 from rtb.cli.options import load, settings_options
 
 
 @click.group()
 def lab() -> None:
     """Campaigns for experiments."""
+
+
+lab.add_command(dsps)
 
 
 @lab.command()

@@ -61,6 +61,8 @@ def demo(context: click.Context, rate: float, seed: int, config_path: Path | Non
             f"broker.spool={folder}/spool",
             f"broker.journal={folder}/journal",
             f"tracking.key_file={folder}/tracking.keys",
+            f"dashboard.token_file={folder}/dashboard.tokens",
+            "dashboard.open_on_loopback=true",
         )
         settings = load(context, config_path, (*own, *overrides))
         log_to_stderr(settings)

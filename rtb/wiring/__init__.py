@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 
-from dashboard.server import create_app
 from rtb.adapters.clock import SystemClock
 from rtb.config import MEMORY, Settings
 from rtb.domain.money import Rates
@@ -39,15 +38,17 @@ from rtb.services.outbox import Outbox
 from rtb.services.pacing import Traffic
 from rtb.services.profiles import Profiles
 from rtb.services.queue_monitor import QueueMonitor
-from rtb.wiring.auctions import exchange
+from rtb.wiring.auctions import market
 from rtb.wiring.house import House, house
 from rtb.wiring.late import Late
+from rtb.wiring.market import Market
 from rtb.wiring.money import Money, money
+from rtb.wiring.operators import Operators, dashboard, operators
 from rtb.wiring.outside import Outside, outside
 from rtb.wiring.sources import Elsewhere, elsewhere
 from rtb.wiring.tracking import Told, signer, told
 
-__all__ = ["Money", "Outside", "System", "Told", "build", "create_app", "resource"]
+__all__ = ["Money", "Outside", "System", "Told", "build", "dashboard", "resource"]
 
 
 @dataclass(slots=True)
@@ -76,6 +77,8 @@ class System:
     writer: CampaignWriter
     monitor: QueueMonitor
     exchange: Exchange
+    market: Market
+    operators: Operators
     consumer: BidRequestConsumer
     responder: AuctionResponder
     server: Server
@@ -102,11 +105,11 @@ def build(settings: Settings, pid: int) -> System:
     others = elsewhere(
         settings, out.ledger, clock, rates, find=late.campaign, campaigns=lambda: home.bidder.campaigns()
     )
-    market = exchange(settings, out, home, after, metrics, clock, rates)
+    trade = market(settings, out, home, after, metrics, clock, rates)
     pages: dict[bytes, Callable[[], bytes]] = {}
     source = FrameSource(metrics, clock, currency=rates.currency)
     responder = AuctionResponder(
-        market,
+        trade.exchange,
         metrics,
         rates,
         shed_after_ms=settings.http.shed_after_ms,
@@ -114,6 +117,22 @@ def build(settings: Settings, pid: int) -> System:
         lag_ns=lambda: source.lag_ns,
         links=after.links,
         tracker=after.responder,
+    )
+
+    monitor = QueueMonitor(broker, metrics, clock, stats=out.management)
+    people = operators(
+        settings,
+        out,
+        home,
+        trade.exchange,
+        after.performance,
+        others.sources,
+        source,
+        monitor,
+        outbox,
+        clock,
+        instance,
+        rates=rates,
     )
 
     def performed(update: PerformanceUpdate, message_id: str) -> None:
@@ -144,14 +163,16 @@ def build(settings: Settings, pid: int) -> System:
         outbox=outbox,
         listener=CampaignListener(broker, home.catalogue, metrics, instance=instance, on_performance=performed),
         writer=CampaignWriter(broker, home.catalogue, metrics, clock),
-        monitor=QueueMonitor(broker, metrics, clock, stats=out.management),
-        exchange=market,
+        monitor=monitor,
+        exchange=trade.exchange,
+        market=trade,
+        operators=people,
         consumer=BidRequestConsumer(
-            broker, market, metrics, clock, rates, prefetch=settings.broker.prefetch, links=after.links
+            broker, trade.exchange, metrics, clock, rates, prefetch=settings.broker.prefetch, links=after.links
         ),
         responder=responder,
         server=Server(responder, clock, limits),
-        admin=Admin(home.catalogue, market, home.bidder, clock, rates, ledger=ledger),
+        admin=Admin(home.catalogue, trade.exchange, home.bidder, clock, rates, ledger=ledger),
     )
     pages |= _pages(system, pid)
     system.admin.commands |= _commands(system, home, pid)
@@ -168,6 +189,9 @@ def _commands(system: System, home: House, pid: int) -> dict[str, Command]:
         "campaigns.history": history_command(out.history, catalogue),
         "campaigns.stats": stats_command(told.performance, catalogue, clock, currency, home.pacer.pace),
         "campaigns.metrics": metrics_command(system.elsewhere.sources, catalogue, clock),
+        "bidders.list": system.market.listed,
+        "bidders.switch": system.market.switched,
+        "bidders.test": system.market.tested,
         "load.queue": _queue_load(system.broker, pid),
     }
 

@@ -1,9 +1,13 @@
-"""The exchange: its bidders, its rules, and who listens to its auctions."""
+"""The exchange: its bidders, who come and go, its rules, and who listens to its auctions."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from hashlib import blake2b
+from pathlib import Path
 
+from rtb.adapters.bidder_file import BidderFile
 from rtb.adapters.coroutine_bidder import CoroutineBidder
 from rtb.config import Settings
 from rtb.domain.money import Rates, to_micros
@@ -15,21 +19,28 @@ from rtb.services.auction_log import AuctionLog
 from rtb.services.exchange import Exchange, Rules
 from rtb.services.metrics import Metrics
 from rtb.services.results import Results
+from rtb.wiring.bidders import RemoteBidders
 from rtb.wiring.house import House
+from rtb.wiring.market import Market
 from rtb.wiring.outside import Outside
 from rtb.wiring.tracking import Told
 
 
-def exchange(
+def market(
     settings: Settings, out: Outside, house: House, told: Told, metrics: Metrics, clock: TimerClock, rates: Rates
-) -> Exchange:
-    """An exchange of the house and whoever else the settings name."""
+) -> Market:
+    """An exchange of the house and whoever else the settings name. Raises ConfigError."""
     auction = settings.auction
-    bidders: list[Bidder] = [house.bidder]
+    own: list[Bidder] = [house.bidder]
     if settings.lab.bidder:
         lab = settings.lab
         slow = SlowBidder(wait_ms=lab.bidder_ms, cpu_us=lab.bidder_cpu_us, cpm=lab.bidder_cpm)
-        bidders.append(CoroutineBidder("lab", slow, clock, rates, crid=auction.crid, adomain=auction.adomain_required))
+        own.append(CoroutineBidder("lab", slow, clock, rates, crid=auction.crid, adomain=auction.adomain_required))
+    given = settings.bidders
+    file = BidderFile(Path(given.file)) if given.file else None
+    remote = RemoteBidders(
+        clock, rates, os.environ, allow=given.allow, crid=auction.crid, adomain=auction.adomain_required
+    )
     admission = Admission(
         deadline_ms=auction.deadline_ms,
         network_margin_ms=auction.network_margin_ms,
@@ -42,11 +53,15 @@ def exchange(
         first_price_types=frozenset(auction.auction_types),
         tie_key=blake2b(auction.tie_key.encode(), digest_size=32).digest() if auction.tie_key else b"",
     )
-    made = Exchange(bidders, house.profiles, admission, metrics, clock, rates=rates, rules=rules)
+
+    def exchange(bidders: Sequence[Bidder], counters: Metrics) -> Exchange:
+        return Exchange(bidders, house.profiles, admission, counters, clock, rates=rates, rules=rules)
+
+    made = exchange(own, metrics)
     if settings.log.auctions:
         made.listen(AuctionLog(settings.log.auctions))
     if settings.state.announce_results:
         made.listen(Results(out.state, clock, rates, links=told.links))
-    if told.notices is not None and len(bidders) > 1:
+    if told.notices is not None and (len(own) > 1 or file is not None):
         made.listen(told.notices.auction_closed)
-    return made
+    return Market(made, own, remote, file, clock, lambda bidder: exchange([bidder], Metrics("test", clock)))

@@ -30,6 +30,7 @@ class Outside:
     broker: Broker
     management: ManagementApi | None
     state: StateStore
+    database: SqlDatabase
     repository: SqlRepository
     ledger: SqlLedger
     history: SqlHistory
@@ -52,6 +53,7 @@ def outside(settings: Settings, clock: TimerClock, instance: str) -> Outside:
         broker=broker,
         management=_management(settings),
         state=state,
+        database=database,
         repository=SqlRepository(database),
         ledger=SqlLedger(database),
         history=SqlHistory(database),

@@ -31,6 +31,7 @@ SETTINGS = """
 port = 0
 shed_after_ms = 0
 [dashboard]
+open_on_loopback = true
 port = 0
 [store]
 url = "sqlite:///rtb.db"
