@@ -99,7 +99,7 @@ async function show(first = false) {
   if (!first) main.focus({ preventScroll: true });
 }
 
-wireHeader(live, time);
+wireHeader(live, time, api);
 whoami.then(showAccount, () => {});
 live.on("state", (state) => {
   if (state === "reconnecting") api.get("/api/me").catch(() => {}); // a session that is over leads to the login page

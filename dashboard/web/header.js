@@ -1,12 +1,10 @@
 // @ts-check
 /** The header: whether it is live, which instance, which range, pause and rewind, the theme, who is there. */
 
-import { el, put } from "./lib/dom.js";
+import { el, put, replace } from "./lib/dom.js";
 import * as format from "./lib/format.js";
 import { setTheme, theme } from "./lib/theme.js";
 import { RANGES } from "./lib/time.js";
-
-const FORGET_S = 600; // an instance silent for so long has been replaced
 
 const byId = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
 const state = byId("state");
@@ -16,13 +14,20 @@ const pause = byId("pause");
 const rewind = /** @type {HTMLInputElement} */ (byId("rewind"));
 const moment = byId("moment");
 
-/** @param {import("./lib/live.js").Live} live @param {import("./lib/time.js").Time} time */
-export function wireHeader(live, time) {
+/**
+ * @param {import("./lib/live.js").Live} live @param {import("./lib/time.js").Time} time
+ * @param {import("./lib/api.js").Api} api
+ */
+export function wireHeader(live, time, api) {
   live.on("state", (now) => showState(now, live));
   live.on("update", () => showUpdate(live, time));
+  watchInstances(live, time, api);
   time.on(() => showTime(live, time));
   wireRanges(time);
-  instance.addEventListener("change", () => time.setInstance(instance.value));
+  instance.addEventListener("change", () => {
+    live.follow(instance.value);
+    time.setInstance(instance.value);
+  });
   pause.addEventListener("click", () => (time.paused ? time.resume() : time.pause()));
   rewind.addEventListener("input", () => {
     const back = Number(rewind.value);
@@ -52,22 +57,35 @@ function showState(now, live) {
 
 /** @param {import("./lib/live.js").Live} live @param {import("./lib/time.js").Time} time */
 function showUpdate(live, time) {
-  const { snapshot } = live;
-  if (!snapshot) return;
-  put(asOf, format.time(snapshot.time));
-  const rows = snapshot.instances.filter((row) => !row.stale || row.age_s < FORGET_S);
-  const names = ["", ...rows.map((row) => row.instance)];
-  if (time.instance && !names.includes(time.instance)) names.push(time.instance);
-  const wanted = names.join("\n");
-  if (instance.dataset.names !== wanted) {
-    instance.dataset.names = wanted;
-    instance.replaceChildren(...names.map((name) => el("option", { value: name, text: name })));
-    instance.value = time.instance;
-  }
-  const live_ = rows.filter((row) => !row.stale).length;
-  const many = live_ === rows.length ? `${live_}` : `${live_} of ${rows.length}`;
-  put(instance.options[0], rows.length === 1 ? "1 instance" : `all ${many} instances`);
+  put(asOf, format.time(live.snapshot?.time));
   showTime(live, time);
+}
+
+/**
+ * Which instances there are, whenever their number changes.
+ * @param {import("./lib/live.js").Live} live @param {import("./lib/time.js").Time} time
+ * @param {import("./lib/api.js").Api} api
+ */
+function watchInstances(live, time, api) {
+  let known = "";
+  live.on("update", async () => {
+    const now = `${live.about.instance} ${live.snapshot?.live} ${live.snapshot?.stale}`;
+    if (now === known) return;
+    known = now;
+    const rows = (await api.get("/api/instances").catch(() => null))?.instances ?? live.about.instances ?? [];
+    showInstances(rows, time);
+  });
+}
+
+/** @param {import("./lib/types.js").InstanceRow[]} rows @param {import("./lib/time.js").Time} time */
+function showInstances(rows, time) {
+  const names = rows.filter((row) => row.state !== "stopped").map((row) => row.instance);
+  if (time.instance && !names.includes(time.instance)) names.push(time.instance);
+  const alive = rows.filter((row) => row.state === "live").length;
+  const many = alive === names.length ? `${alive}` : `${alive} of ${names.length}`;
+  const all = names.length === 1 ? "1 instance" : `all ${many} instances`;
+  replace(instance, el("option", { value: "", text: all }), ...names.map((name) => el("option", { value: name, text: name })));
+  instance.value = time.instance;
 }
 
 /** @param {import("./lib/live.js").Live} live @param {import("./lib/time.js").Time} time */

@@ -270,7 +270,7 @@ export class Chart {
     const { plot } = this;
     if (!plot) return;
     const time = index === null ? undefined : plot.data[0][index];
-    plot.setCursor(time === undefined ? { left: -10, top: -10 } : { left: plot.valToPos(time, "x"), top: 10 }, true, true);
+    /** @type {any} */ (plot).setCursor(time === undefined ? { left: -10, top: -10 } : { left: plot.valToPos(time, "x"), top: 10 }, true, true);
     if (time !== undefined) this.box.setAttribute("aria-label", `${format.time(time)}: ${this.reading()}`);
   }
 
@@ -317,9 +317,9 @@ export class Chart {
   }
 }
 
-/** The points that the header has chosen: of the whole system, or of an instance. @param {Context} context */
-export function history({ live, time }) {
-  return time.instance ? (live.instances.get(time.instance)?.points ?? []) : live.history.points;
+/** The points that the header has chosen: of the whole system, or of one instance. @param {Context} context */
+export function history({ live }) {
+  return (live.view ?? live).history.points;
 }
 
 /** @param {number} unixSeconds */

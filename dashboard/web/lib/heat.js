@@ -1,35 +1,38 @@
 // @ts-check
-/** A heat strip: percentiles of latency as rows, time as columns, from calm far below the deadline to alarm above it. */
+/** A heat strip: how long auctions took, as time runs to the right and milliseconds upwards; red is beyond the deadline. */
 
 import { history } from "./chart.js";
-import { el } from "./dom.js";
+import { el, put, replace } from "./dom.js";
 import * as format from "./format.js";
 import { colour, onTheme } from "./theme.js";
 
-const ROWS = /** @type {const} */ ([
-  ["p50", "p50_ms"],
-  ["p95", "p95_ms"],
-  ["p99", "p99_ms"],
-  ["p99.9", "p999_ms"],
-]);
-const STEPS = 7;
+const COLUMN_PX = 3;
+const FAINTEST = 0.12;
+
+/** @typedef {import("./types.js").Context} Context */
 
 export class HeatStrip {
-  /** @param {import("./types.js").Context} context @param {{deadline?: number}} [options] deadline in ms */
+  /** @param {Context} context @param {{deadline?: number}} [options] deadline in ms: one of the server's bounds */
   constructor(context, { deadline = 100 } = {}) {
     this.context = context;
     this.deadline = deadline;
     this.queued = false;
     this.canvas = el("canvas", { class: "heat-canvas", role: "img" });
-    const legend = el("span", { class: "heat-key", "aria-hidden": "true" }, "1 ms");
-    for (let i = 0; i < STEPS; i++) legend.append(el("i", { class: `heat-${i}` }));
-    legend.append(`over ${deadline} ms`);
+    this.rows = el("div", { class: "heat-rows", "aria-hidden": "true" });
+    this.late = el("b", { text: format.NONE });
     this.element = el(
-      "div",
+      "figure",
       { class: "heat" },
-      el("div", { class: "heat-rows", "aria-hidden": "true" }, ROWS.map(([name]) => el("span", { text: name }))),
-      this.canvas,
-      legend,
+      el(
+        "figcaption",
+        {},
+        el("h2", {}, "Every auction", el("span", { class: "unit", text: "ms" })),
+        el("ul", { class: "legend" }, [
+          el("li", { class: "heat-key" }, "few ", el("i", { class: "scale" }), " many"),
+          el("li", {}, `over ${deadline} ms `, this.late, el("span", { class: "unit", text: "%" })),
+        ]),
+      ),
+      el("div", { class: "heat-plot" }, this.rows, this.canvas),
     );
     this.observer = new ResizeObserver(() => this.update());
     this.observer.observe(this.canvas);
@@ -54,45 +57,86 @@ export class HeatStrip {
     });
   }
 
-  /** How hot a latency is: 0 at 1 ms, logarithmic up to the deadline, the last step above it. @param {number} ms */
-  step(ms) {
-    if (ms > this.deadline) return STEPS - 1;
-    const share = Math.log(Math.max(1, ms)) / Math.log(this.deadline);
-    return Math.min(STEPS - 2, Math.floor(share * (STEPS - 1)));
+  draw() {
+    /** @type {number[]} */
+    const bounds = this.context.live.about.heat_bounds_ms ?? [];
+    this.element.hidden = !bounds.length;
+    const width = this.canvas.clientWidth;
+    if (!bounds.length || !width) return;
+    const [from, to] = this.context.time.window();
+    const columns = Math.max(1, Math.min(Math.floor(width / COLUMN_PX), this.context.time.range));
+    const grid = counted(history(this.context), from, to, columns);
+    const first = bounds.indexOf(this.deadline) + 1; // of the buckets beyond
+    const used = grid.reduce((most, counts) => Math.max(most, counts.length), 0);
+    const rows = Math.max(used, Math.min(bounds.length, first) + 1);
+    this.paint(grid, rows, first);
+    this.label(bounds, rows);
+    const sum = (/** @type {number} */ start) =>
+      grid.reduce((total, counts) => total + counts.reduce((a, n, i) => (i >= start ? a + (n ?? 0) : a), 0), 0);
+    const all = sum(0);
+    const late = sum(first);
+    put(this.late, all ? format.percent(late / all, 2) : format.NONE);
+    this.canvas.setAttribute(
+      "aria-label",
+      `Heat strip of latency over ${format.duration(this.context.time.range)}: ${format.count(late)} of ${format.count(all)} auctions took longer than ${this.deadline} ms`,
+    );
   }
 
-  draw() {
-    const { canvas, context } = this;
+  /** @param {number[][]} grid counts by column and bucket @param {number} rows @param {number} first */
+  paint(grid, rows, first) {
+    const { canvas } = this;
     const ratio = devicePixelRatio || 1;
     const width = Math.round(canvas.clientWidth * ratio);
     const height = Math.round(canvas.clientHeight * ratio);
-    if (!width || !height) return;
     if (canvas.width !== width) canvas.width = width;
     if (canvas.height !== height) canvas.height = height;
     const paper = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
     paper.clearRect(0, 0, width, height);
-    const [from, to] = context.time.window();
-    const points = history(context).filter((point) => point.time > from && point.time <= to);
-    const row = height / ROWS.length;
-    const cell = Math.max(ratio, width / context.time.range);
-    const colours = Array.from({ length: STEPS }, (_, i) => colour(`--heat-${i}`));
-    let above = 0;
-    // The worst of what falls on one pixel must be the one that is seen: hot cells are painted last.
-    for (let wanted = 0; wanted < STEPS; wanted++) {
-      paper.fillStyle = colours[wanted];
-      for (const point of points) {
-        const x = ((point.time - from) / (to - from)) * width - cell;
-        ROWS.forEach(([, field], i) => {
-          const value = point[field];
-          if (typeof value !== "number" || this.step(value) !== wanted) return;
-          if (wanted === STEPS - 1 && field === "p99_ms") above++;
-          paper.fillRect(Math.floor(x), Math.ceil(i * row), Math.ceil(cell), Math.floor(row) - ratio);
-        });
-      }
-    }
-    canvas.setAttribute(
-      "aria-label",
-      `Heat strip of latency over ${format.duration(context.time.range)}: p99 was over ${this.deadline} ms in ${above} of ${points.length} seconds`,
-    );
+    const calm = colour("--heat");
+    const alarm = colour("--bad");
+    const cell = width / grid.length;
+    const step = height / rows;
+    grid.forEach((counts, column) => {
+      const total = counts.reduce((a, n) => a + (n ?? 0), 0);
+      const x = Math.floor(column * cell);
+      counts.forEach((n, bucket) => {
+        if (!n) return;
+        paper.globalAlpha = FAINTEST + (1 - FAINTEST) * Math.sqrt(n / total);
+        paper.fillStyle = bucket >= first ? alarm : calm;
+        const top = Math.floor(height - (bucket + 1) * step);
+        paper.fillRect(x, top, Math.ceil((column + 1) * cell) - x, Math.floor(height - bucket * step) - top);
+      });
+    });
+    paper.globalAlpha = 1;
+    paper.fillStyle = alarm;
+    paper.fillRect(0, Math.round(height - first * step), width, Math.max(1, Math.round(ratio)));
   }
+
+  /** The powers of ten among the bounds, at their heights. @param {number[]} bounds @param {number} rows */
+  label(bounds, rows) {
+    const wanted = `${rows} ${bounds.length}`;
+    if (this.rows.dataset.of === wanted) return;
+    this.rows.dataset.of = wanted;
+    const labels = bounds
+      .map((bound, i) => ({ bound, share: (i + 1) / rows }))
+      .filter(({ bound, share }) => share < 1 && Number.isInteger(Math.log10(bound)));
+    replace(this.rows, ...labels.map(({ bound, share }) => el("span", { text: String(bound), style: { bottom: `${share * 100}%` } })));
+  }
+}
+
+/**
+ * Auctions by column of time and bucket of latency.
+ * @param {readonly import("./types.js").Point[]} points @param {number} from @param {number} to @param {number} columns
+ * @returns {number[][]}
+ */
+function counted(points, from, to, columns) {
+  /** @type {number[][]} */
+  const grid = Array.from({ length: columns }, () => []);
+  for (const { time, heat } of points) {
+    if (time <= from || time > to || !heat?.length) continue;
+    const counts = grid[Math.min(columns - 1, Math.floor(((time - from) / (to - from)) * columns - 1e-9))];
+    const first = heat[0];
+    for (let i = 1; i < heat.length; i++) counts[first + i - 1] = (counts[first + i - 1] ?? 0) + heat[i];
+  }
+  return grid;
 }

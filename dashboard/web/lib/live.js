@@ -1,7 +1,7 @@
 // @ts-check
 /** The live connection: it comes back by itself, fills its gaps, and says honestly whether what one sees is live. */
 
-import { History, pointOf } from "./history.js";
+import { History } from "./history.js";
 
 const STALE_MS = 3000;
 const SILENT_MS = 10_000;
@@ -12,8 +12,8 @@ const KEPT_S = 3600;
 
 /** @typedef {import("./types.js").State} State */
 /** @typedef {import("./types.js").Snapshot} Snapshot */
-/** @typedef {"update"|"auction"|"alert"|"instance"|"queue"|"report"|"state"} Kind */
-/** @typedef {{campaign_id: string}|{channel: string}} Topic */
+/** @typedef {"update"|"auction"|"alert"|"instance"|"bidder"|"queue"|"report"|"state"} Kind */
+/** @typedef {{campaign_id: string}|{channel: string}|{instance: string}} Topic */
 /** @typedef {{message: Record<string, unknown>, resolve: (data: any) => void, reject: (error: Error) => void}} Request */
 /** @typedef {{topic: Topic, fns: Set<(data: any) => void>, last: any}} Subscription */
 
@@ -26,8 +26,10 @@ export class Live {
     /** The newest, null before the first. @type {Snapshot|null} */
     this.snapshot = null;
     this.history = new History();
-    /** Each instance's own points, as far as this page has seen them. @type {Map<string, History>} */
-    this.instances = new Map();
+    /** One instance alone, where it is followed (`follow`). @type {{instance: string, snapshot: Snapshot|null, history: History}|null} */
+    this.view = null;
+    /** What the server's first message was besides its snapshot. @type {Record<string, any>} */
+    this.about = {};
     /** @type {string[]} */
     this.campaignFields = [];
     /** @type {Map<Kind, Set<(data: any) => void>>} */
@@ -51,6 +53,8 @@ export class Live {
     this.missing = 0;
     this.last = "";
     this.retry = 0;
+    /** @type {(() => void)|null} */
+    this.release = null;
     speaks.then((yes) => {
       this.speaks = yes;
       if (this.greeted) this.catchUp();
@@ -89,8 +93,8 @@ export class Live {
   }
 
   /**
-   * Follow a campaign or a channel, over reconnects. A campaign's `fn` gets an object of what changed, every second, and
-   * null when the campaign is gone; a channel's `fn` each of its rows.
+   * Follow a campaign or a channel, over reconnects. A campaign's `fn` gets an object of what changes, every second, and
+   * null when the campaign is gone; a channel's `fn` the data of each of its messages, and of the last one at once.
    * @param {Topic} topic @param {(data: any) => void} fn @returns {() => void} release
    */
   subscribe(topic, fn) {
@@ -119,7 +123,7 @@ export class Live {
 
   /** @param {Subscription} subscription @param {any} data */
   hand(subscription, data) {
-    if ("campaign_id" in subscription.topic) subscription.last = data;
+    if (!("channel" in subscription.topic) || subscription.topic.channel !== "auctions") subscription.last = data;
     for (const fn of [...subscription.fns]) fn(data);
   }
 
@@ -145,7 +149,8 @@ export class Live {
     this.heardAt = performance.now();
     if (message.type === "initial") this.greet(message);
     else if (message.type === "metrics_update") this.update(message);
-    else if (message.id !== undefined) this.answer(message);
+    else if (message.id !== undefined && message.id !== null) this.answer(message);
+    else if (message.type === "error") console.warn(message.error);
     else {
       this.emit(message.type, message.data);
       const channel = this.subscriptions.get(JSON.stringify({ channel: `${message.type}s` }));
@@ -158,10 +163,11 @@ export class Live {
   greet(message) {
     const { data, seq } = message;
     this.greeted = true;
-    this.missing = this.history.newest || data.snapshot.time - KEPT_S;
+    this.missing = this.history.newest || data.snapshot.time - (data.kept_s ?? KEPT_S);
+    this.about = data;
     this.campaignFields = data.campaign_fields ?? [];
-    if (data.point_fields) this.history.fields = data.point_fields;
-    if (data.history) this.history.fill(data.history);
+    this.history.fields = data.point_fields ?? this.history.fields;
+    this.history.fill(data.history ?? []);
     this.seq = seq;
     this.show(data.snapshot, seq);
     if (this.speaks) this.catchUp();
@@ -174,33 +180,47 @@ export class Live {
     const since = this.history.newest;
     this.seq = seq;
     if (data.campaigns) this.showCampaigns(data.campaigns);
-    this.show(data.snapshot, seq);
+    if (data.view) this.showView(data.view);
+    this.show(data.snapshot, seq, data.point);
     if (missed) this.backfill(since);
   }
 
-  /** @param {Snapshot} snapshot @param {number} seq */
-  show(snapshot, seq) {
+  /** @param {Snapshot} snapshot @param {number} seq @param {any[]} [point] */
+  show(snapshot, seq, point) {
     if (seq <= 0) return; // before the server's first second
     // Being connected is not being live: only a snapshot not seen before is.
     const identity = `${seq} ${snapshot.time}`;
     if (identity !== this.last) {
       this.last = identity;
       this.freshAt = performance.now();
-      this.history.add(pointOf(snapshot));
-      for (const row of snapshot.instances) this.noteInstance(row, snapshot.time);
+      this.history.fill([point ?? [snapshot.time, snapshot.rates.auctions, ...["p50_ms", "p95_ms", "p99_ms", "p999_ms"].map((name) => /** @type {any} */ (snapshot.latency)[name])]]);
     }
     this.snapshot = snapshot;
     this.watch(); // the badge first
     this.emit("update", snapshot);
   }
 
-  /** @param {import("./types.js").InstanceRow} row @param {number} time */
-  noteInstance(row, time) {
-    if (row.stale) return;
-    let history = this.instances.get(row.instance);
-    if (!history) this.instances.set(row.instance, (history = new History()));
-    const { instance: _name, stale: _stale, ...figures } = row;
-    history.add({ ...figures, time });
+  /** Follow one instance alone, "" for none; `view` has it. @param {string} instance */
+  follow(instance) {
+    this.release?.();
+    this.release = null;
+    this.view = null;
+    if (!instance) return;
+    const history = new History();
+    history.fields = this.history.fields;
+    this.view = { instance, snapshot: null, history };
+    // Messages of several instances follow each other: what comes late for an old one is not taken.
+    this.release = this.subscribe({ instance }, (data) => this.showView(data));
+  }
+
+  /** @param {{instance: string, snapshot: Snapshot|null, point?: any[]|null, history?: any[][]}} data */
+  showView({ instance, snapshot, point, history }) {
+    const { view } = this;
+    if (view?.instance !== instance) return;
+    view.snapshot = snapshot;
+    if (history) view.history.fill(history);
+    if (point) view.history.fill([point]);
+    if (history && this.snapshot) this.emit("update", this.snapshot);
   }
 
   /** @param {Record<string, any[]|null>} campaigns */
@@ -218,15 +238,19 @@ export class Live {
     for (const subscription of this.subscriptions.values()) this.ask(subscription);
   }
 
-  /** @param {number} since Unix seconds */
-  backfill(since) {
-    this.send({ type: "backfill", since }).then(
-      (rows) => {
-        this.history.fill(rows);
-        if (this.snapshot) this.emit("update", this.snapshot);
-      },
-      () => {},
-    );
+  /** Ask for points, piece by piece. @param {number} since Unix seconds */
+  async backfill(since) {
+    try {
+      for (let more = true; more; ) {
+        const data = await this.send({ type: "backfill", since });
+        this.history.fill(data.points);
+        more = data.more && data.points.length > 0;
+        if (more) since = data.points.at(-1)[0];
+      }
+    } catch {
+      return; // tried again after the next reconnect
+    }
+    if (this.snapshot) this.emit("update", this.snapshot);
   }
 
   flush() {

@@ -6,9 +6,10 @@
  * @typedef {{count: number, p50_ms: number|null, p95_ms: number|null, p99_ms: number|null, p999_ms: number|null,
  *   max_ms: number|null}} Spread
  * @typedef {{code: number, name: string, total: number, per_s: number}} Reason
- * @typedef {{instance: string, stale: boolean, age_s: number, uptime_s: number, auctions_per_s: number,
- *   p99_ms: number|null, lag_max_ms: number|null, in_flight: number, rss_bytes: number} & Record<string, any>
- *   } InstanceRow
+ * @typedef {{instance: string, pid: number, host: string, version: string, since: number,
+ *   state: "live"|"stale"|"stopped", age_s: number, auctions_per_s: number, bid_rate: number|null,
+ *   timeout_rate: number|null, shed_rate: number|null, spend_per_s: number, p50_ms: number|null, p95_ms: number|null,
+ *   p99_ms: number|null, lag_max_ms: number|null, cpu: number, in_flight: number, rss_bytes: number}} InstanceRow
  * @typedef {Object} Snapshot
  * @property {number} seq
  * @property {number} time Unix seconds
@@ -25,10 +26,14 @@
  * @property {number} rss_bytes
  * @property {Reason[]} no_bids
  * @property {Reason[]} losses
- * @property {InstanceRow[]} instances
+ * @property {number} live how many instances are
+ * @property {number} stale
+ * @property {number|null} queue_ready messages that wait in queues that somebody ought to consume
  *
- * @typedef {{time: number} & Record<string, number|null|undefined>} Point one second of the charts; a field that the
- *   server does not tell is missing
+ * @typedef {{time: number, auctions_per_s: number, p50_ms: number|null, p95_ms: number|null, p99_ms: number|null,
+ *   p999_ms: number|null, bid_rate?: number|null, win_rate?: number|null, timeout_rate?: number|null,
+ *   shed_rate?: number|null, spend_per_s?: number, queue_ready?: number|null, in_flight?: number,
+ *   lag_max_ms?: number|null, heat?: number[]}} Point one second of the charts
  *
  * @typedef {{id: string, name: string, advertiser: string, status: string, pricing: string, bid: number, ecpm: number,
  *   daily_budget: number|null, lifetime_budget: number|null, spent_today: number, target: number|null, funded: boolean,
