@@ -28,6 +28,7 @@ from rtb.adapters.confirmed import confirmed
 from rtb.errors import BrokerError
 from rtb.ports import DIRECT_REPLY_TO, Clock, Delivery, Message, QueueDepth, Subscription, Topology
 from rtb.ports.broker import Answer
+from rtb.services.waiting import ended, within
 
 MAX_PENDING = 10_000
 MAX_PENDING_BYTES = 64 << 20
@@ -116,10 +117,10 @@ class RabbitBroker:
         self._consuming.begin()
         self._publishing.begin()
         for link in (self._consuming, self._publishing):
-            await link.tried()
+            await within(link.tried(), 2 * self._limit_s)  # if one is lost meanwhile, the other one waits for it
             if not link.up.is_set():
                 if not self._deferred:
-                    problem = link.problem
+                    problem = self.problem
                     await self.close()
                     raise BrokerError(problem)
                 return
@@ -237,8 +238,7 @@ class RabbitBroker:
         self._publisher.fail_all(BrokerError("the connection was closed"))
         await self._publisher.finish(FINISH_S)
         if self._mender is not None:
-            self._mender.cancel()
-            await asyncio.wait([self._mender])
+            await ended(self._mender)
         for channel in self._delivery_channels():
             channel.flush()
         await asyncio.gather(self._publishing.close(), self._consuming.close())

@@ -156,6 +156,8 @@ class FrameTap(TransportFactory):
         """`on_blocked` hears the reason when the broker blocks publishers, and None when it lets them go on."""
         self.loop = asyncio.get_running_loop()
         self.channels: dict[int, TappedChannel] = {}
+        self.lost = asyncio.Event()
+        """Set when the connection is gone."""
         self._on_blocked = on_blocked
         self._transport: asyncio.Transport | None = None
 
@@ -186,6 +188,7 @@ class FrameTap(TransportFactory):
         """The connection is gone, and so are its channels."""
         for channel in list(self.channels.values()):
             channel.end(reason)
+        self.lost.set()
 
     def connection_frame(self, data: bytes, at: int) -> None:
         """Look at a method of channel 0."""

@@ -13,6 +13,7 @@ from rtb.adapters.amqp_link import FAILURES, Link, failure
 from rtb.errors import BrokerError
 from rtb.ports import Binding, ExchangeType, Overflow, QueueSpec, Topology
 from rtb.ports.broker import Answer
+from rtb.services.waiting import ended
 
 _T = TypeVar("_T")
 _Call = Callable[[Channel], Awaitable[_T]]
@@ -195,9 +196,7 @@ class Inquiries:
 
     async def close(self) -> None:
         """Send nothing more."""
-        for task in [*self._tasks]:
-            task.cancel()
-            await asyncio.wait([task])
+        await ended(*self._tasks)
 
     async def _ask(self, exchange: str) -> None:
         error = BrokerError("the connection was closed")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import structlog
-from aio_pika import Connection
+from aio_pika.abc import UnderlayConnection
 from aiormq.abc import AbstractConnection
 from aiormq.channel import Channel
 from aiormq.exceptions import AMQPError
@@ -15,6 +16,7 @@ from yarl import URL
 
 from rtb.adapters.amqp_channel import FrameTap
 from rtb.errors import BrokerError
+from rtb.services.waiting import ended
 
 RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Waits between attempts to connect; the last one repeats."""
@@ -74,6 +76,7 @@ class Link:
 
     def begin(self) -> None:
         """Connect in the background, for ever."""
+        self.tap = FrameTap(self._on_blocked)
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"amqp link {self._name}")
 
     async def tried(self) -> None:
@@ -86,7 +89,8 @@ class Link:
         if connection is None or connection.is_closed:
             raise BrokerError(f"no connection to the broker: {self.problem}")
         try:
-            channel = await connection.channel(publisher_confirms=confirms, on_return_raises=False, timeout=limit_s)
+            async with asyncio.timeout(limit_s):  # aiormq's own time-out is only for the first of its two calls
+                channel = await connection.channel(publisher_confirms=confirms, on_return_raises=False, timeout=limit_s)
         except FAILURES as error:
             raise failure("a channel could not be opened", error) from None
         assert isinstance(channel, Channel)
@@ -99,11 +103,10 @@ class Link:
         return self._connection.connection_tune.frame_max or 1 << 17
 
     async def close(self) -> None:
-        """Disconnect, within a second or two."""
+        """Disconnect, within a few seconds."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+            await ended(task)
         self.problem = "it was closed"
         await self._drop(self.problem)
 
@@ -136,12 +139,10 @@ class Link:
 
     async def _connect(self) -> None:
         self.tap = FrameTap(self._on_blocked)
-        connection = Connection(self._url)
-        connection.kwargs["transport_factory"] = self.tap
         async with asyncio.timeout(self._connect_limit_s):
-            await connection.connect()
-        assert connection.transport is not None
-        self._connection = connection.transport.connection
+            # Not aio_pika.Connection: one that is garbage makes a task to close itself, perhaps in a loop that is over.
+            transport = await UnderlayConnection.connect(self._url, _heard, transport_factory=self.tap)
+        self._connection = transport.connection
         await self._prepare()
         if self._connection.is_closed:
             raise BrokerError("the connection was lost while it was prepared")
@@ -150,7 +151,15 @@ class Link:
         """Wait for the end of the connection; why it ended."""
         assert self._connection is not None
         closing = self._connection.closing
-        await asyncio.wait([closing])
+        gone = asyncio.ensure_future(self.tap.lost.wait())
+        try:
+            await asyncio.wait([closing, gone], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([closing], timeout=CLOSE_LIMIT_S)  # it knows why
+        finally:
+            gone.cancel()
+        if not closing.done():
+            closing.cancel()
+            return "the broker is gone"
         error = None if closing.cancelled() else closing.exception()
         return " ".join(str(error).split()) or type(error).__name__
 
@@ -163,15 +172,32 @@ class Link:
     async def _drop(self, reason: str) -> None:
         self.up.clear()
         connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        self.tap.end(reason)
-        closing = asyncio.ensure_future(connection.close())
-        await asyncio.wait([closing], timeout=CLOSE_LIMIT_S)
-        self.tap.abort()  # a broker that stands still would keep it for ever
-        await asyncio.wait([closing])
-        if not closing.cancelled():
-            closing.exception()
+        try:
+            if connection is not None:
+                self.tap.end(reason)
+                await _closed(connection, CLOSE_LIMIT_S)
+        finally:
+            self.tap.abort()  # a broker that stands still would keep it for ever
+        if connection is not None and not await _closed(connection, CLOSE_LIMIT_S):
+            _log.warning("broker_link_not_closed", link=self._name)
+
+
+async def _closed(connection: AbstractConnection, limit_s: float) -> bool:
+    """Have it closed, and wait so long; whether it is."""
+    closing = asyncio.ensure_future(connection.close())
+    closing.add_done_callback(_spent)
+    done, _ = await asyncio.wait([closing], timeout=limit_s)
+    return bool(done)
+
+
+async def _heard(closing: asyncio.Future[Any]) -> None:
+    _spent(closing)
+
+
+def _spent(future: asyncio.Future[Any]) -> None:
+    """Its error is known otherwise."""
+    if not future.cancelled():
+        future.exception()
 
 
 def failure(what: str, error: BaseException) -> BrokerError:

@@ -12,7 +12,7 @@ import asyncio
 import os
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -84,18 +84,23 @@ class FileSpool:
         return self._waiting
 
     async def close(self) -> None:
-        """Let another process have it."""
-        if self._thread is not None:
-            await self._run(self._close)
-            self._thread.shutdown()
-            self._thread = None
+        """Let another process have it, once what is under way is done; whoever does not wait for that leaves it to the
+        thread."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            closing = asyncio.get_running_loop().run_in_executor(thread, self._close)
+            thread.shutdown(wait=False)
+            await self._told(asyncio.shield(closing))
 
     async def _run(self, work: Callable[[], _T]) -> _T:
         """Do it in the thread, one after the other; a caller that is cancelled does not stop it half-way."""
         if self._thread is None:
             raise StoreError(f"spool {self._folder} is not open; call open() first")
+        return await self._told(asyncio.get_running_loop().run_in_executor(self._thread, work))
+
+    async def _told(self, work: Awaitable[_T]) -> _T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            return await work
         except OSError as error:
             raise StoreError(f"spool {self._folder}: {error.strerror or error}") from error
 

@@ -18,6 +18,7 @@ from rtb.ports import Broker, Clock, Delivery, Subscription
 from rtb.services import topology
 from rtb.services.campaigns import Campaigns
 from rtb.services.metrics import Metrics
+from rtb.services.waiting import ended
 
 PREFETCH = 64
 REMEMBERED = 10_000
@@ -125,8 +126,7 @@ class CampaignWriter:
         try:
             await self._waiting.join()
         finally:
-            self._worker.cancel()
-            await asyncio.wait({self._worker})
+            await ended(self._worker)
             self._worker = None
 
     async def _work(self) -> None:

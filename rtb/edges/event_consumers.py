@@ -21,6 +21,7 @@ from rtb.services.billing import Billing, BillingEvent
 from rtb.services.metrics import Metrics
 from rtb.services.rebuild import UTC_ZONE
 from rtb.services.tracking import Tracking
+from rtb.services.waiting import ended
 from rtb.services.wins import win_row
 
 BATCH = 1_000
@@ -114,8 +115,7 @@ class EventConsumer(Generic[_T]):
                 await self._idle.wait()
         finally:
             if self._worker is not None:
-                self._worker.cancel()
-                await asyncio.wait({self._worker})
+                await ended(self._worker)
                 self._worker = None
 
     def _take(self, delivery: Delivery) -> None:

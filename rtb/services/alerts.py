@@ -20,6 +20,7 @@ from rtb.errors import BadRequest, NotFound, StoreError
 from rtb.ports import Clock
 from rtb.ports.alerts import Alerts
 from rtb.services.alert_notices import AlertNotices
+from rtb.services.waiting import ended, within
 
 MAX_RULES = 1_000
 MAX_RACES = 20
@@ -68,8 +69,7 @@ class AlertWatch:
     async def stop(self) -> None:
         """End; call it before the outbox is flushed."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+            await ended(self._task)
             self._task = None
         await self._notices.stop()
 
@@ -203,8 +203,5 @@ class AlertWatch:
                 problem = str(error)
             except Exception:
                 _log.exception("alerts_not_looked_at")
-            try:
-                await asyncio.wait_for(self._hurry.wait(), self._every_s)
-            except TimeoutError:
-                pass
+            await within(self._hurry.wait(), self._every_s)
             self._hurry.clear()

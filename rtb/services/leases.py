@@ -12,6 +12,7 @@ from rtb.errors import NotFound, StoreError
 from rtb.ports import Accounts, Clock
 from rtb.services.budgets import Budgets
 from rtb.services.purse import NS, Purse
+from rtb.services.waiting import ended, within
 
 BATCH = 500
 """Syncs that travel together."""
@@ -54,8 +55,7 @@ class Leases:
     async def stop(self) -> bool:
         """Give back what is free; whether nothing is held any more, so that the instance can leave."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+            await ended(self._task)
             self._task = None
         try:
             await self.sync(list(self._budgets.active.values()), lease=False)
@@ -141,10 +141,7 @@ class Leases:
                 pause_s = min(4 * pause_s, PAUSE_S)
                 continue
             pause_s = FIRST_PAUSE_S
-            try:
-                await asyncio.wait_for(self._budgets.wake.wait(), (next_ns - self._clock.monotonic_ns()) / NS)
-            except TimeoutError:
-                pass
+            await within(self._budgets.wake.wait(), (next_ns - self._clock.monotonic_ns()) / NS)
 
     async def _attempt(self, periodic: bool) -> bool:
         """Sync what is due; whether some of it must be tried again soon. Says once that the accounts are away."""

@@ -10,6 +10,7 @@ import structlog
 
 from rtb.domain.source_metrics import Days
 from rtb.services.metric_sources import MetricSources
+from rtb.services.waiting import ended
 
 _log = structlog.get_logger(__name__)
 
@@ -53,8 +54,7 @@ class MetricRefresh:
     async def stop(self) -> None:
         """End; figures that are on their way are not waited for."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+            await ended(self._task)
             self._task = None
 
     async def _run(self) -> None:

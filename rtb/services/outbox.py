@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -25,6 +25,7 @@ from rtb.ports.broker import Answer
 from rtb.services import postings
 from rtb.services.metrics import Metrics
 from rtb.services.postings import Posting
+from rtb.services.waiting import ended, within
 
 WINDOW = 512
 """Messages in flight at once."""
@@ -58,7 +59,7 @@ class Outbox:
         self._refused = 0
         self._oldest: Posting | None = None  # in flight when last looked
         self._timer: asyncio.TimerHandle | None = None
-        self._open = self._pumping = self._hurried = self._spilling = False
+        self._open = self._pumping = self._hurried = self._spilling = self._stopped = False
         self._wake = asyncio.Event()
         self._landed = asyncio.Event()
         self._settled = asyncio.Event()
@@ -77,8 +78,8 @@ class Outbox:
         waiting = await self._spool.open()
         if waiting:
             _log.info("spool_found", messages=waiting)
-        self._spilling = False
-        self._task = asyncio.create_task(self._run())
+        self._spilling = self._stopped = False
+        self._task = asyncio.create_task(self._run(), name="outbox")
 
     def post(self, exchange: str, routing_key: str, message: Message, done: Answer | None = None) -> None:
         """Have it published, soon. Never raises and never waits.
@@ -90,6 +91,8 @@ class Outbox:
         self._buffer.append(Posting(exchange, routing_key, message, done))
         if self._open:
             self._pump()
+        elif self._stopped:
+            self._forsake()
         else:
             self._wake.set()
         if len(self._buffer) > self._limit:
@@ -109,26 +112,28 @@ class Outbox:
         """Return once everything posted is confirmed or in the spool; after `limit_s` what is left goes there."""
         if not self._buffer and not self._flying and self._open:
             return
-        if await _within(self._settled.wait(), limit_s):
+        if await within(self._settled.wait(), limit_s):
             return
         self._spilling = True
         self._give_up()
-        if not await _within(self._settled.wait(), max(limit_s, 1.0)):
+        if not await within(self._settled.wait(), max(limit_s, 1.0)):
             _log.error("outbox_not_flushed", messages=len(self._buffer) + len(self._flying))
         self._spilling = False
 
     async def stop(self, limit_s: float = 5.0) -> None:
-        """Flush, end, and close the spool."""
+        """Flush, end, and close the spool, in about three times the limit at most. What a disk that does not answer
+        could not take by then is lost, and so is what is posted later; whoever waits for it hears so."""
         if self._task is not None:
             await self.flush(limit_s)
-            self._open = False
-            self._task.cancel()
-            await asyncio.wait({self._task})
+            self._open, self._stopped = False, True
+            await ended(self._task)
             self._task = None
+            self._forsake()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        await self._spool.close()
+        if not await within(self._spool.close(), max(limit_s, 1.0)):
+            _log.error("spool_not_closed", reason="the disk does not answer")
 
     def _pump(self) -> None:
         """Send what waits, while the outbox is open and the window has room."""
@@ -250,7 +255,7 @@ class Outbox:
         """Wait for the answers to what is in flight, no longer than the patience; what was not confirmed, in order."""
         if len(self._flying) > self._refused and not self._hurried and not self._spilling:
             self._landed.clear()
-            await _within(self._landed.wait(), self._patience_s)
+            await within(self._landed.wait(), self._patience_s)
         self._hurried = False
         failed, self._refused = [*self._flying], 0
         self._flying.clear()
@@ -268,7 +273,7 @@ class Outbox:
             await self._wake.wait()
         elif not self._may_publish():
             left_s = self._retry_at - asyncio.get_running_loop().time()
-            await _within(self._wake.wait(), max(left_s, FIRST_WAIT_S))
+            await within(self._wake.wait(), max(left_s, FIRST_WAIT_S))
 
     async def _work_off(self) -> None:
         away = self._is_away()
@@ -291,7 +296,11 @@ class Outbox:
         """Publish the oldest of the spool. What alone is refused goes to its end, so that it blocks no other."""
         records = await self._spool.read(WINDOW)
         found = [postings.decode(record) for record in records]
-        failed = await self._publish([posting for posting in found if posting is not None])
+        try:
+            failed = await self._publish([posting for posting in found if posting is not None])
+        except asyncio.CancelledError:
+            self._flying.clear()  # they are in the spool still
+            raise
         done = len(records)
         if failed:
             self._postpone()
@@ -342,6 +351,15 @@ class Outbox:
             _log.error("message_lost", message_id=posting.message.message_id, reason=reason)
             posting.resolve(BrokerError(f"the message is lost: {reason}"))
 
+    def _forsake(self) -> None:
+        """It was stopped: nobody will send what is left."""
+        left = [*self._flying, *self._buffer]
+        self._flying.clear()
+        self._buffer.clear()
+        self._settled.set()
+        self._drop([posting for posting in left if not posting.message.persistent])
+        self._lose([posting for posting in left if posting.message.persistent], "the outbox was stopped")
+
     def _may_publish(self) -> bool:
         """Whether the broker is there, and the disk is not to have it all."""
         return not self._is_away() and (not self._spilling or self._disk_refuses())
@@ -367,11 +385,3 @@ def _resolve(future: asyncio.Future[None], error: BrokerError | None) -> None:
         future.set_result(None)
     else:
         future.set_exception(error)
-
-
-async def _within(event: Awaitable[object], limit_s: float) -> bool:
-    try:
-        await asyncio.wait_for(event, limit_s)
-    except TimeoutError:
-        return False
-    return True

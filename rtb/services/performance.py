@@ -24,6 +24,7 @@ from rtb.ports import Clock, Ledger, LedgerKind, LedgerRow, Message
 from rtb.services import topology
 from rtb.services.announcements import message_id
 from rtb.services.rebuild import UTC_ZONE
+from rtb.services.waiting import ended
 
 DATES = 3
 """Dates of a campaign in memory: yesterday, today, and tomorrow in zones that are ahead."""
@@ -85,11 +86,8 @@ class Performance:
 
     async def stop(self) -> None:
         """Tell what is untold, and end."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-            self._tasks = []
+        await ended(*self._tasks)
+        self._tasks = []
         await self.tell()
 
     def note(self, rows: Sequence[LedgerRow]) -> None:

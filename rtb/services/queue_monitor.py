@@ -16,6 +16,7 @@ from rtb.errors import BrokerError
 from rtb.ports import Broker, Clock, QueueDepth, QueueFigures, QueueStats
 from rtb.services import topology
 from rtb.services.metrics import Metrics
+from rtb.services.waiting import ended
 
 MAX_WAITING = 1_000
 ENOUGH_PER_S = 10.0
@@ -138,8 +139,7 @@ class QueueMonitor:
     async def stop(self) -> None:
         """End; the last report stays readable."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+            await ended(self._task)
             self._task = None
         if self._stats is not None:
             await self._stats.close()

@@ -8,6 +8,7 @@ import structlog
 
 from rtb.errors import StoreError
 from rtb.ports import Clock, Ledger
+from rtb.services.waiting import ended
 
 KEPT_S = 30 * 86_400.0
 KEPT = 1_000_000
@@ -39,8 +40,7 @@ class RefusalKeeper:
     async def stop(self) -> None:
         """End."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+            await ended(self._task)
             self._task = None
 
     async def sweep(self) -> int:

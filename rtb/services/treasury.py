@@ -12,6 +12,7 @@ from rtb.errors import StoreError
 from rtb.services.budgets import Budgets
 from rtb.services.leases import Leases
 from rtb.services.rebuild import HEARTBEAT_S, LocalRebuild, Registration
+from rtb.services.waiting import ended
 
 _log = structlog.get_logger(__name__)
 
@@ -49,8 +50,7 @@ class Treasury:
     async def stop(self) -> None:
         """Give back what is free, and leave unless something is held: that is billed within minutes, or lapses."""
         if self._beating is not None:
-            self._beating.cancel()
-            await asyncio.wait({self._beating})
+            await ended(self._beating)
         if self._leases is not None:
             is_free = await self._leases.stop()
         else:

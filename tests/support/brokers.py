@@ -15,13 +15,14 @@ from rtb.ports.clock import TimerClock
 class MoodyBroker(MemoryBroker):
     """A connection that answers nothing while it is frozen, and refuses what it is told to.
 
-    What was sent while it was frozen is lost; whoever sent it hears so at the thaw.
+    What was sent while it was frozen is lost; whoever sent it hears so at the thaw. While it is silent it takes what is
+    sent, and says so at `confirm`.
     """
 
     def __init__(self, clock: TimerClock) -> None:
         """In a good mood."""
         super().__init__(clock)
-        self.frozen = False
+        self.frozen = self.silent = False
         self.refuses: Callable[[str, str, Message], bool] | None = None
         self._held: list[Answer] = []
         self._calls = 0
@@ -40,6 +41,13 @@ class MoodyBroker(MemoryBroker):
         for done in held:
             done(BrokerError("not confirmed"))
 
+    def confirm(self) -> None:
+        """Say what it was silent about."""
+        self.silent = False
+        held, self._held = self._held, []
+        for done in held:
+            done(None)
+
     def send(self, exchange: str, routing_key: str, message: Message, done: Answer, *, mandatory: bool = True) -> None:
         """Be silent, refuse, or publish."""
         self._calls += 1
@@ -50,4 +58,12 @@ class MoodyBroker(MemoryBroker):
         if self.refuses is not None and self.refuses(exchange, routing_key, message):
             done(BrokerError("refused"))
             return
+        if self.silent:
+            self._held.append(done)
+            super().send(exchange, routing_key, message, _unheard, mandatory=mandatory)
+            return
         super().send(exchange, routing_key, message, done, mandatory=mandatory)
+
+
+def _unheard(error: BrokerError | None) -> None:
+    assert error is None

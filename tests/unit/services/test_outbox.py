@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -72,6 +72,19 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     await made.server.close()
 
 
+class StuckSpool(FileSpool):
+    """On a disk that takes nothing and says nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.reached = asyncio.Event()
+
+    async def append(self, records: Sequence[bytes]) -> None:
+        """Begin, and never end."""
+        self.reached.set()
+        await asyncio.Event().wait()
+
+
 def numbered(n: int, *, persistent: bool = True, **fields: object) -> Message:
     return Message(body=b"%d" % n, message_id=str(n), persistent=persistent, **fields)  # type: ignore[arg-type]
 
@@ -117,6 +130,50 @@ async def test_what_is_in_the_spool_outlives_the_process(bench: Bench) -> None:
     second.post(EXCHANGE, "a", numbered(2))
     assert (await bench.arrived.next()).message == whole
     assert await bench.got(1) == [2]
+
+
+@pytest.mark.parametrize("between", range(6))
+async def test_stop_ends_though_confirms_arrive_meanwhile(bench: Bench, between: int) -> None:
+    """Those of what is being published from the spool, so many iterations of the loop after it was told to stop."""
+    outbox = await bench.outbox()
+    await bench.broker.close()
+    post(outbox, range(3))
+    await outbox.flush(20)
+    bench.broker.silent = True
+    await bench.broker.start()
+    await bench.broker.entered(3)
+    stopping = asyncio.create_task(outbox.stop(20))
+    for _ in range(between):
+        await asyncio.sleep(0)
+    bench.broker.confirm()
+    async with asyncio.timeout(20):
+        await stopping
+    assert (outbox.lost, outbox.dropped) == (0, 0)
+
+
+async def test_stop_ends_though_the_disk_does_not_answer(bench: Bench) -> None:
+    """Whoever waits for a message that is neither confirmed nor on disk by then hears that it is lost."""
+    bench.broker.frozen = True
+    spool = StuckSpool(bench.folder)
+    outbox = Outbox(bench.broker, spool, bench.metrics, patience_s=0.01)
+    await outbox.start()
+    delivering = [asyncio.create_task(outbox.deliver(EXCHANGE, "a", numbered(n, persistent=n != 1))) for n in range(2)]
+    await spool.reached.wait()
+    async with asyncio.timeout(20):
+        await outbox.stop(0.01)
+    for task in delivering:
+        with pytest.raises(BrokerError):
+            await task
+    assert (outbox.lost, outbox.dropped, outbox.waiting) == (1, 1, 0)
+
+
+async def test_nothing_is_taken_after_the_stop(bench: Bench) -> None:
+    """Whoever posts then hears at once that it is lost."""
+    outbox = await bench.outbox()
+    await outbox.stop()
+    with pytest.raises(BrokerError, match="stopped"):
+        await outbox.deliver(EXCHANGE, "a", numbered(1))
+    assert (outbox.lost, outbox.waiting) == (1, 0)
 
 
 async def test_perishable_messages_are_dropped_and_counted(bench: Bench) -> None:
