@@ -60,7 +60,7 @@ class Market:
             self._apply(self._file)
         except ConfigError as error:
             self.problem = str(error)
-            _log.error("bidders_refused", reason=self.problem, in_use=[one.name for one in self.remote.bidders])
+            _log.warning("bidders_refused", reason=self.problem, in_use=[one.name for one in self.remote.bidders])
         else:
             _log.info("bidders_changed", bidders=[one.name for one in self.remote.bidders])
 
