@@ -20,6 +20,7 @@ from rtb.cli.campaigns import campaigns
 from rtb.cli.dashboard import dashboard
 from rtb.cli.lab import lab
 from rtb.cli.operations import audit, migrate
+from rtb.cli.replay import replay
 from rtb.cli.running import check_config, demo, serve
 from rtb.errors import RtbError
 
@@ -78,6 +79,7 @@ for _command in (
     dashboard,
     auction,
     explain,
+    replay,
     migrate,
     audit,
     dead_letters,
