@@ -15,7 +15,7 @@ const ROW_PX = 40;
  * @property {string} key
  * @property {string} title
  * @property {string} [unit] beside the title
- * @property {string} [width] a CSS grid track; minmax(6rem, 1fr) if not given
+ * @property {string} [width] a CSS grid track, a length or minmax(length, ...); minmax(6rem, 1fr) if not given
  * @property {boolean} [end] aligned to the right, as numbers are
  * @property {(row: any) => unknown} [value]
  * @property {(row: any) => string} [text]
@@ -49,7 +49,8 @@ export class Table {
     this.active = 0;
     this.queued = false;
     this.sight = "";
-    const tracks = options.columns.map((column) => column.width ?? "minmax(6rem, 1fr)").join(" ");
+    const tracks = options.columns.map((column) => column.width ?? "minmax(6rem, 1fr)");
+    const least = tracks.map((track) => /^minmax\(([^,]+),/.exec(track)?.[1] ?? track).join(" + ");
     this.heads = options.columns.map((column) => this.head(column));
     this.headRow = el("div", { class: "t-row t-head", role: "row", "aria-rowindex": "1" }, this.heads);
     this.body = el("div", { class: "t-body", role: "rowgroup" });
@@ -68,7 +69,7 @@ export class Table {
         tabindex: "0",
         role: "region",
         "aria-label": options.label,
-        style: { "--tracks": tracks, "--row": `${ROW_PX}px` },
+        style: { "--tracks": tracks.join(" "), "--least": `calc(${least})`, "--row": `${ROW_PX}px` },
         onscroll: () => this.queue(),
         onkeydown: (/** @type {KeyboardEvent} */ event) => this.pressed(event),
       },
