@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -16,7 +16,9 @@ from dashboard.tokens import Role, Tokens
 from rtb.adapters.memory_alerts import MemoryAlerts
 from rtb.adapters.memory_ledger import MemoryLedger
 from rtb.adapters.memory_state import MemoryState
+from rtb.domain.pacing import Pace
 from rtb.ports import LedgerKind, LedgerRow
+from rtb.ports.metric_source import MetricSource
 from rtb.services.alert_notices import AlertNotices
 from rtb.services.alerts import AlertWatch
 from rtb.services.auction_tape import AuctionTape
@@ -34,13 +36,20 @@ OPS, WALL = {"Authorization": "Bearer ops-token"}, {"Authorization": "Bearer wal
 class DashboardSite:
     """Serves a world; `start` it, and `stop` it in the end."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, *, port: int = 0, sources: Sequence[MetricSource] = ()) -> None:
+        """Of this world; with campaigns known by their own ids at `sources`."""
         self.world = world
+        self.port = port
+        self.paces: dict[str, Pace] = {}
         clock = world.clock
         self.ledger = MemoryLedger()
         self.performance = Performance(self.ledger, clock, instance="a")
         self.sources = MetricSources(
-            [], lambda _: {}, world.rates, clock, house=OwnFigures(in_ledger(self.ledger), world.rates.currency)
+            sources,
+            lambda campaign_id: {source.name: campaign_id for source in sources},
+            world.rates,
+            clock,
+            house=OwnFigures(in_ledger(self.ledger), world.rates.currency),
         )
         self.catalogue = Campaigns(world.repository, world.house)
         self.actors: list[str] = []
@@ -70,8 +79,10 @@ class DashboardSite:
             clock=clock,
             currency=world.rates.currency,
             funded=world.house.is_funded,
+            pace=self.paces.get,
         )
-        access = Access(Tokens(hashes, bytes(32)), clock.time, clock.monotonic_ns)
+        self.tokens = Tokens(hashes, bytes(32))
+        access = Access(self.tokens, clock.time, clock.monotonic_ns)
         self.runner = web.AppRunner(create_app(self.source, access=access, api=self.api), shutdown_timeout=1)
         self.session = aiohttp.ClientSession()
         self.origin = ""
@@ -81,8 +92,15 @@ class DashboardSite:
         await self.world.repository.start()
         await self.world.repository.put_campaigns([*self.world.house.campaigns()])
         await self.runner.setup()
-        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
-        self.origin = f"http://127.0.0.1:{self.runner.addresses[0][1]}"
+        await web.TCPSite(self.runner, "127.0.0.1", self.port, reuse_address=True).start()
+        self.port = self.runner.addresses[0][1]
+        self.origin = f"http://127.0.0.1:{self.port}"
+
+    def cookie(self, name: str) -> str:
+        """The session cookie of somebody who has logged in: "ops" or "wall"."""
+        identity = self.tokens.identify(f"{name}-token")
+        assert identity is not None
+        return self.tokens.session(identity, int(self.world.clock.time()) + 3_600)
 
     async def stop(self) -> None:
         """End it all."""
