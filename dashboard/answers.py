@@ -7,8 +7,9 @@ from typing import Any
 from msgspec import Struct
 
 from rtb.domain.alert import AlertRule
-from rtb.domain.metrics import InstanceRow
+from rtb.domain.snapshot import InstanceRow, MinuteReport
 from rtb.services.auction_tape import AuctionRow
+from rtb.services.bidder_board import BidderRow
 from rtb.services.queue_monitor import MinuteRow, QueueRow
 
 
@@ -154,15 +155,20 @@ class AuctionList(Struct, frozen=True):
     auctions: list[AuctionRow]
 
 
-class QueueList(Struct, frozen=True):
+class QueueNow(Struct, frozen=True):
     """The broker's queues as last seen at `time` (Unix seconds, 0: not yet); `problem` is why there are less or none.
     `outbox` is how many messages wait in this process for the broker."""
 
     time: float
     queues: list[QueueRow]
-    minutes: list[MinuteRow]
     problem: str
     outbox: int
+
+
+class QueueList(QueueNow, frozen=True):
+    """The same, and what this process did with messages, minute by minute."""
+
+    minutes: list[MinuteRow]
 
 
 class InstanceList(Struct, frozen=True):
@@ -170,6 +176,19 @@ class InstanceList(Struct, frozen=True):
 
     time: float
     instances: list[InstanceRow]
+
+
+class BidderList(Struct, frozen=True):
+    """The bidders over HTTP, as of `time` (Unix seconds)."""
+
+    time: float
+    bidders: list[BidderRow]
+
+
+class ReportList(Struct, frozen=True):
+    """The minutes of the last hour that are over, the oldest first."""
+
+    reports: list[MinuteReport]
 
 
 class Me(Struct, frozen=True):

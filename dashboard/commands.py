@@ -5,6 +5,7 @@ Every message names a `type` and may carry an `id`, which comes back with its an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Protocol
 
@@ -13,17 +14,19 @@ import structlog
 from msgspec import Meta, Struct
 
 from dashboard.answers import CampaignLive, CampaignRow
+from dashboard.feeds import CHANNELS, MESSAGES, Feeds
 from dashboard.tokens import Identity, Role
 from rtb.domain.campaign import Status
-from rtb.domain.metrics import Point
-from rtb.errors import BadRequest, RtbError
+from rtb.domain.snapshot import Point, Snapshot
+from rtb.errors import BadRequest, NotFound, RtbError
 from rtb.services.alerts import AlertWatch
 from rtb.services.campaigns import Campaigns
 from rtb.services.metrics import MetricsSource
 
 MAX_SUBSCRIBED = 100
 DIGITS = 6
-AUCTIONS = "auctions"
+BACKFILL = 600
+"""Points an answer to `backfill` has at most."""
 _Name = Annotated[str, Meta(min_length=1, max_length=200)]
 _log = structlog.get_logger(__name__)
 _encoder = msgspec.json.Encoder()
@@ -34,7 +37,8 @@ class Session(Protocol):
 
     identity: Identity | None
     campaigns: set[str]
-    auctions: bool
+    channels: set[str]
+    instance: str
 
 
 class Said(Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,9 +48,26 @@ class Said(Struct, frozen=True, forbid_unknown_fields=True):
     id: Annotated[str, Meta(max_length=100)] | int | None = None
     campaign_id: _Name | None = None
     channel: str | None = None
+    instance: _Name | None = None
     bid: float | None = None
     alert_id: _Name | None = None
     since: float | None = None
+    until: float | None = None
+
+
+class Backfill(Struct, frozen=True):
+    """Points, the oldest first; with `more` there are later ones that were asked for, too."""
+
+    points: list[Point]
+    more: bool
+
+
+class View(Struct, frozen=True):
+    """One instance alone."""
+
+    instance: str
+    snapshot: Snapshot
+    history: list[Point]
 
 
 _decoder = msgspec.json.Decoder(Said)
@@ -62,9 +83,11 @@ class Commands:
         alerts: AlertWatch,
         source: MetricsSource,
         row: Callable[[str], CampaignRow | None],
+        feeds: Feeds,
     ) -> None:
         """`row` is a campaign at a glance, None when it is unknown (`Api.row`)."""
         self._row = row
+        self._feeds = feeds
         self._catalogue = catalogue
         self._alerts = alerts
         self._source = source
@@ -131,9 +154,15 @@ class Commands:
 
     async def _subscribe(self, session: Session, said: Said) -> Any:
         if said.channel is not None:
-            _check_channel(said.channel)
-            session.auctions = True
-            return None
+            channel = _channel(said.channel)
+            session.channels.add(channel)
+            return self._feeds.now(channel) if channel in MESSAGES else None
+        if said.instance is not None:
+            found = self._source.view(said.instance)
+            if found is None:
+                raise NotFound(f"instance {said.instance!r}: has not been heard of lately")
+            session.instance = said.instance
+            return View(said.instance, found[0], list(found[1]))
         campaign = self._catalogue.get(_given(said, "campaign_id"))
         if len(session.campaigns) >= MAX_SUBSCRIBED and campaign.id not in session.campaigns:
             raise BadRequest(f"subscribe: at most {MAX_SUBSCRIBED} campaigns at once")
@@ -142,14 +171,18 @@ class Commands:
 
     async def _unsubscribe(self, session: Session, said: Said) -> Any:
         if said.channel is not None:
-            _check_channel(said.channel)
-            session.auctions = False
+            session.channels.discard(_channel(said.channel))
+        elif said.instance is not None:
+            if session.instance == said.instance:
+                session.instance = ""
         else:
             session.campaigns.discard(_given(said, "campaign_id"))
 
-    async def _backfill(self, _session: Session, said: Said) -> list[Point]:
+    async def _backfill(self, _session: Session, said: Said) -> Backfill:
         since: float = _given(said, "since")
-        return [point for point in self._source.history if point.time > since]
+        until = math.inf if said.until is None else said.until
+        found = [point for point in self._source.history if since < point.time < until]
+        return Backfill(found[:BACKFILL], len(found) > BACKFILL)
 
     async def _update_bid(self, session: Session, said: Said) -> Any:
         made = await self._catalogue.set_bid(_given(said, "campaign_id"), _given(said, "bid"), actor=_actor(session))
@@ -177,9 +210,10 @@ def _given(said: Said, name: str) -> Any:
     return value
 
 
-def _check_channel(channel: str) -> None:
-    if channel != AUCTIONS:
-        raise BadRequest(f"channel: {channel[:40]!r} is unknown; the one there is is {AUCTIONS!r}")
+def _channel(name: str) -> str:
+    if name not in CHANNELS:
+        raise BadRequest(f"channel: {name[:40]!r} is unknown; choose one of {', '.join(CHANNELS)}")
+    return name
 
 
 def _actor(session: Session) -> str:

@@ -1,17 +1,15 @@
 """Live snapshots for any number of browsers, none of which can hold up the others or fill the memory.
 
-Each snapshot is encoded once, and so is each campaign that anybody has subscribed to. Each client has one slot, where a
-newer message replaces one not yet sent, a short queue of events and answers, of which the oldest give way, and one task
-for its whole life that sends from both under a time-out. A client that does not read, or does not answer pings, is cut
-off. Memory a client: its slot, its queue, 64 KiB of write buffer and a small kernel buffer.
+Each snapshot is encoded once, and so is each campaign, channel and instance that anybody has subscribed to. Each client
+has one slot a kind of message, where a newer one replaces one not yet sent, a short queue of events and answers, and
+one task for its whole life that sends from both under a time-out. A client that does not read, or does not answer
+pings, is cut off. Memory a client: its slots, its queue, 64 KiB of write buffer and a small kernel buffer.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -21,18 +19,18 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from dashboard.access import IDENTITY
 from dashboard.answers import CampaignLive
+from dashboard.client import CLOSE_S, Client
 from dashboard.commands import Commands
-from dashboard.tokens import Identity
-from rtb.domain.metrics import Snapshot
-from rtb.services.metrics import MetricsSource
+from dashboard.feeds import QUEUES, Feeds
+from dashboard.second import UPDATE, Second
+from rtb.domain.snapshot import HEAT_BOUNDS_MS, Point, Snapshot
+from rtb.services.metrics import KEPT_S, MetricsSource
 
 _SEND_BUFFER_BYTES = 64 * 1024
 _MAX_INCOMING_BYTES = 4 * 1024
-_CLOSE_S = 2.0
-_EVENTS = 64
 _AT_ONCE = 8
 """Commands of a client under way."""
-PROTOCOL = 1
+PROTOCOL = 2
 GREETED = 300
 """Seconds of history that a new client gets unasked; it may ask for more."""
 
@@ -40,81 +38,26 @@ _log = structlog.get_logger(__name__)
 _encoder = msgspec.json.Encoder()
 
 
-class Client:
-    """One browser: its connection, its slot, its events, and what it has subscribed to."""
-
-    __slots__ = ("_events", "_pending", "_wake", "auctions", "campaigns", "greeted", "identity", "tasks", "ws")
-
-    def __init__(self, ws: web.WebSocketResponse, identity: Identity | None = None) -> None:
-        """Start with an empty slot. Without an `identity` anybody may do anything."""
-        self.ws = ws
-        self.identity = identity
-        self.campaigns: set[str] = set()
-        self.auctions = False
-        self.greeted = False
-        self.tasks: set[asyncio.Task[None]] = set()
-        self._events: deque[bytes] = deque(maxlen=_EVENTS)
-        self._pending = b""
-        self._wake = asyncio.Event()
-
-    def put(self, message: bytes) -> None:
-        """Send this next, instead of what was to be sent next."""
-        self._pending = message
-        self._wake.set()
-
-    def add(self, event: bytes) -> None:
-        """Send this, too, in its turn."""
-        self._events.append(event)
-        self._wake.set()
-
-    async def send_forever(self, timeout_s: float) -> None:
-        """Send what is put, one message at a time.
-
-        Raises:
-            TimeoutError: the client did not take a message in `timeout_s`.
-            ConnectionError: it is gone.
-        """
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            if self._pending:
-                message, self._pending = self._pending, b""
-                self.greeted = True
-                await self._send(message, timeout_s)
-            while self._events:
-                await self._send(self._events.popleft(), timeout_s)
-
-    async def _send(self, message: bytes, timeout_s: float) -> None:
-        async with asyncio.timeout(timeout_s):
-            await self.ws.send_frame(message, WSMsgType.TEXT)
-
-    async def close(self, code: WSCloseCode, reason: bytes) -> None:
-        """Close in order where the client plays along, else by cutting the connection."""
-        with contextlib.suppress(TimeoutError, ConnectionError):
-            async with asyncio.timeout(_CLOSE_S):
-                await self.ws.close(code=code, message=reason)
-
-
 class Hub:
-    """The clients of ``GET /ws``.
+    """The clients of ``GET /ws``, which docs/dashboard-protocol.md describes.
 
-    A client gets ``{"type": "initial", "seq", "data": {"snapshot", "history"}}`` at once, then ``{"type":
-    "metrics_update", "seq", "data": {"snapshot"}}`` for every snapshot that it keeps up with: a gap in `seq` is one it
-    was too slow for. With `commands` it may speak (docs/dashboard-protocol.md); without, a message from it ends the
-    connection.
+    A client gets ``initial`` at once, then ``metrics_update`` for every snapshot that it keeps up with: a gap in `seq`
+    is one it was too slow for. With `commands` it may speak; without, a message from it ends the connection.
     """
 
     def __init__(
         self,
         source: MetricsSource,
+        feeds: Feeds,
         *,
         max_clients: int = 1000,
         send_timeout_s: float = 5.0,
         heartbeat_s: float = 15.0,
         commands: Commands | None = None,
     ) -> None:
-        """Serve the snapshots of `source` between `start` and `close`."""
+        """Serve the snapshots of `source`, and what `feeds` tell, between `start` and `close`."""
         self._source = source
+        self._feeds = feeds
         self._max_clients = max_clients
         self._send_timeout_s = send_timeout_s
         self._heartbeat_s = heartbeat_s
@@ -122,6 +65,8 @@ class Hub:
         self._clients: set[Client] = set()
         self._hello = b""
         self._hello_seq = -1
+        self._looked = 0.0
+        self._reported = 0
         self._unsubscribe: Callable[[], None] | None = None
 
     def __len__(self) -> int:
@@ -149,7 +94,7 @@ class Hub:
             compress=False,
             heartbeat=self._heartbeat_s,
             max_msg_size=_MAX_INCOMING_BYTES,
-            timeout=_CLOSE_S,
+            timeout=CLOSE_S,
             writer_limit=0,  # every send waits while the write buffer is above its mark
         )
         client = Client(ws, request.get(IDENTITY))
@@ -158,13 +103,21 @@ class Hub:
         try:
             await ws.prepare(request)
             _shrink_kernel_buffer(ws)
-            client.put(self._greeting())
+            client.put(UPDATE, self._greeting())
             await self._serve(client, transport)
         finally:
             self._clients.discard(client)
             if transport is not None and ws.close_code in (None, WSCloseCode.ABNORMAL_CLOSURE):
                 transport.abort()  # close() would wait for ever for what the client does not read
         return ws
+
+    def tell(self, kind: str, data: Any, *, channel: str = "") -> None:
+        """Send everybody an event; one of a channel those who have subscribed to it."""
+        wanted = [c for c in self._clients if c.greeted and (not channel or channel in c.channels)]
+        if wanted:
+            message = _encoder.encode({"type": kind, "data": data})
+            for client in wanted:
+                client.add(message)
 
     async def _serve(self, client: Client, transport: asyncio.Transport | None) -> None:
         """Send in one task and listen in this one, until either ends."""
@@ -187,14 +140,6 @@ class Hub:
         if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
             await client.close(WSCloseCode.POLICY_VIOLATION, b"this socket only sends")
 
-    def tell(self, kind: str, data: Any, *, tape: bool = False) -> None:
-        """Send everybody an event; one of the `tape` of auctions those who have subscribed to it."""
-        wanted = [client for client in self._clients if client.greeted and (client.auctions or not tape)]
-        if wanted:
-            message = _encoder.encode({"type": kind, "data": data})
-            for client in wanted:
-                client.add(message)
-
     def _obey(self, commands: Commands, client: Client, text: str) -> None:
         """Do what a client says beside listening to it, which answers its pings; a change is made to its end."""
 
@@ -211,39 +156,50 @@ class Hub:
         task.add_done_callback(client.tasks.discard)
 
     def _publish(self, snapshot: Snapshot) -> None:
-        message = _message("metrics_update", snapshot.seq, {"snapshot": snapshot})
-        rows: dict[str, bytes] = {}
+        reports = self._source.reports
+        if reports and reports[-1].time != self._reported:
+            self._reported = reports[-1].time
+            self.tell("report", reports[-1])
+        history = self._source.history
+        looked = self._feeds.looked()
+        point = history[-1] if history else None
+        second = Second(
+            self._source, self._feeds, self._live, snapshot, point, silent={QUEUES} if looked == self._looked else set()
+        )
+        self._looked = looked
         for client in self._clients:
             # Whoever has not been sent the history yet still needs it.
             if not client.greeted:
-                client.put(self._greeting())
-            elif client.campaigns:
-                parts = b",".join([self._campaign(name, rows) for name in sorted(client.campaigns)])
-                client.put(b'%b,"campaigns":{%b}}}' % (message[:-2], parts))
-            else:
-                client.put(message)
+                client.put(UPDATE, self._greeting())
+                continue
+            client.put(UPDATE, second.update(client))
+            for channel in client.channels:
+                if (message := second.channel(channel)) is not None:
+                    client.put(channel, message)
 
-    def _campaign(self, name: str, rows: dict[str, bytes]) -> bytes:
-        """A campaign's part of an update, encoded once however many clients want it."""
-        found = rows.get(name)
-        if found is None:
-            row = None if self._commands is None else self._commands.live(name)
-            found = rows[name] = _encoder.encode(name) + b":" + _encoder.encode(row)
-        return found
+    def _live(self, campaign_id: str) -> CampaignLive | None:
+        return None if self._commands is None else self._commands.live(campaign_id)
 
     def _greeting(self) -> bytes:
         """The first message, encoded once a snapshot however many clients come back at the same time."""
         snapshot = self._source.latest
         if snapshot.seq != self._hello_seq:
-            history = self._source.history[-GREETED:]
-            fields = CampaignLive.__struct_fields__
-            data = {"protocol": PROTOCOL, "snapshot": snapshot, "history": history, "campaign_fields": fields}
-            self._hello, self._hello_seq = _message("initial", snapshot.seq, data), snapshot.seq
+            own = self._source.own
+            data = {
+                "protocol": PROTOCOL,
+                "instance": own.instance,
+                "version": own.about.version,
+                "snapshot": snapshot,
+                "instances": self._source.instances(),
+                "history": self._source.history[-GREETED:],
+                "kept_s": KEPT_S,
+                "point_fields": Point.__struct_fields__,
+                "campaign_fields": CampaignLive.__struct_fields__,
+                "heat_bounds_ms": HEAT_BOUNDS_MS,
+            }
+            self._hello = _encoder.encode({"type": "initial", "seq": snapshot.seq, "data": data})
+            self._hello_seq = snapshot.seq
         return self._hello
-
-
-def _message(kind: str, seq: int, data: dict[str, Any]) -> bytes:
-    return _encoder.encode({"type": kind, "seq": seq, "data": data})
 
 
 def _shrink_kernel_buffer(ws: web.WebSocketResponse) -> None:

@@ -11,6 +11,7 @@ from aiohttp import web
 from dashboard import guard
 from dashboard.access import Access
 from dashboard.api import Api, json_errors
+from dashboard.feeds import Feeds
 from dashboard.guard import check_bind, require_loopback
 from dashboard.hub import Hub
 from rtb.services.metrics import MetricsSource
@@ -49,6 +50,7 @@ def create_app(
     """
     hub = Hub(
         source,
+        Feeds(source) if api is None else api.feeds,
         max_clients=max_clients,
         send_timeout_s=send_timeout_s,
         heartbeat_s=heartbeat_s,

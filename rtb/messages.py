@@ -42,6 +42,7 @@ class MessageType(StrEnum):
     RULE_ALERT = "rule_alert"
     PERFORMANCE_UPDATE = "performance_update"
     AUCTION_RESULT = "auction_result"
+    METRICS_FRAME = "metrics_frame"
     WIN = "win"
     LOSS = "loss"
 

@@ -1,4 +1,4 @@
-"""The REST API: campaigns, metrics, alerts, auctions, queues, instances; described at ``GET /api/openapi.json``.
+"""The REST API: campaigns, metrics, alerts, auctions, instances, bidders, queues; described by ``/api/openapi.json``.
 
 Answers are JSON; an error is ``{"error": one line}`` with a status that says what kind it is.
 """
@@ -18,6 +18,7 @@ from dashboard.api.metrics import MetricsResource
 from dashboard.api.requests import Route, guarded, json_errors
 from dashboard.api.system import SystemResource
 from dashboard.commands import Commands
+from dashboard.feeds import AUCTIONS, Feeds
 from dashboard.hub import Hub
 from dashboard.openapi import document
 from rtb.domain.campaign import Campaign
@@ -77,13 +78,14 @@ class Api:
         self._alerts = alerts
         self._tape = tape
         self._snapshots = snapshots
+        self.feeds = Feeds(snapshots, queues, waiting)
         self._campaigns = CampaignResource(catalogue, campaigns, performance, clock, currency, funded=funded, pace=pace)
         self._routes: list[Route] = [
             *self._campaigns.routes(),
             *MetricsResource(catalogue, performance, sources, clock).routes(),
             *AlertResource(alerts, channels).routes(),
             *AuctionResource(tape).routes(),
-            *SystemResource(queues, waiting, snapshots).routes(),
+            *SystemResource(self.feeds, snapshots).routes(),
         ]
         self._document = msgspec.json.encode(document([operation for operation, _ in self._routes]))
 
@@ -103,7 +105,7 @@ class Api:
 
     def commands(self) -> Commands:
         """What clients of the WebSocket may say to the same services."""
-        return Commands(self._catalogue, self._alerts, self._snapshots, self.row)
+        return Commands(self._catalogue, self._alerts, self._snapshots, self.row, self.feeds)
 
     def broadcast(self, hub: Hub) -> Callable[[], None]:
         """Have the hub tell its clients of alerts and sampled auctions; the result ends that."""
@@ -112,7 +114,7 @@ class Api:
             hub.tell("alert", alert_row(view))
 
         def auction(row: AuctionRow) -> None:
-            hub.tell("auction", row, tape=True)
+            hub.tell("auction", row, channel=AUCTIONS)
 
         def end() -> None:
             self._alerts.listeners.remove(alert)

@@ -18,7 +18,7 @@ _SUB_BITS = 5
 _SUB = 1 << _SUB_BITS
 _EXACT = _SUB << 1
 _MAX_BITS = 40
-_BUCKETS = (_MAX_BITS - _SUB_BITS) * _SUB + _SUB
+BUCKETS = (_MAX_BITS - _SUB_BITS) * _SUB + _SUB
 MAX_NS = (1 << _MAX_BITS) - 1
 """The highest duration told apart, 18.3 minutes; a longer one counts as this."""
 
@@ -31,7 +31,7 @@ def upper_ns(index: int) -> int:
     return ((index & (_SUB - 1)) + _SUB + 1 << shift) - 1
 
 
-_UPPER_NS = [upper_ns(index) for index in range(_BUCKETS)]
+_UPPER_NS = [upper_ns(index) for index in range(BUCKETS)]
 
 
 class Histogram:
@@ -41,7 +41,7 @@ class Histogram:
 
     def __init__(self) -> None:
         """Start empty."""
-        self.counts = [0] * _BUCKETS
+        self.counts = [0] * BUCKETS
         self.sum_ns = 0
 
     def record(self, ns: int) -> None:
@@ -67,7 +67,7 @@ class Histogram:
     @property
     def max_ns(self) -> int:
         """The upper edge of the highest bucket in use, 0 when empty: at most 1/32 above the longest duration."""
-        for index in range(_BUCKETS - 1, -1, -1):
+        for index in range(BUCKETS - 1, -1, -1):
             if self.counts[index]:
                 return _UPPER_NS[index]
         return 0
@@ -97,7 +97,7 @@ class Histogram:
         """
         counts, index, seen, found = self.counts, 0, 0, []
         for bound in bounds_ns:
-            while index < _BUCKETS and _UPPER_NS[index] <= bound:
+            while index < BUCKETS and _UPPER_NS[index] <= bound:
                 seen += counts[index]
                 index += 1
             found.append(seen)
@@ -144,7 +144,7 @@ class Histogram:
             raise Malformed("histogram: a sum and pairs of bucket and count are expected")
         last = -1
         for index, count in zip(packed[1::2], packed[2::2], strict=True):
-            if not last < index < _BUCKETS or count <= 0:
+            if not last < index < BUCKETS or count <= 0:
                 raise Malformed(f"histogram: bucket {index} with count {count} is out of order or range")
             histogram.counts[index] = count
             last = index
@@ -157,6 +157,57 @@ class Histogram:
             if count:
                 seen += count
                 yield index, seen
+
+
+class PackedSum:
+    """Adds up wire forms, at the price of the buckets in use."""
+
+    __slots__ = ("_counts", "_sum_ns")
+
+    def __init__(self) -> None:
+        """Empty."""
+        self._counts: dict[int, int] = {}
+        self._sum_ns = 0
+
+    def add(self, packed: Sequence[int]) -> None:
+        """Take in what it has recorded."""
+        if not packed:
+            return
+        counts = self._counts
+        self._sum_ns += packed[0]
+        for index, count in zip(packed[1::2], packed[2::2], strict=True):
+            counts[index] = counts[index] + count if index in counts else count
+
+    def pack(self) -> tuple[int, ...]:
+        """The wire form of everything; of nothing it is empty."""
+        if not self._counts:
+            return ()
+        flat = [self._sum_ns]
+        for index in sorted(self._counts):
+            flat += (index, self._counts[index])
+        return tuple(flat)
+
+
+def merge_packed(parts: Iterable[Sequence[int]]) -> tuple[int, ...]:
+    """The wire form of everything that these wire forms have recorded."""
+    total = PackedSum()
+    for part in parts:
+        total.add(part)
+    return total.pack()
+
+
+def packed_percentiles(packed: Sequence[int], qs: Sequence[float]) -> list[int]:
+    """`Histogram.percentile` for each of the ascending `qs`, read from the wire form in one pass."""
+    total = sum(packed[2::2])
+    found: list[int] = []
+    seen, at = 0, -1
+    for q in qs:
+        rank = max(1, math.ceil(q * total / 100 - 1e-9))
+        while seen < rank and at + 2 < len(packed):
+            at += 2
+            seen += packed[at + 1]
+        found.append(_UPPER_NS[packed[at]] if total else 0)
+    return found
 
 
 def merged(histograms: Iterable[Histogram]) -> Histogram:

@@ -1,4 +1,4 @@
-"""What an instance tells about itself each second, and what follows from it: frames, their merge, rates, the snapshot.
+"""What an instance tells about itself each second, and what follows from it: frames, their merge, rates.
 
 A `Frame` carries counters that only grow since the process started, so a lost frame loses nothing, and histograms of
 its own second. Merging adds counters and histograms; a percentile is read from merged counts and never averaged.
@@ -13,33 +13,29 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from rtb.domain.histogram import Histogram, merged
+from rtb.domain.histogram import Histogram, merge_packed
 from rtb.errors import Malformed
 
 __all__ = [
     "COUNTERS",
+    "About",
+    "BidderTally",
     "Counts",
     "Frame",
     "Histogram",
-    "InstanceRow",
-    "Point",
     "Rates",
     "Reason",
-    "Snapshot",
-    "Spread",
     "add_counts",
     "add_rates",
+    "counts_between",
     "decode",
     "encode",
     "merge",
-    "point",
     "rates",
     "reason_name",
     "reasons",
-    "spread",
 ]
 
-_MS = 1e6
 Count = Annotated[int, Meta(ge=0)]
 _Number = TypeVar("_Number", int, float)
 
@@ -50,7 +46,8 @@ class Counts(Struct, frozen=True, gc=False, omit_defaults=True):
     An auction is a request that was answered, by one outcome: won (at least one bid went back), no_bid, timeout (all
     bidders were late), shed (refused under load), invalid (HTTP 400). imps are the impressions offered in them, bids
     the valid bids of all bidders, wins the imps sold. spend_nanos is the clearing prices of the wins, in nanos of the
-    exchange currency. consumed, published, dead_lettered count queue messages; nbr and losses count by reason code.
+    exchange currency. consumed, published, retried, dead_lettered count queue messages, message_errors those that
+    failed by a mistake of ours; nbr and losses count by reason code.
     """
 
     won: Count = 0
@@ -70,7 +67,9 @@ class Counts(Struct, frozen=True, gc=False, omit_defaults=True):
     profile_timeouts: Count = 0
     consumed: Count = 0
     published: Count = 0
+    retried: Count = 0
     dead_lettered: Count = 0
+    message_errors: Count = 0
     gc_pauses: Count = 0
     gc_pause_ns: Count = 0
     nbr: dict[int, Count] = {}
@@ -86,12 +85,47 @@ COUNTERS = tuple(name for name in Counts.__struct_fields__ if name not in ("nbr"
 """The names of the plain counters, in the order of the fields."""
 
 
+class About(Struct, frozen=True, gc=False, omit_defaults=True):
+    """Where an instance runs, and since when (Unix seconds)."""
+
+    pid: Count = 0
+    host: Annotated[str, Meta(max_length=255)] = ""
+    version: Annotated[str, Meta(max_length=64)] = ""
+    since: float = 0.0
+
+
+class BidderTally(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """What an instance knows of one bidder: counters since the bidder was configured there.
+
+    `answers` came in time; `bids` are the valid, `rejected` the invalid ones in them, `no_bids` answers without either.
+    `errors` and `skipped` (not asked) count by reason. `state` and `share` (of the traffic that it lets through) are
+    the breaker's. `latency` is a packed histogram of answers since the tally before.
+    """
+
+    name: Annotated[str, Meta(min_length=1, max_length=64)]
+    state: Annotated[str, Meta(max_length=16)] = "closed"
+    share: float = 1.0
+    in_flight: int = 0
+    calls: Count = 0
+    answers: Count = 0
+    bids: Count = 0
+    rejected: Count = 0
+    no_bids: Count = 0
+    wins: Count = 0
+    spend_nanos: Count = 0
+    timeouts: Count = 0
+    errors: dict[str, Count] = {}
+    skipped: dict[str, Count] = {}
+    latency: tuple[int, ...] = ()
+
+
 class Frame(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """One instance at one moment; merged, the whole system.
 
     `time` is Unix seconds; `uptime_ns` runs on the instance's own monotonic clock, and only its differences are used.
-    `latency` (auctions) and `lag` (how late the event loop ran its timers) are packed histograms of the time since the
-    frame before, as is `gc_pause_max_ns`.
+    `latency` (auctions), `lag` (how late the event loop ran its timers) and `message_time` (of queue messages, from
+    arrival to acknowledgement) are packed histograms of the time since the frame before, as is `gc_pause_max_ns`.
+    `cpu_ns` is the processor time used since the start. The last frame says that the instance is `stopping`.
     """
 
     instance: Annotated[str, Meta(min_length=1, max_length=200)]
@@ -101,9 +135,14 @@ class Frame(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     counts: Counts = Counts()
     latency: tuple[int, ...] = ()
     lag: tuple[int, ...] = ()
+    message_time: tuple[int, ...] = ()
     gc_pause_max_ns: Count = 0
     in_flight: int = 0
     rss_bytes: Count = 0
+    cpu_ns: Count = 0
+    about: About = About()
+    bidders: tuple[BidderTally, ...] = ()
+    stopping: bool = False
 
 
 class Rates(Struct, frozen=True, gc=False):
@@ -127,7 +166,9 @@ class Rates(Struct, frozen=True, gc=False):
     profile_timeouts: float = 0.0
     consumed: float = 0.0
     published: float = 0.0
+    retried: float = 0.0
     dead_lettered: float = 0.0
+    message_errors: float = 0.0
     gc_pauses: float = 0.0
     gc_pause_ns: float = 0.0
     nbr: dict[int, float] = {}
@@ -144,17 +185,6 @@ class Rates(Struct, frozen=True, gc=False):
         return self.wins / self.bids if self.bids else None
 
 
-class Spread(Struct, frozen=True, gc=False):
-    """The percentiles of a histogram in ms; all None when nothing was recorded."""
-
-    count: int = 0
-    p50_ms: float | None = None
-    p95_ms: float | None = None
-    p99_ms: float | None = None
-    p999_ms: float | None = None
-    max_ms: float | None = None
-
-
 class Reason(Struct, frozen=True, gc=False):
     """How often a reason was given: since the start, and per second."""
 
@@ -162,55 +192,6 @@ class Reason(Struct, frozen=True, gc=False):
     name: str
     total: int
     per_s: float
-
-
-class InstanceRow(Struct, frozen=True, gc=False, kw_only=True):
-    """One instance at a glance; a stale one has not been heard of lately and adds nothing to the rates."""
-
-    instance: str
-    stale: bool
-    age_s: float
-    uptime_s: float
-    auctions_per_s: float
-    p99_ms: float | None
-    lag_max_ms: float | None
-    in_flight: int
-    rss_bytes: int
-
-
-class Snapshot(Struct, frozen=True, gc=False, kw_only=True):
-    """The system as a dashboard shows it; amounts in nanos of `currency`.
-
-    `totals` include instances that are gone; rates, spreads and gauges are of the live ones.
-    """
-
-    seq: int = 0
-    time: float = 0.0
-    currency: str = "USD"
-    uptime_s: float = 0.0
-    totals: Counts = Counts()
-    rates: Rates = Rates()
-    bid_rate: float | None = None
-    win_rate: float | None = None
-    latency: Spread = Spread()
-    lag: Spread = Spread()
-    gc_pause_max_ms: float = 0.0
-    in_flight: int = 0
-    rss_bytes: int = 0
-    no_bids: tuple[Reason, ...] = ()
-    losses: tuple[Reason, ...] = ()
-    instances: tuple[InstanceRow, ...] = ()
-
-
-class Point(Struct, frozen=True, gc=False, array_like=True):
-    """One second of the charts' past."""
-
-    time: float
-    auctions_per_s: float
-    p50_ms: float | None
-    p95_ms: float | None
-    p99_ms: float | None
-    p999_ms: float | None
 
 
 _decoder = msgspec.json.Decoder(Frame)
@@ -232,24 +213,27 @@ def decode(data: bytes) -> Frame:
         frame = _decoder.decode(data)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise Malformed(f"frame: {error}") from None
-    Histogram.unpack(frame.latency)
-    Histogram.unpack(frame.lag)
+    for packed in (frame.latency, frame.lag, frame.message_time, *(tally.latency for tally in frame.bidders)):
+        Histogram.unpack(packed)
     return frame
 
 
 def merge(frames: Sequence[Frame], instance: str = "system") -> Frame:
-    """One frame for several instances: counters, histograms, in-flight and memory add; pauses take the longest."""
+    """One frame for several instances: counters, histograms, in-flight, memory and processor time add; pauses take the
+    longest. What is each one's own is left out."""
     return Frame(
         instance=instance,
         seq=max((frame.seq for frame in frames), default=0),
         time=max((frame.time for frame in frames), default=0.0),
         uptime_ns=max((frame.uptime_ns for frame in frames), default=0),
         counts=add_counts([frame.counts for frame in frames]),
-        latency=merged(Histogram.unpack(frame.latency) for frame in frames).pack(),
-        lag=merged(Histogram.unpack(frame.lag) for frame in frames).pack(),
+        latency=merge_packed(frame.latency for frame in frames),
+        lag=merge_packed(frame.lag for frame in frames),
+        message_time=merge_packed(frame.message_time for frame in frames),
         gc_pause_max_ns=max((frame.gc_pause_max_ns for frame in frames), default=0),
         in_flight=sum(frame.in_flight for frame in frames),
         rss_bytes=sum(frame.rss_bytes for frame in frames),
+        cpu_ns=sum(frame.cpu_ns for frame in frames),
     )
 
 
@@ -281,6 +265,12 @@ def rates(previous: Frame, current: Frame) -> Rates:
     )
 
 
+def counts_between(before: Counts, after: Counts) -> Counts:
+    """What was counted after `before` was taken; nothing where a counter began again."""
+    plain = {name: max(0, getattr(after, name) - getattr(before, name)) for name in COUNTERS}
+    return Counts(**plain, nbr=_since(before.nbr, after.nbr), losses=_since(before.losses, after.losses))
+
+
 def add_rates(parts: Sequence[Rates]) -> Rates:
     """The rates of several instances together."""
     return Rates(
@@ -288,15 +278,6 @@ def add_rates(parts: Sequence[Rates]) -> Rates:
         nbr=_add_by_code(part.nbr for part in parts),
         losses=_add_by_code(part.losses for part in parts),
     )
-
-
-def spread(histogram: Histogram) -> Spread:
-    """The percentiles that people ask for."""
-    count = histogram.count
-    if not count:
-        return Spread()
-    p50, p95, p99, p999 = (histogram.percentile(q) / _MS for q in (50, 95, 99, 99.9))
-    return Spread(count, p50, p95, p99, p999, histogram.max_ns / _MS)
 
 
 def reason_name(kind: type[IntEnum], code: int) -> str:
@@ -309,15 +290,11 @@ def reason_name(kind: type[IntEnum], code: int) -> str:
 
 def reasons(kind: type[IntEnum], totals: Mapping[int, int], per_s: Mapping[int, float]) -> tuple[Reason, ...]:
     """Reasons given at least once, the most frequent lately first."""
-    found = [Reason(code, reason_name(kind, code), total, per_s.get(code, 0.0)) for code, total in totals.items()]
+    found = [
+        Reason(code, reason_name(kind, code), total, round(per_s.get(code, 0.0), 3)) for code, total in totals.items()
+    ]
     found.sort(key=lambda reason: (-reason.per_s, -reason.total, reason.code))
     return tuple(found)
-
-
-def point(snapshot: Snapshot) -> Point:
-    """What the charts keep of a snapshot."""
-    spread = snapshot.latency
-    return Point(snapshot.time, snapshot.rates.auctions, spread.p50_ms, spread.p95_ms, spread.p99_ms, spread.p999_ms)
 
 
 def _add_by_code(parts: Iterable[Mapping[int, _Number]]) -> dict[int, _Number]:
@@ -326,6 +303,10 @@ def _add_by_code(parts: Iterable[Mapping[int, _Number]]) -> dict[int, _Number]:
         for code, value in part.items():
             total[code] = total[code] + value if code in total else value
     return total
+
+
+def _since(before: Mapping[int, int], after: Mapping[int, int]) -> dict[int, int]:
+    return {code: max(0, count - before.get(code, 0)) for code, count in after.items()}
 
 
 def _code_rates(before: Mapping[int, int], after: Mapping[int, int], seconds: float) -> dict[int, float]:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from rtb.domain.alert import CAMPAIGN_METRICS, SYSTEM_METRICS
 from rtb.domain.budget import budget_day
 from rtb.domain.campaign import Campaign
-from rtb.domain.metrics import Snapshot
 from rtb.domain.money import NANOS
 from rtb.domain.pacing import Pace
 from rtb.domain.performance import Counters
+from rtb.domain.snapshot import Snapshot
 from rtb.ports import Clock
 from rtb.services import topology
 from rtb.services.metrics import MetricsSource
@@ -73,8 +73,8 @@ def system_values(snapshot: Snapshot, queues: QueueReport) -> Mapping[str, float
         "bidder_timeouts_per_s": rates.bidder_timeouts,
         "bidder_errors_per_s": rates.bidder_errors,
         "in_flight": snapshot.in_flight,
-        "instances": sum(not row.stale for row in snapshot.instances),
-        "stale_instances": sum(row.stale for row in snapshot.instances),
+        "instances": snapshot.live,
+        "stale_instances": snapshot.stale,
         "rss_bytes": snapshot.rss_bytes,
         "queue_ready_max": max(ready.values(), default=None),
         "dead_letters": ready.get(topology.DEAD),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 
 import structlog
 from msgspec import Struct
@@ -47,6 +48,7 @@ class AuctionRow(Struct, frozen=True, kw_only=True):
     deadline_ms: float
     late: list[str]
     failed: list[str]
+    skipped: list[str]
     sold: list[SoldImp]
 
 
@@ -79,12 +81,36 @@ class RequestFacts(Struct, frozen=True, kw_only=True):
     imps: list[ImpFacts]
 
 
+class Answer(Struct, frozen=True):
+    """A bidder's part: `result` is bids, no-bid, failed, late or skipped (not asked). `ms` counts from the auction's
+    arrival, None where no answer came over the network."""
+
+    bidder: str
+    ms: float | None
+    result: str
+    bids: int
+
+
+class Timing(Struct, frozen=True, kw_only=True):
+    """When what happened, in ms from the arrival. `asked_ms`: the user was known and the bidders were asked, None when
+    none was; `settled_ms`: it was decided, None where there was nothing to decide."""
+
+    asked_ms: float | None
+    answers: list[Answer]
+    settled_ms: float | None
+    deadline_ms: float
+
+
 class AuctionStory(Struct, frozen=True):
-    """One auction, explained."""
+    """One auction, explained. There are so many `campaigns`; those that bid are in `explanation`, and the first
+    `judged` of all, those that bid most, whether they did or not."""
 
     auction: AuctionRow
     request: RequestFacts
+    timing: Timing
     explanation: Explanation
+    campaigns: int
+    judged: int
 
 
 class _Kept(Struct, frozen=True):
@@ -146,7 +172,14 @@ class AuctionTape:
             return None
         auction, outcome = kept.auction, kept.outcome
         found = explained(auction, outcome, self._exchange, self._house, self._rates, most=self._campaigns)
-        return AuctionStory(_row(kept), _facts(auction), found)
+        return AuctionStory(
+            auction=_row(kept),
+            request=_facts(auction),
+            timing=_timing(auction, [bidder.name for bidder in self._exchange.bidders]),
+            explanation=found,
+            campaigns=len(self._house.index),
+            judged=min(self._campaigns, len(self._house.index)),
+        )
 
     def _tell(self, row: AuctionRow) -> None:
         for listener in tuple(self.listeners):
@@ -166,10 +199,11 @@ def _row(kept: _Kept) -> AuctionRow:
         nbr=None if outcome.nbr is None else int(outcome.nbr),
         imps=len(auction.request.imp or ()),
         bids=sum(map(len, auction.bids.values())),
-        took_ms=kept.took_ns / _MS,
-        deadline_ms=(auction.deadline_ns - auction.received_ns) / _MS,
+        took_ms=_since(0, kept.took_ns),
+        deadline_ms=_since(auction.received_ns, auction.deadline_ns),
         late=sorted(auction.pending),
         failed=sorted(auction.failures),
+        skipped=sorted(auction.skipped),
         sold=[
             SoldImp(
                 result.impid,
@@ -183,6 +217,42 @@ def _row(kept: _Kept) -> AuctionRow:
             if (winner := result.winner) is not None
         ],
     )
+
+
+def _timing(auction: Auction, bidders: Sequence[str]) -> Timing:
+    """`bidders` are those there are now; of others that have gone since, what is known is told as well."""
+    began_ns = auction.received_ns
+    asked = auction.fanned_out_ns > 0
+    bids: dict[str, int] = {}
+    for bid in chain.from_iterable(auction.bids.values()):
+        bids[bid.bidder] = bids.get(bid.bidder, 0) + 1
+    known = {*bids, *auction.answered_ns, *auction.failures, *auction.skipped, *auction.pending}
+    names = [*bidders, *sorted(known.difference(bidders))] if asked else []
+    answers = []
+    for name in names:
+        answered_ns = auction.answered_ns.get(name)
+        ms = None if answered_ns is None else _since(began_ns, answered_ns)
+        answers.append(Answer(name, ms, _result(auction, name, bids), bids.get(name, 0)))
+    return Timing(
+        asked_ms=_since(began_ns, auction.fanned_out_ns) if asked else None,
+        answers=answers,
+        settled_ms=_since(began_ns, auction.settled_ns) if auction.settled_ns else None,
+        deadline_ms=_since(began_ns, auction.deadline_ns),
+    )
+
+
+def _result(auction: Auction, name: str, bids: Mapping[str, int]) -> str:
+    if name in auction.pending:
+        return "late"
+    if name in auction.failures:
+        return "failed"
+    if name in auction.skipped:
+        return "skipped"
+    return "bids" if bids.get(name) else "no-bid"
+
+
+def _since(began_ns: int, ns: int) -> float:
+    return round((ns - began_ns) / _MS, 3)
 
 
 def _facts(auction: Auction) -> RequestFacts:

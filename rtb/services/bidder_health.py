@@ -10,6 +10,7 @@ from msgspec import Struct
 from rtb.domain.bidder_policy import BidderSettings, Skip, TokenBucket
 from rtb.domain.breaker import Breaker
 from rtb.domain.histogram import Histogram
+from rtb.domain.metrics import BidderTally
 from rtb.ports import Clock
 
 
@@ -21,9 +22,11 @@ class BidderReport(Struct, frozen=True, kw_only=True):
     share: float
     in_flight: int
     calls: int
+    answers: int
     bids: int
     rejected: int
     no_bids: int
+    wins: int
     timeouts: int
     errors: Mapping[str, int]
     skipped: Mapping[str, int]
@@ -38,7 +41,9 @@ class BidderHealth:
         "_breaker",
         "_bucket",
         "_clock",
+        "_latency_seen",
         "_most",
+        "answers",
         "bids",
         "calls",
         "errors",
@@ -48,7 +53,9 @@ class BidderHealth:
         "no_bids",
         "rejected",
         "skipped",
+        "spend_nanos",
         "timeouts",
+        "wins",
     )
 
     def __init__(self, settings: BidderSettings, clock: Clock) -> None:
@@ -58,10 +65,12 @@ class BidderHealth:
         self._breaker = Breaker(settings.breaker)
         self._bucket = TokenBucket(settings.qps) if settings.qps else None
         self._most = settings.max_in_flight
-        self.in_flight = self.calls = self.bids = self.rejected = self.no_bids = self.timeouts = 0
+        self.in_flight = self.calls = self.answers = self.timeouts = 0
+        self.bids = self.rejected = self.no_bids = self.wins = self.spend_nanos = 0
         self.errors: defaultdict[str, int] = defaultdict(int)
         self.skipped: defaultdict[str, int] = defaultdict(int)
         self.latency = Histogram()
+        self._latency_seen = Histogram()
 
     def refusal(self, now_ns: int) -> Skip | None:
         """Why not to ask it now; None counts a call as begun."""
@@ -78,6 +87,7 @@ class BidderHealth:
     def answered(self, now_ns: int, latency_ns: int, bids: int, rejected: int) -> None:
         """It answered in time, with so many valid and invalid bids."""
         self.in_flight -= 1
+        self.answers += 1
         self.latency.record(latency_ns)
         if bids or rejected:
             self.bids += bids
@@ -98,6 +108,34 @@ class BidderHealth:
         self.errors[kind] += 1
         self._breaker.record(now_ns, bad=True)
 
+    def won(self, cost_nanos: int) -> None:
+        """One of its bids won and pays this."""
+        self.wins += 1
+        self.spend_nanos += cost_nanos
+
+    def tally(self) -> BidderTally:
+        """Counters until now, and the latencies since the tally before. One caller only, or both lose."""
+        latency = self.latency.copy()
+        tally = BidderTally(
+            name=self.name,
+            state=self._breaker.state.value,
+            share=round(self._breaker.share(self._clock.monotonic_ns()), 4),
+            in_flight=self.in_flight,
+            calls=self.calls,
+            answers=self.answers,
+            bids=self.bids,
+            rejected=self.rejected,
+            no_bids=self.no_bids,
+            wins=self.wins,
+            spend_nanos=self.spend_nanos,
+            timeouts=self.timeouts,
+            errors=dict(self.errors),
+            skipped=dict(self.skipped),
+            latency=latency.since(self._latency_seen).pack(),
+        )
+        self._latency_seen = latency
+        return tally
+
     def report(self) -> BidderReport:
         """The counters as an immutable value."""
         return BidderReport(
@@ -106,9 +144,11 @@ class BidderHealth:
             share=self._breaker.share(self._clock.monotonic_ns()),
             in_flight=self.in_flight,
             calls=self.calls,
+            answers=self.answers,
             bids=self.bids,
             rejected=self.rejected,
             no_bids=self.no_bids,
+            wins=self.wins,
             timeouts=self.timeouts,
             errors=dict(self.errors),
             skipped=dict(self.skipped),

@@ -6,36 +6,29 @@ The hot path increments plain integers of `Metrics`; everything else happens onc
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from typing import Protocol, TypeVar
 
 import psutil  # type: ignore[import-untyped]
 import structlog
+from msgspec.structs import replace
 
 from rtb.domain.histogram import Histogram
-from rtb.domain.metrics import (
-    COUNTERS,
-    Counts,
-    Frame,
-    InstanceRow,
-    Point,
-    Rates,
-    Snapshot,
-    add_counts,
-    add_rates,
-    merge,
-    point,
-    rates,
-    reasons,
-    spread,
-)
-from rtb.openrtb import Loss, NoBid
+from rtb.domain.metrics import COUNTERS, About, BidderTally, Counts, Frame
+from rtb.domain.snapshot import InstanceRow, MinuteReport, Point, Snapshot
 from rtb.ports import Clock
+from rtb.services.bidder_board import BidderBoard, BidderRow
+from rtb.services.members import Members
 from rtb.services.probes import GcWatch, LagProbe
 
-MAX_INSTANCES = 256
-_MS = 1e6
+KEPT_S = 3_600
+"""Seconds of history."""
+REPORTS = 60
 _SECOND = 1e9
 _T = TypeVar("_T")
 
@@ -43,7 +36,7 @@ _log = structlog.get_logger(__name__)
 
 
 class MetricsSource(Protocol):
-    """What a dashboard needs."""
+    """What a dashboard needs: the system, all instances merged, and each of them."""
 
     @property
     def latest(self) -> Snapshot:
@@ -52,7 +45,29 @@ class MetricsSource(Protocol):
 
     @property
     def history(self) -> Sequence[Point]:
-        """The last minutes, oldest first, up to and including `latest`."""
+        """The last hour, oldest first, up to and including `latest`."""
+        ...
+
+    @property
+    def reports(self) -> Sequence[MinuteReport]:
+        """The last hour's minutes that are over, oldest first."""
+        ...
+
+    @property
+    def own(self) -> Frame:
+        """This process: its newest frame, an empty one before the first."""
+        ...
+
+    def instances(self) -> Sequence[InstanceRow]:
+        """Every instance heard of lately, ordered by id."""
+        ...
+
+    def bidders(self) -> Sequence[BidderRow]:
+        """Every bidder that some live instance has, ordered by name."""
+        ...
+
+    def view(self, instance: str) -> tuple[Snapshot, Sequence[Point]] | None:
+        """One instance alone: its snapshot and its last points, None when it has left."""
         ...
 
     def subscribe(self, listener: Callable[[Snapshot], None]) -> Callable[[], None]:
@@ -70,9 +85,12 @@ class Metrics:
     """
 
     __slots__ = (
+        "_about",
         "_clock",
         "_lag_seen",
         "_latency_seen",
+        "_messages_seen",
+        "_process",
         "_seq",
         "_started_ns",
         "bidder_errors",
@@ -128,6 +146,9 @@ class Metrics:
         self._seq = 0
         self._latency_seen = Histogram()
         self._lag_seen = Histogram()
+        self._messages_seen = Histogram()
+        self._process = psutil.Process()
+        self._about = About(os.getpid(), socket.gethostname(), _version(), round(clock.time(), 3))
 
     @property
     def uptime_ns(self) -> int:
@@ -145,10 +166,10 @@ class Metrics:
             losses={int(code): count for code, count in self.losses.items()},
         )
 
-    def frame(self) -> Frame:
+    def frame(self, bidders: Sequence[BidderTally] = ()) -> Frame:
         """The next frame: counters until now, histograms since the frame before. One caller only, or both lose."""
-        latency, lag, pause_max_ns = self.latency.copy(), self.lag.copy(), self.gc_pause_max_ns
-        self.gc_pause_max_ns = 0
+        latency, lag, messages = self.latency.copy(), self.lag.copy(), self.message_time.copy()
+        pause_max_ns, self.gc_pause_max_ns = self.gc_pause_max_ns, 0
         self._seq += 1
         frame = Frame(
             instance=self.instance,
@@ -158,29 +179,23 @@ class Metrics:
             counts=self.counts(),
             latency=latency.since(self._latency_seen).pack(),
             lag=lag.since(self._lag_seen).pack(),
+            message_time=messages.since(self._messages_seen).pack(),
             gc_pause_max_ns=pause_max_ns,
             in_flight=self.in_flight,
-            rss_bytes=psutil.Process().memory_info().rss,
+            rss_bytes=self._process.memory_info().rss,
+            cpu_ns=time.process_time_ns(),
+            about=self._about,
+            bidders=tuple(bidders),
         )
-        self._latency_seen, self._lag_seen = latency, lag
+        self._latency_seen, self._lag_seen, self._messages_seen = latency, lag, messages
         return frame
-
-
-class _Member:
-    """An instance that sends frames."""
-
-    __slots__ = ("frame", "heard_ns", "rates")
-
-    def __init__(self, frame: Frame, rates: Rates, heard_ns: int) -> None:
-        self.frame = frame
-        self.rates = rates
-        self.heard_ns = heard_ns
 
 
 class FrameSource:
     """Once a second: a frame of this process, and a snapshot of all instances heard of lately.
 
-    An instance is stale when it has not been heard of for `stale_s`: it stays in the totals, not in the rates.
+    What others tell comes in by `receive`. An instance is stale when it has not been heard of for `stale_s`: it stays
+    in the totals, not in the rates.
     """
 
     def __init__(
@@ -191,18 +206,34 @@ class FrameSource:
         currency: str = "USD",
         interval_s: float = 1.0,
         stale_s: float = 3.0,
-        history: int = 300,
+        history: int = KEPT_S,
+        bidders: Callable[[], Sequence[BidderTally]] = tuple,
+        queue_ready: Callable[[], int | None] = lambda: None,
     ) -> None:
-        """Keep `history` points for charts."""
+        """Keep `history` points for charts.
+
+        Args:
+            metrics: of this process.
+            clock: time.
+            currency: of all amounts.
+            interval_s: between two frames.
+            stale_s: how long an instance may be silent.
+            history: points kept.
+            bidders: what this process knows of each remote bidder, asked once a frame (`BidderHealth.tally`).
+            queue_ready: messages waiting, as last seen (`QueueReport.ready`).
+        """
         self._metrics = metrics
-        self._clock = clock
-        self._currency = currency
         self._interval_s = interval_s
-        self._stale_ns = round(stale_s * _SECOND)
+        self._bidders = bidders
+        self._queue_ready = queue_ready
+        self._clock = clock
         self._history: deque[Point] = deque(maxlen=history)
+        self._reports: deque[MinuteReport] = deque(maxlen=REPORTS)
+        self._minute = int(clock.time() // 60)
         self._latest = Snapshot(currency=currency)
-        self._members: dict[str, _Member] = {}
-        self._gone = Counts()
+        self._own = Frame(instance=metrics.instance, seq=0, time=clock.time(), uptime_ns=0)
+        self._members = Members(clock, currency=currency, stale_s=stale_s)
+        self._board = BidderBoard(clock)
         self._frame_listeners: list[Callable[[Frame], None]] = []
         self._listeners: list[Callable[[Snapshot], None]] = []
         self._probe = LagProbe(metrics.lag, clock)
@@ -221,8 +252,30 @@ class FrameSource:
 
     @property
     def history(self) -> Sequence[Point]:
-        """The last minutes, oldest first."""
+        """The last hour, oldest first."""
         return tuple(self._history)
+
+    @property
+    def reports(self) -> Sequence[MinuteReport]:
+        """The last hour's minutes that are over, oldest first."""
+        return tuple(self._reports)
+
+    @property
+    def own(self) -> Frame:
+        """This process: its newest frame, an empty one before the first."""
+        return self._own
+
+    def instances(self) -> Sequence[InstanceRow]:
+        """Every instance heard of lately, ordered by id."""
+        return self._members.rows()
+
+    def bidders(self) -> Sequence[BidderRow]:
+        """Every bidder that some live instance has, ordered by name."""
+        return self._board.rows(self._members.frames())
+
+    def view(self, instance: str) -> tuple[Snapshot, Sequence[Point]] | None:
+        """One instance alone: its snapshot and its last points, None when it has left."""
+        return self._members.view(instance, self._latest.seq)
 
     def subscribe(self, listener: Callable[[Snapshot], None]) -> Callable[[], None]:
         """Call the listener with every new snapshot; the result ends that."""
@@ -254,26 +307,26 @@ class FrameSource:
 
     def receive(self, frame: Frame) -> None:
         """Take in a frame, of this process or another; one that is not newer than the last is dropped."""
-        last = self._members.pop(frame.instance, None)
-        if last is None:
-            self._make_room()
-            change = _first_rates(frame)
-        elif frame.seq <= last.frame.seq or frame.uptime_ns <= last.frame.uptime_ns:
-            self._members[frame.instance] = last
-            return
-        else:
-            change = rates(last.frame, frame)
-        # The last heard stands last.
-        self._members[frame.instance] = _Member(frame, change, self._clock.monotonic_ns())
+        before = self._members.receive(frame)
+        if before is not None:
+            self._board.receive(before, frame)
 
     def tick(self) -> None:
         """Make a frame and a snapshot now, and hand them out; `start` calls it once a second."""
-        frame = self._metrics.frame()
-        self.receive(frame)
-        _tell(self._frame_listeners, frame)
-        self._latest = self._snapshot()
-        self._history.append(point(self._latest))
+        self._own = self._metrics.frame(self._bidders())
+        self.receive(self._own)
+        _tell(self._frame_listeners, self._own)
+        self._latest, point = self._members.tick(self._latest.seq + 1, self._queue_ready())
+        self._history.append(point)
+        minute = int(self._clock.time() // 60)
+        if minute != self._minute:
+            self._reports.append(self._members.minute(self._minute * 60))
+            self._minute = minute
         _tell(self._listeners, self._latest)
+
+    def farewell(self) -> Frame:
+        """The last frame of this process, for the others to know that it is not merely silent."""
+        return replace(self._metrics.frame(), stopping=True)
 
     def _run(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
         due += self._interval_s
@@ -281,59 +334,6 @@ class FrameSource:
             due = loop.time() + self._interval_s  # missed seconds are not made up for
         self._timer = loop.call_at(due, self._run, loop, due)
         self.tick()
-
-    def _make_room(self) -> None:
-        while len(self._members) >= MAX_INSTANCES:
-            longest_silent = next(iter(self._members))
-            self._gone = add_counts([self._gone, self._members.pop(longest_silent).frame.counts])
-
-    def _snapshot(self) -> Snapshot:
-        now_ns = self._clock.monotonic_ns()
-        members = sorted(self._members.values(), key=lambda member: member.frame.instance)
-        live = [member for member in members if now_ns - member.heard_ns <= self._stale_ns]
-        totals = add_counts([self._gone, *(member.frame.counts for member in members)])
-        change = add_rates([member.rates for member in live])
-        system = merge([member.frame for member in live])
-        return Snapshot(
-            seq=self._latest.seq + 1,
-            time=self._clock.time(),
-            currency=self._currency,
-            uptime_s=system.uptime_ns / _SECOND,
-            totals=totals,
-            rates=change,
-            bid_rate=change.bid_rate,
-            win_rate=change.win_rate,
-            latency=spread(Histogram.unpack(system.latency)),
-            lag=spread(Histogram.unpack(system.lag)),
-            gc_pause_max_ms=system.gc_pause_max_ns / _MS,
-            in_flight=system.in_flight,
-            rss_bytes=system.rss_bytes,
-            no_bids=reasons(NoBid, totals.nbr, change.nbr),
-            losses=reasons(Loss, totals.losses, change.losses),
-            instances=tuple(self._row(member, now_ns) for member in members),
-        )
-
-    def _row(self, member: _Member, now_ns: int) -> InstanceRow:
-        frame, age_ns = member.frame, now_ns - member.heard_ns
-        stale = age_ns > self._stale_ns
-        return InstanceRow(
-            instance=frame.instance,
-            stale=stale,
-            age_s=age_ns / _SECOND,
-            uptime_s=frame.uptime_ns / _SECOND,
-            auctions_per_s=0.0 if stale else member.rates.auctions,
-            p99_ms=None if stale else spread(Histogram.unpack(frame.latency)).p99_ms,
-            lag_max_ms=None if stale else spread(Histogram.unpack(frame.lag)).max_ms,
-            in_flight=0 if stale else frame.in_flight,
-            rss_bytes=0 if stale else frame.rss_bytes,
-        )
-
-
-def _first_rates(frame: Frame) -> Rates:
-    """All of its uptime for an instance's first frame; nothing for one that we meet in the middle of its life."""
-    if frame.seq != 1 or frame.uptime_ns <= 0:
-        return Rates()
-    return rates(Frame(instance=frame.instance, seq=0, time=frame.time, uptime_ns=0), frame)
 
 
 def _tell(listeners: Sequence[Callable[[_T], None]], value: _T) -> None:
@@ -348,3 +348,10 @@ def _tell(listeners: Sequence[Callable[[_T], None]], value: _T) -> None:
 def _discard(listeners: list[Callable[[_T], None]], listener: Callable[[_T], None]) -> None:
     if listener in listeners:
         listeners.remove(listener)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("rtb")
+    except metadata.PackageNotFoundError:  # run from a checkout that was not installed
+        return ""

@@ -88,6 +88,13 @@ class QueueReport(Struct, frozen=True, gc=False):
     minutes: tuple[MinuteRow, ...] = ()
     problem: str = ""
 
+    @property
+    def ready(self) -> int | None:
+        """Messages that wait in queues that somebody ought to consume; None before the first look."""
+        if not self.queues:
+            return None
+        return sum(row.ready for row in self.queues if row.name not in INFORMATIONAL | UNATTENDED)
+
 
 Listener = Callable[[str, Warned, bool], None]
 

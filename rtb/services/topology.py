@@ -22,6 +22,7 @@ BIDDING = "ad.bidding"
 EVENTS = "ad.events"
 CAMPAIGNS = "ad.campaigns"
 ALERTS = "ad.alerts"
+METRICS = "ad.metrics"
 DEAD_LETTERS = "ad.dlx"
 
 BID_REQUESTS = "bid.requests"
@@ -45,6 +46,10 @@ DELIVERY_LIMIT = 20
 RETRY_DELAYS_MS = (1_000, 5_000, 25_000)
 """How long the first, second and third retry of a message wait."""
 
+FRAME = "metrics.frame"
+FRAME_TTL_MS = 5_000
+FRAME_LENGTH = 2_000
+
 ALERT_RULE = "alert.rule"
 ALERT_ANOMALY = "alert.anomaly"
 
@@ -61,7 +66,8 @@ ROUTES: dict[MessageType, tuple[str, str]] = {
     MessageType.BUDGET_ALERT: (ALERTS, "alert.budget"),
     MessageType.RULE_ALERT: (ALERTS, ALERT_RULE),
 }
-"""Exchange and routing key of a message type; an auction_result goes to its requester, not through an exchange."""
+"""Exchange and routing key of a message type that somebody must get; an auction_result goes to its requester, not
+through an exchange, and a metrics_frame to whoever listens on METRICS."""
 
 
 def retry_exchange(attempt: int) -> str:
@@ -116,6 +122,18 @@ def instance_topology(instance_id: str) -> Topology:
 def instance_queue(instance_id: str) -> str:
     """The name of a daemon's own queue of updates."""
     return f"campaign.updates.{instance_id}"
+
+
+def frames_topology(instance_id: str) -> Topology:
+    """The queue by which one daemon hears what the others count, and its exchange; what waits there is worthless after
+    seconds. Only daemons that share a broker have it."""
+    queue = QueueSpec(frames_queue(instance_id), ttl_ms=FRAME_TTL_MS, max_length=FRAME_LENGTH, exclusive=True)
+    return Topology({METRICS: ExchangeType.FANOUT}, queues=(queue,), bindings=(Binding(METRICS, queue.name),))
+
+
+def frames_queue(instance_id: str) -> str:
+    """The name of a daemon's own queue of frames."""
+    return f"metrics.{instance_id}"
 
 
 async def check(broker: Broker) -> Sequence[str]:

@@ -220,7 +220,13 @@ async def test_queues_and_instances(site: Checked) -> None:
     site.world.clock.advance(1)
     site.source.tick()
     _, found = await site.ask("GET", "/api/instances")
-    assert [(row["instance"], row["stale"]) for row in found["instances"]] == [("test", False)]
+    assert [(row["instance"], row["state"]) for row in found["instances"]] == [("test", "live")]
+    assert found["instances"][0]["pid"] > 0
+    assert await site.ask("GET", "/api/bidders") == (200, {"time": found["time"], "bidders": []})
+    site.world.clock.advance(60)
+    site.source.tick()
+    _, reports = await site.ask("GET", "/api/reports")
+    assert [(report["time"], report["instances"]) for report in reports["reports"]] == [(1_767_225_600, 1)]
 
 
 async def test_a_viewer_looks_and_changes_nothing(site: Checked) -> None:

@@ -14,6 +14,7 @@ from aiohttp import ClientWebSocketResponse
 from rtb.adapters.clock import ManualClock
 from rtb.ports import LedgerKind
 from rtb.services.metrics import Metrics
+from rtb.services.queue_monitor import QueueReport, QueueRow
 from tests.support.dashboard_site import OPS, WALL, DashboardSite
 from tests.unit.parts import bid_request, campaign, world
 
@@ -34,9 +35,11 @@ class Socket:
         return await self.hear()
 
     async def hear(self) -> Any:
-        """The next message."""
+        """The next message; the reports of minutes that are over do not count."""
         async with asyncio.timeout(20):
-            return await self.ws.receive_json()
+            while (message := await self.ws.receive_json())["type"] == "report":
+                pass
+            return message
 
     async def tick(self) -> Any:
         """A second later, and the update of it."""
@@ -74,7 +77,7 @@ def connect(site: DashboardSite) -> Connect:
 async def test_subscribed_campaigns_come_with_every_update(site: DashboardSite, connect: Connect) -> None:
     """To who asked, until they ask no more; to others not."""
     async with connect() as one, connect(WALL) as other:
-        assert (one.initial["type"], one.initial["data"]["protocol"]) == ("initial", 1)
+        assert (one.initial["type"], one.initial["data"]["protocol"]) == ("initial", 2)
         answer = await one.say(type="subscribe", id=7, campaign_id="a")
         assert (answer["type"], answer["id"], answer["data"]["spent_today"]) == ("ok", 7, 0.0)
         await site.bought("a", "2026-01-01", LedgerKind.IMPRESSION, 2.5)
@@ -86,9 +89,9 @@ async def test_subscribed_campaigns_come_with_every_update(site: DashboardSite, 
             1,
             3.0,
         )
-        assert list((await other.hear())["data"]) == ["snapshot"]
+        assert list((await other.hear())["data"]) == ["snapshot", "point"]
         assert await one.say(type="unsubscribe", id="x", campaign_id="a") == {"type": "ok", "id": "x", "data": None}
-        assert list((await one.tick())["data"]) == ["snapshot"]
+        assert list((await one.tick())["data"]) == ["snapshot", "point"]
 
 
 async def test_an_operator_acts(site: DashboardSite, connect: Connect) -> None:
@@ -175,12 +178,73 @@ async def test_the_tape_of_auctions_runs_for_who_wants_it(site: DashboardSite, c
 
 
 async def test_a_gap_is_filled(connect: Connect) -> None:
-    """All points after a moment, as far back as they are kept."""
+    """All points between two moments, as far back as they are kept; the last one is the update's."""
     async with connect() as socket:
-        times = [(await socket.tick())["data"]["snapshot"]["time"] for _ in range(5)]
+        updates = [(await socket.tick())["data"] for _ in range(5)]
+        times = [update["snapshot"]["time"] for update in updates]
         answer = await socket.say(type="backfill", id=1, since=times[1])
-        assert (answer["type"], answer["id"]) == ("backfill", 1)
-        assert [point[0] for point in answer["data"]] == times[2:]
+        assert (answer["type"], answer["id"], answer["data"]["more"]) == ("backfill", 1, False)
+        assert [point[0] for point in answer["data"]["points"]] == times[2:]
+        assert answer["data"]["points"][-1] == updates[-1]["point"]
+        answer = await socket.say(type="backfill", since=0, until=times[2])
+        assert [point[0] for point in answer["data"]["points"]] == times[:2]
+
+
+async def test_a_long_gap_is_filled_piece_by_piece(site: DashboardSite, connect: Connect) -> None:
+    """Six hundred points at most, the oldest first; asked from the last one on there is the rest."""
+    for _ in range(700):
+        site.world.clock.advance(1)
+        site.source.tick()
+    async with connect() as socket:
+        assert len(socket.initial["data"]["history"]) == 300
+        first = (await socket.say(type="backfill", since=0))["data"]
+        assert (len(first["points"]), first["more"]) == (600, True)
+        rest = (await socket.say(type="backfill", since=first["points"][-1][0]))["data"]
+        assert (len(rest["points"]), rest["more"]) == (100, False)
+        assert rest["points"] == socket.initial["data"]["history"][200:]
+
+
+async def test_channels_tell_how_things_stand(site: DashboardSite, connect: Connect) -> None:
+    """At once and then every second, the queues only when somebody has looked; to others nothing."""
+    async with connect() as socket, connect() as other:
+        await socket.tick()
+        for channel, rows in (("instances", "instances"), ("bidders", "bidders"), ("queues", "queues")):
+            answer = await socket.say(type="subscribe", id=1, channel=channel)
+            assert (answer["type"], rows in answer["data"]) == ("ok", True)
+            assert "minutes" not in answer["data"]
+        heard = [await socket.tick(), await socket.hear(), await socket.hear()]
+        assert sorted(message["type"] for message in heard) == ["bidder", "instance", "metrics_update"]
+        site.queues = QueueReport(2.0, (QueueRow("bid.requests", 5, 0, 1, None, None),))
+        heard = [await socket.tick(), *[await socket.hear() for _ in range(3)]]
+        told = {message["type"]: message["data"] for message in heard}
+        assert (told["queue"]["time"], told["queue"]["queues"][0]["ready"], told["queue"]["outbox"]) == (2.0, 5, 4)
+        assert [row["state"] for row in told["instance"]["instances"]] == ["live"]
+        for channel in ("instances", "bidders", "queues"):
+            await socket.say(type="unsubscribe", channel=channel)
+        assert [(await socket.tick())["type"], (await socket.tick())["type"]] == ["metrics_update"] * 2
+        assert {(await other.hear())["type"] for _ in range(5)} == {"metrics_update"}
+
+
+async def test_one_instance_is_looked_at_alone(site: DashboardSite, connect: Connect) -> None:
+    """With its last points, and in every update, until it is gone or another is looked at."""
+    peer = Metrics("other", site.world.clock)
+    peer.won = 7
+    site.world.clock.advance(1)
+    site.source.receive(peer.frame())
+    async with connect() as socket:
+        await socket.tick()
+        answer = await socket.say(type="subscribe", id=1, instance="other")
+        assert (answer["data"]["instance"], answer["data"]["snapshot"]["totals"]) == ("other", {"won": 7})
+        assert len(answer["data"]["history"]) == 1
+        view = (await socket.tick())["data"]["view"]
+        assert (view["instance"], view["snapshot"]["totals"]["won"], len(view["point"])) == ("other", 7, 15)
+        answer = await socket.say(type="subscribe", id=1, instance="gone")
+        assert answer["error"] == "instance 'gone': has not been heard of lately"
+        site.world.clock.advance(301)
+        view = (await socket.tick())["data"]["view"]
+        assert view == {"instance": "other", "snapshot": None, "point": None}
+        await socket.say(type="unsubscribe", instance="other")
+        assert "view" not in (await socket.tick())["data"]
 
 
 async def test_an_update_of_twenty_campaigns_is_under_4_kb(site: DashboardSite, connect: Connect) -> None:

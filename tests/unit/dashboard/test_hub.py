@@ -108,6 +108,13 @@ class RawClient:
             pass
 
 
+async def update(ws: aiohttp.ClientWebSocketResponse) -> Any:
+    """The next update; a minute's report may come between."""
+    while (message := await ws.receive_json())["type"] == "report":
+        pass
+    return message
+
+
 Start = Callable[..., Awaitable[Site]]
 
 
@@ -143,7 +150,26 @@ async def test_initial_with_history_then_updates(start: Start, session: aiohttp.
         assert [point[1] for point in initial["data"]["history"]] == [7.0, 0.0]
         site.tick()
         update = await ws.receive_json()
-        assert (update["type"], update["seq"], list(update["data"])) == ("metrics_update", 3, ["snapshot"])
+        assert (update["type"], update["seq"], list(update["data"])) == ("metrics_update", 3, ["snapshot", "point"])
+        fields = initial["data"]["point_fields"]
+        point = dict(zip(fields, update["data"]["point"], strict=True))
+        assert (point["time"], point["auctions_per_s"], point["heat"]) == (update["data"]["snapshot"]["time"], 0.0, [])
+        assert [row["instance"] for row in initial["data"]["instances"]] == [initial["data"]["instance"]] == ["a"]
+        assert (initial["data"]["kept_s"], 100 in initial["data"]["heat_bounds_ms"]) == (3_600, True)
+
+
+async def test_a_minute_that_is_over_is_reported_to_everybody(start: Start, session: aiohttp.ClientSession) -> None:
+    """Once; the clock stands at 1,700,000,000 s, 20 s into its minute."""
+    site = await start()
+    async with session.ws_connect(site.url("/ws")) as ws:
+        await ws.receive()
+        site.metrics.won += 6
+        heard = []
+        for _ in range(100):
+            site.tick()
+            heard.append(await ws.receive_json())
+        reports = [message["data"] for message in heard if message["type"] == "report"]
+    assert [(report["time"], report["won"]) for report in reports] == [(1_699_999_980, 6)]
 
 
 async def test_client_that_never_reads_is_cut_off_and_the_others_miss_nothing(
@@ -157,7 +183,7 @@ async def test_client_that_never_reads_is_cut_off_and_the_others_miss_nothing(
         async with asyncio.timeout(60):
             while len(site.hub) == 2:
                 site.tick()
-                assert (await fast.receive_json())["seq"] == site.source.latest.seq
+                assert (await update(fast))["seq"] == site.source.latest.seq
         assert len(site.hub) == 1
     await slow.read_to_end()
 
@@ -170,10 +196,12 @@ async def test_slow_client_gets_the_latest_instead_of_a_backlog(start: Start, se
         await fast.receive()
         for _ in range(600):
             site.tick()
-            await fast.receive()
+            await update(fast)
         seqs = []
         while not seqs or seqs[-1] < 600:
-            seqs.append((await slow.read())["seq"])
+            message = await slow.read()
+            if message["type"] != "report":
+                seqs.append(message["seq"])
     assert seqs == sorted(set(seqs))
     assert len(seqs) < 500
     assert seqs[-1] - seqs[-2] > 100

@@ -2,13 +2,17 @@
 
 import asyncio
 import gc
+import os
 
 import pytest
+from msgspec.structs import replace
 
 from rtb.domain.histogram import Histogram
-from rtb.domain.metrics import Counts, Frame, Snapshot
+from rtb.domain.metrics import Counts, Frame
+from rtb.domain.snapshot import Snapshot
 from rtb.openrtb import Loss, NoBid
-from rtb.services.metrics import MAX_INSTANCES, FrameSource, Metrics
+from rtb.services.members import MAX_INSTANCES
+from rtb.services.metrics import FrameSource, Metrics
 from rtb.services.probes import GcWatch, LagProbe
 
 SECOND = 10**9
@@ -160,7 +164,8 @@ def test_other_instances_add_to_the_system(source: FrameSource, metrics: Metrics
     source.tick()
     assert (source.latest.totals.won, source.latest.rates.won) == (1_210, 200.0)
     assert source.latest.latency.count == 1
-    assert [row.instance for row in source.latest.instances] == ["here", "there"]
+    assert [row.instance for row in source.instances()] == ["here", "there"]
+    assert (source.latest.live, source.latest.stale) == (2, 0)
 
 
 def test_a_silent_instance_turns_stale_and_leaves_the_rates_but_not_the_totals(
@@ -174,7 +179,8 @@ def test_a_silent_instance_turns_stale_and_leaves_the_rates_but_not_the_totals(
     clock.ns += 1
     source.tick()
     assert (source.latest.rates.won, source.latest.in_flight, source.latest.totals.won) == (0.0, 0, 100)
-    assert [(row.instance, row.stale) for row in source.latest.instances] == [("here", False), ("there", True)]
+    assert [(row.instance, row.state) for row in source.instances()] == [("here", "live"), ("there", "stale")]
+    assert (source.latest.live, source.latest.stale) == (1, 1)
     source.receive(peer(5, 500))
     clock.ns += 1
     source.tick()
@@ -196,8 +202,105 @@ def test_instances_are_bounded_and_totals_survive_their_leaving(source: FrameSou
         source.receive(peer(1, 1, instance=f"i{number}"))
     clock.ns += SECOND
     source.tick()
-    assert len(source.latest.instances) == MAX_INSTANCES
+    assert len(source.instances()) == MAX_INSTANCES
     assert source.latest.totals.won == 1_000
+
+
+def test_who_is_silent_for_long_leaves_and_counts_once_when_it_returns(source: FrameSource, clock: HandClock) -> None:
+    """After five minutes; a partition that heals does not double what it had counted."""
+    source.receive(peer(1, 100))
+    clock.ns += 300 * SECOND
+    source.tick()
+    assert [row.state for row in source.instances()] == ["live", "stale"]
+    clock.ns += SECOND
+    source.tick()
+    assert [row.instance for row in source.instances()] == ["here"]
+    assert source.latest.totals.won == 100
+    source.receive(peer(302, 150))
+    clock.ns += SECOND
+    source.tick()
+    assert (source.latest.totals.won, len(source.instances())) == (150, 2)
+
+
+def test_an_instance_that_stops_says_so(source: FrameSource, clock: HandClock) -> None:
+    """It is neither live nor stale, adds to the totals only, and leaves after a minute."""
+    source.receive(peer(1, 100))
+    source.receive(replace(peer(2, 120), stopping=True))
+    clock.ns += SECOND
+    source.tick()
+    [_, row] = source.instances()
+    assert (row.state, row.auctions_per_s, source.latest.rates.won) == ("stopped", 0.0, 0.0)
+    assert (source.latest.live, source.latest.stale, source.latest.totals.won) == (1, 0, 120)
+    clock.ns += 60 * SECOND
+    source.tick()
+    assert [row.instance for row in source.instances()] == ["here"]
+    assert source.latest.totals.won == 120
+
+
+def test_a_farewell_is_a_last_frame(source: FrameSource, metrics: Metrics, clock: HandClock) -> None:
+    """With everything that was counted."""
+    metrics.won += 3
+    clock.ns += SECOND
+    frame = source.farewell()
+    assert (frame.stopping, frame.counts.won, frame.seq) == (True, 3, 1)
+
+
+def test_one_instance_alone(source: FrameSource, metrics: Metrics, clock: HandClock) -> None:
+    """As the system is shown, and with points of its own; who is unknown has no view."""
+    metrics.won += 10
+    source.receive(peer(1, 100, latency=(2_000_000, 481, 1)))
+    clock.ns += SECOND
+    source.tick()
+    found = source.view("there")
+    assert found is not None
+    snapshot, points = found
+    assert (snapshot.seq, snapshot.totals.won, snapshot.rates.won, snapshot.in_flight, snapshot.live) == (
+        1,
+        100,
+        100.0,
+        5,
+        1,
+    )
+    assert [(point.auctions_per_s, point.p99_ms is not None) for point in points] == [(100.0, True)]
+    assert source.view("nobody") is None
+
+
+def test_the_minute_is_reported_when_it_is_over(source: FrameSource, metrics: Metrics, clock: HandClock) -> None:
+    """All instances together: of one that is met in the middle of its life what it does from then on.
+
+    The clock stands at 1,700,000,005 s, 25 s into its minute.
+    """
+    source.receive(peer(100, 1_000))
+    metrics.won, metrics.bids, metrics.wins, metrics.spend_nanos, metrics.consumed = 30, 40, 10, 2_500_000_000, 7
+    metrics.message_time.record(40)
+    clock.ns += 34 * SECOND
+    source.receive(peer(134, 1_060, latency=(50, 50, 1)))
+    source.tick()
+    assert source.reports == ()
+    clock.ns += 2 * SECOND
+    source.tick()
+    [report] = source.reports
+    assert (report.time, report.instances) == (1_699_999_980, 2)
+    assert (report.auctions, report.won, report.spend, report.win_rate) == (90, 90, 2.5, 0.25)
+    assert (report.p99_ms, report.consumed, report.message_p50_ms) == (0.00005, 7, 0.00004)
+    clock.ns += 60 * SECOND
+    source.tick()
+    assert [(report.time, report.auctions) for report in source.reports] == [(1_699_999_980, 90), (1_700_000_040, 0)]
+
+
+def test_waiting_messages_stand_in_snapshot_and_point(metrics: Metrics, clock: HandClock) -> None:
+    """As last seen by who looks."""
+    source = FrameSource(metrics, clock, queue_ready=lambda: 12)
+    clock.ns += SECOND
+    source.tick()
+    assert (source.latest.queue_ready, source.history[-1].queue_ready) == (12, 12)
+
+
+def test_the_frame_says_where_it_runs(metrics: Metrics, clock: HandClock) -> None:
+    """Process, host, version, since when."""
+    about = metrics.frame().about
+    assert (about.pid, about.since) == (os.getpid(), 1_700_000_005)
+    assert about.host
 
 
 def test_a_failing_listener_does_not_keep_the_snapshot_from_the_others(source: FrameSource, clock: HandClock) -> None:

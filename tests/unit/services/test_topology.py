@@ -48,8 +48,9 @@ async def test_every_message_type_reaches_its_queues(message_type: MessageType) 
 
 
 def test_every_message_type_has_a_route() -> None:
-    """All but the result, which goes to its requester."""
-    assert set(table.ROUTES) == set(MessageType) - {MessageType.AUCTION_RESULT} == set(WHERE)
+    """All but the result, which goes to its requester, and frames, which go to who listens."""
+    unrouted = {MessageType.AUCTION_RESULT, MessageType.METRICS_FRAME}
+    assert set(table.ROUTES) == set(MessageType) - unrouted == set(WHERE)
 
 
 @pytest.mark.parametrize("key", ["alert.rule", "alert.anomaly"])

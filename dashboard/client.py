@@ -1,0 +1,91 @@
+"""One browser at the socket: what waits to be sent to it, and what it has subscribed to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from dashboard.tokens import Identity
+
+CLOSE_S = 2.0
+EVENTS, EVENT_BYTES = 64, 1 << 20
+"""Events and answers that may wait for a client."""
+
+
+class Client:
+    """One slot for each kind of message that a newer one replaces, a queue of events and answers, of which the oldest
+    give way, and what it has subscribed to."""
+
+    __slots__ = (
+        "_event_bytes",
+        "_events",
+        "_slots",
+        "_wake",
+        "campaigns",
+        "channels",
+        "greeted",
+        "identity",
+        "instance",
+        "tasks",
+        "ws",
+    )
+
+    def __init__(self, ws: web.WebSocketResponse, identity: Identity | None = None) -> None:
+        """Nothing waits. Without an `identity` anybody may do anything."""
+        self.ws = ws
+        self.identity = identity
+        self.campaigns: set[str] = set()
+        self.channels: set[str] = set()
+        self.instance = ""
+        self.greeted = False
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._events: deque[bytes] = deque()
+        self._event_bytes = 0
+        self._slots: dict[str, bytes] = {}
+        self._wake = asyncio.Event()
+
+    def put(self, kind: str, message: bytes) -> None:
+        """Send this in its turn, instead of what waits of the same kind."""
+        self._slots[kind] = message
+        self._wake.set()
+
+    def add(self, event: bytes) -> None:
+        """Send this, too, in its turn."""
+        self._events.append(event)
+        self._event_bytes += len(event)
+        while len(self._events) > EVENTS or (self._event_bytes > EVENT_BYTES and len(self._events) > 1):
+            self._event_bytes -= len(self._events.popleft())
+        self._wake.set()
+
+    async def send_forever(self, timeout_s: float) -> None:
+        """Send what waits, one message at a time.
+
+        Raises:
+            TimeoutError: the client did not take a message in `timeout_s`.
+            ConnectionError: it is gone.
+        """
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._slots or self._events:
+                if self._slots:
+                    message = self._slots.pop(next(iter(self._slots)))
+                    self.greeted = True  # the greeting is what waits first
+                    await self._send(message, timeout_s)
+                if self._events:
+                    event = self._events.popleft()
+                    self._event_bytes -= len(event)
+                    await self._send(event, timeout_s)
+
+    async def close(self, code: WSCloseCode, reason: bytes) -> None:
+        """Close in order where the client plays along, else by cutting the connection."""
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            async with asyncio.timeout(CLOSE_S):
+                await self.ws.close(code=code, message=reason)
+
+    async def _send(self, message: bytes, timeout_s: float) -> None:
+        async with asyncio.timeout(timeout_s):
+            await self.ws.send_frame(message, WSMsgType.TEXT)
