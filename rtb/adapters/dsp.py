@@ -92,7 +92,8 @@ class DspBidder:
         self._client.call(self.endpoint, body, self._ended, deadline_ns, auction)
 
     def claim(self, auction: OpenAuction, bid: Bid, cost_nanos: int) -> bool:
-        """Its money is its own."""
+        """Its money is its own; the win is counted."""
+        self.health.won(cost_nanos)
         return True
 
     def _ended(self, call: Call) -> None:
