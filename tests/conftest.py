@@ -1,5 +1,12 @@
-"""Real servers, one of a kind for the whole session; and those a test may kill."""
+"""Real servers, one of a kind for the whole session; and those a test may kill. Hooks that let no test hang."""
 
+from tests.support.hanging import (
+    pytest_configure,
+    pytest_runtest_call,
+    pytest_runtest_setup,
+    pytest_runtest_teardown,
+    pytest_unconfigure,
+)
 from tests.support.postgres import own_postgres, postgres_databases, postgres_server
 from tests.support.production import production
 from tests.support.rabbitmq import make_rabbit, rabbit_server
@@ -12,6 +19,11 @@ __all__ = [
     "postgres_databases",
     "postgres_server",
     "production",
+    "pytest_configure",
+    "pytest_runtest_call",
+    "pytest_runtest_setup",
+    "pytest_runtest_teardown",
+    "pytest_unconfigure",
     "rabbit_server",
     "redis_cluster",
     "redis_server",

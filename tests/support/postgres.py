@@ -16,6 +16,8 @@ import pytest
 from rtb.adapters.sql_schema import migrate
 from rtb.lab.servers.postgres import PostgresServer
 
+REMOVE_LIMIT_S = 60.0
+
 
 @contextmanager
 def _running() -> Iterator[PostgresServer]:
@@ -28,8 +30,11 @@ def _running() -> Iterator[PostgresServer]:
         server.start()
         yield server
     finally:
-        server.kill()
-        subprocess.run(["rm", "-rf", str(folder)], check=True)  # some 60,000 files: rmtree takes seconds
+        try:
+            server.kill()
+        finally:
+            command = ["rm", "-rf", str(folder)]  # some 60,000 files: rmtree takes seconds
+            subprocess.run(command, check=True, timeout=REMOVE_LIMIT_S)
 
 
 @pytest.fixture(scope="session")

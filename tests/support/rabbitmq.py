@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -23,23 +24,22 @@ def rabbit_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitSe
     has a virtual host of its own (``rabbit_server.add_vhost``)."""
     _skip_without_rabbitmq()
     server = RabbitServer(tmp_path_factory.mktemp("rabbitmq"))
-    server.start()
-    yield server
-    server.stop()
+    with ExitStack() as stack:
+        stack.callback(server.stop)
+        server.start()
+        yield server
 
 
 @pytest.fixture
 def make_rabbit(tmp_path: Path) -> Iterator[MakeRabbit]:
     """Makes nodes of the test's own, not started, which it may kill: ``make_rabbit(management=True)``."""
     _skip_without_rabbitmq()
-    servers: list[RabbitServer] = []
+    with ExitStack() as stack:
 
-    def make(*, management: bool = False) -> RabbitServer:
-        server = RabbitServer(tmp_path, management=management)
-        servers.append(server)
-        return server
+        def make(*, management: bool = False) -> RabbitServer:
+            server = RabbitServer(tmp_path, management=management)
+            stack.callback(server.stop)  # and its epmd
+            stack.callback(server.kill)
+            return server
 
-    yield make
-    for server in servers:
-        server.kill()
-        server.stop()
+        yield make

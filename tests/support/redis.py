@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,10 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     """A running server that many tests share: it is never killed, frozen or emptied, so keys carry a test's prefix."""
     _skip_without_redis()
     server = RedisServer(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.stop()
+    with ExitStack() as stack:
+        stack.callback(server.stop)
+        server.start()
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -59,14 +61,12 @@ def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSer
 def make_redis(tmp_path: Path) -> Iterator[MakeRedis]:
     """Starts servers of the test's own, which it may kill: ``make_redis(settings={"maxmemory": "2mb"})``."""
     _skip_without_redis()
-    servers: list[RedisServer] = []
+    with ExitStack() as stack:
 
-    def make(**options: object) -> RedisServer:
-        server = RedisServer(tmp_path, **options)  # type: ignore[arg-type]
-        servers.append(server)
-        server.start()
-        return server
+        def make(**options: object) -> RedisServer:
+            server = RedisServer(tmp_path, **options)  # type: ignore[arg-type]
+            stack.callback(server.kill)
+            server.start()
+            return server
 
-    yield make
-    for server in servers:
-        server.kill()
+        yield make

@@ -21,6 +21,8 @@ USER = "rtb"
 DATABASE = "rtb"
 SYSTEM_USER = "postgres"  # whom PostgreSQL runs as when we are root, whom it refuses
 SOCKET_PATH_LIMIT = 107  # bytes of a Unix socket's path
+SETUP_LIMIT_S = 120.0
+PROBE_LIMIT_S = 20.0
 
 
 class PostgresServer:
@@ -68,7 +70,7 @@ class PostgresServer:
         ready = [str(binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port), "-t", "5"]
         command = [*_as_system_user(), str(binaries / "postgres"), "-D", str(self.folder / "data"), *self._settings()]
         self._process = _Postmaster("postgres", command, self.folder, {})
-        self._process.start(lambda: subprocess.run(ready, check=False).returncode == 0)
+        self._process.start(lambda: _says_yes(ready))
 
     def stop(self) -> None:
         """End it in order, without waiting for its clients; their transactions are undone."""
@@ -125,12 +127,23 @@ class PostgresServer:
         return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
 
     def _run(self, command: Sequence[str], stdin: str = "") -> None:
-        done = subprocess.run(
-            [*_as_system_user(), *command], input=stdin, capture_output=True, text=True, cwd=self.folder, check=False
-        )
-        if done.returncode != 0:
+        try:
+            done = subprocess.run(
+                [*_as_system_user(), *command],
+                input=stdin,
+                capture_output=True,
+                text=True,
+                cwd=self.folder,
+                timeout=SETUP_LIMIT_S,
+                check=False,
+            )
+            words = (
+                " ".join((done.stderr or done.stdout or "it said nothing").split())[-400:] if done.returncode else ""
+            )
+        except subprocess.TimeoutExpired:
+            words = f"{Path(command[0]).name} takes more than {SETUP_LIMIT_S:g} s"
+        if words:
             shutil.rmtree(self.folder / "data", ignore_errors=True)
-            words = " ".join((done.stderr or done.stdout).split())[-400:]
             raise ServerFailed(f"PostgreSQL cannot be set up in {self.folder}: {words}")
 
 
@@ -146,6 +159,13 @@ class _Postmaster(ServerProcess):
                 process.send_signal(number)
         except psutil.NoSuchProcess:
             pass
+
+
+def _says_yes(command: Sequence[str]) -> bool:
+    try:
+        return subprocess.run(command, check=False, timeout=PROBE_LIMIT_S).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def _binaries() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -12,13 +13,19 @@ from pathlib import Path
 
 from rtb.errors import RtbError
 
-START_LIMIT_S = 60.0
+START_LIMIT_S = 90.0
 STOP_LIMIT_S = 30.0
+KILL_LIMIT_S = 10.0
 PROBE_S = 0.05
+
+FIRST_PORT = 10_000
+PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+_handed_out: set[int] = set()
 
 
 class ServerFailed(RtbError):
-    """A server could not be started; the message ends with its last words."""
+    """A server could not be started or ended; the message ends with its last words."""
 
 
 class ServerProcess:
@@ -45,8 +52,10 @@ class ServerProcess:
         """Run it and return once `answers()`.
 
         Raises:
-            ServerFailed: it ended, or did not answer within the limit.
+            ServerFailed: it ended, or did not answer within the limit; or somebody else answers in its place.
         """
+        if answers():
+            raise ServerFailed(f"{self.name} was not started yet, and somebody answers on its port")
         log = self.folder / f"{self.name}.log"
         with log.open("ab") as out:
             self._process = subprocess.Popen(
@@ -60,13 +69,15 @@ class ServerProcess:
             )
         give_up = time.monotonic() + limit_s
         while not answers():
-            if self._process.poll() is not None or time.monotonic() > give_up:
+            code = self._process.poll()
+            if code is not None or time.monotonic() > give_up:
                 self.kill()
-                raise ServerFailed(f"{self.name} did not start: {_last_words(log)}")
+                what = f"did not answer in {limit_s:g} s" if code is None else f"ended with code {code}"
+                raise ServerFailed(f"{self.name} did not start, it {what}: {_last_words(log)}")
             time.sleep(PROBE_S)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Ask it to end and wait; kill it when it does not."""
+        """Ask it to end and wait; kill it when it does not. Raises ServerFailed when even that does not end it."""
         process = self._process
         if process is None or process.poll() is not None:
             return
@@ -78,11 +89,14 @@ class ServerProcess:
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL it and all it started, at once."""
+        """SIGKILL it and all it started, at once. Raises ServerFailed when that does not end it."""
         process = self._process
         if process is not None and process.poll() is None:
             self._signal_all(signal.SIGKILL)
-            process.wait()
+            try:
+                process.wait(KILL_LIMIT_S)
+            except subprocess.TimeoutExpired:
+                raise ServerFailed(f"{self.name} (pid {process.pid}) outlives SIGKILL by {KILL_LIMIT_S:g} s") from None
 
     def pause(self) -> None:
         """SIGSTOP: connections stay open and nothing answers."""
@@ -100,10 +114,24 @@ class ServerProcess:
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that nobody listens on now, each time another one.
+
+    Of those that the system gives to no outgoing connection, so that none takes it before the server does, or while the
+    server is restarted; a client that tries it again and again meanwhile could even connect to itself.
+    """
+    last = int(PORT_RANGE.read_text().split()[0]) if PORT_RANGE.exists() else 0
+    usable = [*{*range(FIRST_PORT, last)} - _handed_out]
+    random.shuffle(usable)
+    for port in [*usable[:100], 0]:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:  # taken
+                continue
+            found = int(probe.getsockname()[1])
+            _handed_out.add(found)
+            return found
+    raise ServerFailed("no TCP port is free")
 
 
 def accepts(port: int) -> bool:

@@ -67,8 +67,10 @@ class RabbitServer:
 
     def stop(self) -> None:
         """End it in order, and its epmd."""
-        self._process.stop()
-        self._epmd.kill()
+        try:
+            self._process.stop()
+        finally:
+            self._epmd.kill()
 
     def kill(self) -> None:
         """SIGKILL the node; `start` it again, or `stop` to end its epmd, too."""
