@@ -17,6 +17,7 @@ from rtb.cli.auctions import auction, explain
 from rtb.cli.bidders import bidders
 from rtb.cli.broker import dead_letters, queues, topology
 from rtb.cli.campaigns import campaigns
+from rtb.cli.certify import certify
 from rtb.cli.dashboard import dashboard
 from rtb.cli.lab import lab
 from rtb.cli.operations import audit, migrate
@@ -80,6 +81,7 @@ for _command in (
     auction,
     explain,
     replay,
+    certify,
     migrate,
     audit,
     dead_letters,

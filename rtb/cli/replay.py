@@ -48,7 +48,7 @@ def replay(log: Path, changes: Sequence[str], as_json: bool, every: bool) -> Non
     else:
         _print(found, every=every)
     if not changes and found.exact < found.auctions:
-        raise click.exceptions.Exit(1)
+        raise SystemExit(1)
 
 
 def _print(found: Comparison, *, every: bool) -> None:

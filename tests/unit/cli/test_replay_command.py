@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
 import msgspec
 import pytest
 import pytest_asyncio
@@ -39,9 +38,7 @@ async def folder(tmp_path: Path, build: Build) -> Path:
 def invoke(*arguments: str | Path) -> tuple[int, str]:
     """Exit code and output; errors of ours are raised, and are printed by `main`."""
     result = CliRunner().invoke(cli, ["replay", *map(str, arguments)], catch_exceptions=False, standalone_mode=False)
-    if isinstance(result.exception, click.exceptions.Exit):
-        return result.exception.exit_code, result.output
-    return result.return_value or 0, result.output
+    return result.exit_code, result.output
 
 
 def test_unchanged_it_says_that_all_outcomes_are_the_recorded_ones(folder: Path) -> None:
