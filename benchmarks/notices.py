@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -29,21 +29,19 @@ from msgspec import Struct
 from rtb import openrtb, wiring
 from rtb.adapters.clock import SystemClock
 from rtb.adapters.lean_http import LeanHttp
-from rtb.adapters.outgoing_http import OutgoingHttp
 from rtb.config import Settings, Store
 from rtb.domain.auction import Bid
 from rtb.domain.histogram import Histogram
 from rtb.domain.intake import RemoteBid
+from rtb.errors import HttpError
 from rtb.lab import catalogue
 from rtb.lab.traffic import Traffic
 from rtb.ports import OpenAuction
-from rtb.ports.http import HttpClient
 from rtb.services.admission import Admission
 from rtb.services.exchange import Exchange, Rules
 from rtb.services.notice_sender import NoticeSender
 from rtb.services.notices import Notices
 
-CLIENTS: Mapping[str, Callable[..., HttpClient]] = {"lean": LeanHttp, "aiohttp": OutgoingHttp}
 SINK = "--sink"
 
 
@@ -98,10 +96,17 @@ class Sink(asyncio.Protocol):
 
 
 class Side(Struct):
-    """What was measured with or without notices."""
+    """What was measured with or without notices, in each round."""
 
     exchange: Exchange
-    latency: Histogram
+    rounds: list[Histogram] = []
+
+    def milliseconds(self, percentile: float) -> list[float]:
+        """A percentile in each round, and over all of them last."""
+        together = Histogram()
+        for latency in self.rounds:
+            together.add(latency)
+        return [latency.percentile(percentile) / 1e6 for latency in (*self.rounds, together)]
 
 
 async def sink() -> None:
@@ -115,6 +120,7 @@ async def sink() -> None:
 async def drive(side: Side, requests: Sequence[openrtb.BidRequest], rate: float) -> None:
     """One auction after the other, each when it is due or the one before has ended."""
     loop = asyncio.get_running_loop()
+    side.rounds.append(latency := Histogram())
     finished: asyncio.Future[None] = loop.create_future()
     gaps = Random(1)
     due_ns = time.thread_time_ns()
@@ -128,7 +134,7 @@ async def drive(side: Side, requests: Sequence[openrtb.BidRequest], rate: float)
                 finished.set_result(None)
                 return
             side.exchange.begin(request, time.monotonic_ns())
-            side.latency.record(time.thread_time_ns() - due_ns)
+            latency.record(time.thread_time_ns() - due_ns)
             due_ns += round(gaps.expovariate(rate) * 1e9)
         loop.call_soon(step)
 
@@ -136,7 +142,7 @@ async def drive(side: Side, requests: Sequence[openrtb.BidRequest], rate: float)
     await finished
 
 
-async def measure(port: int, campaigns: int, bidders: int, rate: float, rounds: int, client: str) -> None:
+async def measure(port: int, campaigns: int, bidders: int, rate: float, rounds: int) -> None:
     """Print a row for each side."""
     with TemporaryDirectory() as folder:
         system = wiring.build(Settings(store=Store(url=f"sqlite:///{folder}/rtb.db")), os.getpid())
@@ -148,9 +154,9 @@ async def measure(port: int, campaigns: int, bidders: int, rate: float, rounds: 
             parts = (system.profiles, admission, system.metrics, system.clock)
             return Exchange([system.house, *remotes], *parts, rates=system.rates, rules=Rules())
 
-        http = CLIENTS[client](allow=["127.0.0.1"])
+        http = LeanHttp(allow=["127.0.0.1"])
         sender = NoticeSender(http, SystemClock())
-        off, on = (Side(exchange(), Histogram()) for _ in range(2))
+        off, on = Side(exchange()), Side(exchange())
         on.exchange.listen(Notices(sender, system.clock, system.rates).auction_closed)
         traffic = Traffic(1)
         requests = [openrtb.decode_request(traffic.body(1024)) for _ in range(round(2 * rate))]
@@ -164,7 +170,7 @@ async def measure(port: int, campaigns: int, bidders: int, rate: float, rounds: 
                 await drive(side, requests, rate)
                 await sender.quiet()
                 if number == 0:  # to warm up
-                    side.latency = Histogram()
+                    side.rounds.clear()
         report(off, on, sender)
         await price(http, f"http://127.0.0.1:{port}/win?price=0.91&id=1")
         await sender.stop(1)
@@ -176,23 +182,30 @@ async def measure(port: int, campaigns: int, bidders: int, rate: float, rounds: 
 def report(off: Side, on: Side, sender: NoticeSender) -> None:
     """Print what was measured."""
     for name, side in (("without", off), ("with", on)):
-        ms = [side.latency.percentile(q) / 1e6 for q in (50, 90, 99, 99.9)]
-        click.echo(f"  {name:8} p50 {ms[0]:.3f}  p90 {ms[1]:.3f}  p99 {ms[2]:.3f}  p99.9 {ms[3]:.3f} ms")
+        each = "  ".join(f"p{q:g} {side.milliseconds(q)[-1]:.3f}" for q in (50, 90, 99, 99.9))
+        rounds = " ".join(f"{ms:.2f}" for ms in side.milliseconds(99)[:-1])
+        click.echo(f"  {name:8} {each} ms; p99 of the rounds {rounds}")
     for kind, tally in sender.tallies.items():
         click.echo(f"  {kind:8} {tally}")
 
 
-async def price(http: HttpClient, url: str, count: int = 2_000, at_once: int = 8) -> None:
+async def price(http: LeanHttp, url: str, count: int = 2_000, at_once: int = 8) -> None:
     """Print what one request of the client costs."""
+    finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    left = count
 
-    async def some() -> None:
-        for _ in range(count // at_once):
-            await http.send("GET", url)
+    def answered(status: int, error: HttpError | None) -> None:
+        nonlocal left
+        left -= 1
+        if left >= at_once:
+            http.get(url, answered)
+        elif not left:
+            finished.set_result(None)
 
     begun_s = time.process_time()
-    async with asyncio.TaskGroup() as tasks:
-        for _ in range(at_once):
-            tasks.create_task(some())
+    for _ in range(at_once):
+        http.get(url, answered)
+    await finished
     click.echo(f"  the client alone: {(time.process_time() - begun_s) / count * 1e6:.0f} us a request")
 
 
@@ -201,9 +214,8 @@ async def price(http: HttpClient, url: str, count: int = 2_000, at_once: int = 8
 @click.option("--bidders", default=4, show_default=True, help="Each gets a notice of every imp.")
 @click.option("--rate", default=500.0, show_default=True, help="Auctions a second of CPU.")
 @click.option("--rounds", default=4, show_default=True, help="Of two seconds on each side.")
-@click.option("--client", type=click.Choice(list(CLIENTS)), default="lean", show_default=True)
 @click.option(SINK, "is_sink", is_flag=True, hidden=True)
-def main(campaigns: int, bidders: int, rate: float, rounds: int, client: str, is_sink: bool) -> None:
+def main(campaigns: int, bidders: int, rate: float, rounds: int, is_sink: bool) -> None:
     """Print the latency of auctions with and without notices."""
     if is_sink:
         uvloop.run(sink())
@@ -212,10 +224,8 @@ def main(campaigns: int, bidders: int, rate: float, rounds: int, client: str, is
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline())
-        click.echo(
-            f"{Path(__file__).name}: {campaigns:,} campaigns, {bidders} bidders, {rate:.0f} auctions/s, {client}"
-        )
-        uvloop.run(measure(port, campaigns, bidders, rate, rounds, client))
+        click.echo(f"{Path(__file__).name}: {campaigns:,} campaigns, {bidders} bidders, {rate:.0f} auctions/s")
+        uvloop.run(measure(port, campaigns, bidders, rate, rounds))
         process.communicate()
 
 

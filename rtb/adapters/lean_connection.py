@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import httptools
 
+from rtb.adapters.lean_call import Call
 from rtb.adapters.outgoing_http import MAX_HEADER
-from rtb.ports.http import HttpResponse
+
+if TYPE_CHECKING:
+    from rtb.adapters.lean_pool import LeanPool
 
 MAX_HEAD = 2 * MAX_HEADER
 """Bytes before the body of an answer."""
+
+_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
 
 class ClosedIdle(ConnectionError):
@@ -19,50 +24,50 @@ class ClosedIdle(ConnectionError):
 
 
 class LeanConnection(asyncio.Protocol):
-    """One request at a time. httptools calls the methods named on_..."""
+    """Tells its pool when it is open, free and gone. httptools calls the methods named on_..."""
 
-    def __init__(self) -> None:
+    def __init__(self, pool: LeanPool) -> None:
+        """Not open yet."""
         self.idle_since = 0.0
         self.usable = True
+        self.call: Call | None = None
+        self._pool = pool
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
-        self._waiter: asyncio.Future[HttpResponse] | None = None
         self._used = False
-        self._begin(0)
+        self._begin()
 
-    def _begin(self, max_body: int) -> None:
-        self._max_body = max_body
-        self._headers: dict[str, str] = {}
-        self._body = bytearray()
+    def _begin(self) -> None:
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._body = b""
         self._received = 0
-        self._in_body = False
+        self._in_body = self._complete = False
 
-    async def exchange(self, request: bytes, max_body: int) -> HttpResponse:
-        """Send a request and wait for its answer. Raises OSError."""
-        self._begin(max_body)
-        waiter = self._waiter = asyncio.get_running_loop().create_future()
-        if self._transport is None or self._transport.is_closing():
-            self._lost(None)
-        else:
-            self._transport.write(request)
-        try:
-            response: HttpResponse = await waiter
-        finally:
-            self._waiter = None
-            self._used = True
-        return response
+    def send(self, call: Call) -> bool:
+        """Put a request on the wire; False when the connection is closing."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return False
+        self.call = call
+        call.connection = self
+        self._begin()
+        transport.write(call.request)
+        return True
 
     def abort(self) -> None:
-        """Close it at once."""
+        """Close it at once; what it carried ends elsewhere."""
         self.usable = False
+        self.call = None
         if self._transport is not None:
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Open."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
 
     def data_received(self, data: bytes) -> None:
-        if self._waiter is None or self._waiter.done():  # nobody asked
+        """Feed the parser, and hand the answer over once the parser is done with what came."""
+        if self.call is None:  # nobody asked
             self.abort()
             return
         if not self._in_body:
@@ -70,54 +75,80 @@ class LeanConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(OSError(f"not a proper HTTP response ({type(error).__name__})"))
-            return
-        if not self._in_body and self._received > MAX_HEAD:
+            if not self._complete:
+                self._fail(OSError(f"not a proper HTTP response ({type(error).__name__})"))
+                return
+            self.usable = False
+        if self._complete:
+            self._answer()
+        elif not self._in_body and self._received > MAX_HEAD:
             self._fail(OSError("not a proper HTTP response (endless header)"))
 
     def connection_lost(self, error: Exception | None) -> None:
+        """Gone; the answer to what it carried may have ended with it."""
         self.usable = False
-        self._lost(error)
-
-    def on_message_begin(self) -> None:
-        if self._waiter is None or self._waiter.done():  # one answer too many
-            self.usable = False
-            self._begin(0)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
-
-    def on_headers_complete(self) -> None:
-        self._in_body = True
-
-    def on_body(self, part: bytes) -> None:
-        room = self._max_body - len(self._body)
-        self._body += part[:room]
-        if len(part) > room:
-            self._done(whole=False)
-            self.abort()
-
-    def on_message_complete(self) -> None:
-        if 100 <= self._parser.get_status_code() < 200:  # the answer is still to come
-            self._begin(self._max_body)
-            return
-        self.usable = self.usable and self._parser.should_keep_alive()
-        self._done(whole=True)
-
-    def _done(self, *, whole: bool) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            status = self._parser.get_status_code()
-            self._waiter.set_result(HttpResponse(status, self._headers, bytes(self._body), whole))
-
-    def _fail(self, error: OSError) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(error)
-        self.abort()
-
-    def _lost(self, error: Exception | None) -> None:
-        if self._in_body and not {"content-length", "transfer-encoding"} & self._headers.keys():
-            self._done(whole=True)  # its end was the connection's
+        if self.call is None:
+            self._pool.lost(self)
+        elif self._in_body and not any(name.lower() in _FRAMING for name, _ in self._headers):
+            self._answer()  # its end was the connection's
         elif self._used and not self._received:
             self._fail(ClosedIdle("the server closed the connection"))
         else:
             self._fail(error if isinstance(error, OSError) else ConnectionError("the server closed the connection"))
+
+    def on_message_begin(self) -> None:
+        """An answer begins; one too many spoils the connection."""
+        if self._complete:
+            self.usable = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep it."""
+        if not self._complete:
+            self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """The length of what follows does not count any more."""
+        if not self._complete:
+            self._in_body = True
+
+    def on_body(self, part: bytes) -> None:
+        """Keep what is wanted of it."""
+        call = self.call
+        if call is None or self._complete:
+            return
+        room = call.max_body - len(self._body)
+        self._body += part[:room]
+        if len(part) > room:
+            call.whole = self.usable = False
+            self._note_status(call)
+
+    def on_message_complete(self) -> None:
+        """Whole."""
+        call = self.call
+        if call is None or self._complete:
+            return
+        if 100 <= self._parser.get_status_code() < 200:  # the answer is still to come
+            self._begin()
+            return
+        self.usable = self.usable and self._parser.should_keep_alive()  # afterwards the parser has forgotten
+        self._note_status(call)
+
+    def _note_status(self, call: Call) -> None:
+        call.status = self._parser.get_status_code()
+        self._complete = True
+
+    def _answer(self) -> None:
+        """Give the answer away; the connection is free before anybody hears of it."""
+        call, self.call = self.call, None
+        assert call is not None
+        if not self._complete:
+            call.status = self._parser.get_status_code()
+        call.headers, call.body = self._headers, self._body
+        self._used = True
+        self._pool.released(self)
+        call.end()
+
+    def _fail(self, error: OSError) -> None:
+        call = self.call
+        self.abort()
+        self._pool.lost(self, call, error)

@@ -2,6 +2,8 @@
 
 The same policy as in rtb.adapters.outgoing_http, applied to the address that a connection is made to; no redirects, no
 cookies. It asks for no compression, and leaves a body as it is when a server compresses it all the same.
+
+`get` is for those who send thousands: it calls back, and a request costs no task.
 """
 
 from __future__ import annotations
@@ -10,25 +12,26 @@ import asyncio
 import re
 import ssl
 from base64 import b64encode
-from collections import deque
 from collections.abc import Mapping, Sequence
 from time import monotonic
 from urllib.parse import unquote
 
 from aiohttp.abc import AbstractResolver
-from msgspec import Struct, field
+from msgspec import Struct
 from yarl import URL
 
 from rtb.adapters.address_policy import AddressPolicy
-from rtb.adapters.lean_connection import ClosedIdle, LeanConnection
+from rtb.adapters.lean_call import Call
+from rtb.adapters.lean_pool import LeanPool, Places
 from rtb.adapters.outgoing_http import KEEP_ALIVE_S
 from rtb.adapters.outgoing_names import GuardedResolver, KeptNames, SystemResolver
 from rtb.adapters.outgoing_target import MAX_URL, line, outgoing_target, where
 from rtb.domain.remembered import Remembered
 from rtb.errors import HttpError, HttpRefused
-from rtb.ports.http import MAX_BODY, NOTHING_MORE, HttpResponse, Method
+from rtb.ports.http import MAX_BODY, NOTHING_MORE, Answered, HttpResponse, Method
 
 MOST_SERVERS = 4_096
+CLOSED = "the client is closed"
 
 _HEADERS = "User-Agent: rtb\r\nAccept: */*\r\nAccept-Encoding: identity"
 _PLAIN = re.compile(r"(https?://[!-\"$-.0->@-~]+)((?:[/?#][!-~]*)?)")
@@ -57,8 +60,8 @@ class LeanHttp:
         self._servers: Remembered[str, _Server] = Remembered(self._server, MOST_SERVERS)
         self._tls = tls or ssl.create_default_context()
         self._per_host = connections_per_host
-        self._places = asyncio.Semaphore(connections)
-        self._origins: dict[tuple[str, str, int], _Origin] = {}
+        self._places = Places(connections)
+        self._pools: dict[tuple[str, str, int], LeanPool] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -79,27 +82,72 @@ class LeanHttp:
         """
         server, path = self._target(url)
         request = _request(method, path, server, headers, body)
-        if self._closed:
-            raise HttpError(f"{server.name}: the client is closed")
-        origin = self._origins.get(server.key)
-        if origin is None:
-            origin = self._origins[server.key] = _Origin(server.key, asyncio.Semaphore(self._per_host))
-        origin.users += 1
+        answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def end(call: Call) -> None:
+            if not answered.done():
+                answered.set_result(None)
+
+        call = Call(request, end, timeout_s=timeout_s, max_body=max_body, again=method != "POST")
+        pool = self._submit(server, call)
         try:
-            async with asyncio.timeout(timeout_s), origin.places, self._places:
-                return await self._exchange(origin, request, max_body, again=method != "POST")
-        except TimeoutError:
-            raise HttpError(f"{server.name} did not answer in {timeout_s:g} s") from None
-        except OSError as error:
-            raise HttpError(f"{server.name}: {line(error)}") from None
-        except ValueError as error:  # a host that no name server would take
-            raise HttpRefused(f"{server.name}: {line(error)}") from None
-        finally:
-            origin.users -= 1
-            self._settle(origin)
+            await answered
+        except asyncio.CancelledError:
+            call.forget()
+            pool.drop(call)
+            raise
+        if call.error is not None:
+            raise _no_response(server, call) from None
+        named = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in call.headers}
+        return HttpResponse(call.status, named, call.body, call.whole)
+
+    def get(
+        self,
+        url: str,
+        answered: Answered,
+        *,
+        headers: Mapping[str, str] = NOTHING_MORE,
+        timeout_s: float = 5.0,
+        max_body: int = MAX_BODY,
+    ) -> None:
+        """See `ports.http.CallingHttp`."""
+        try:
+            server, path = self._target(url)
+            if headers:
+                request = _request("GET", path, server, headers, b"")
+            else:
+                request = f"GET {path} HTTP/1.1\r\n{server.headers}\r\n\r\n".encode()
+        except HttpRefused as error:
+            answered(0, error)
+            return
+
+        def end(call: Call) -> None:
+            answered(call.status, None if call.error is None else _no_response(server, call))
+
+        self._submit(server, Call(request, end, timeout_s=timeout_s, max_body=max_body, again=True))
+
+    def _submit(self, server: _Server, call: Call) -> LeanPool:
+        pool = self._pools.get(server.key)
+        if pool is None:
+            pool = LeanPool(server.key, self._per_host, self._places, self._names, self._tls)
+            self._pools[server.key] = pool
+        loop = asyncio.get_running_loop()
+        if self._closed:
+            call.end(ConnectionError(CLOSED))
+            return pool
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(KEEP_ALIVE_S, self._sweep)
+        call.timer = loop.call_later(call.timeout_s, _expire, pool, call)
+        pool.submit(call)
+        return pool
 
     def _target(self, url: str) -> tuple[_Server, str]:
         """The server, and what to ask it for. Raises HttpRefused."""
+        at = url.find("/", 8)
+        if 0 < at < len(url) <= MAX_URL and (server := self._servers.get(url[:at])) is not None:
+            path = url[at:]  # as nearly all are: the server is known, and nothing odd follows
+            if path.isascii() and path.isprintable() and " " not in path and "#" not in path:
+                return server, path
         found = _PLAIN.fullmatch(url) if len(url) <= MAX_URL else None
         if found is None:
             target = outgoing_target(url, self._policy)
@@ -115,77 +163,19 @@ class LeanHttp:
         self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
-        for origin in self._origins.values():
-            for connection in [*origin.idle, *origin.busy]:
-                connection.abort()
-            origin.idle.clear()
+        pools, self._pools = self._pools, {}
+        opening = [task for pool in pools.values() for task in pool.close(CLOSED)]
+        await asyncio.gather(*opening, return_exceptions=True)
         await self._names.close()
-
-    async def _exchange(self, origin: _Origin, request: bytes, max_body: int, *, again: bool) -> HttpResponse:
-        """One request on an open connection, or on a new one when there is none or the server was closing it."""
-        connection = origin.free()
-        if connection is not None:
-            try:
-                return await self._use(origin, connection, request, max_body)
-            except ClosedIdle:
-                if not again:
-                    raise
-        return await self._use(origin, await self._connect(origin.key), request, max_body)
-
-    async def _use(self, origin: _Origin, connection: LeanConnection, request: bytes, max_body: int) -> HttpResponse:
-        origin.busy.add(connection)
-        try:
-            if self._closed:
-                raise ConnectionError("the client is closed")
-            response = await connection.exchange(request, max_body)
-        except BaseException:  # cancelled, too: what may still come would answer the next request
-            connection.abort()
-            raise
-        finally:
-            origin.busy.discard(connection)
-        if connection.usable and not self._closed:
-            connection.idle_since = monotonic()
-            origin.idle.append(connection)
-            if self._sweeper is None:
-                self._sweeper = asyncio.get_running_loop().call_later(KEEP_ALIVE_S, self._sweep)
-        else:
-            connection.abort()
-        return response
-
-    async def _connect(self, key: tuple[str, str, int]) -> LeanConnection:
-        scheme, host, port = key
-        loop = asyncio.get_running_loop()
-        failure: OSError | None = None
-        secure = scheme == "https"
-        for address in await self._names.addresses(host, port):
-            try:
-                _, connection = await loop.create_connection(
-                    LeanConnection,
-                    address,
-                    port,
-                    ssl=self._tls if secure else None,
-                    server_hostname=host.rstrip(".") if secure else None,
-                )
-            except OSError as error:
-                failure = error
-            else:
-                return connection
-        raise failure or OSError(f"{host} has no address")
-
-    def _settle(self, origin: _Origin) -> None:
-        if not origin.users and not origin.idle:
-            self._origins.pop(origin.key, None)
 
     def _sweep(self) -> None:
         """Close what nobody has used for a while."""
-        self._sweeper = None
         before = monotonic() - KEEP_ALIVE_S
-        for origin in list(self._origins.values()):
-            while origin.idle and origin.idle[0].idle_since <= before:
-                origin.idle.popleft().abort()
-            self._settle(origin)
-        if any(origin.idle for origin in self._origins.values()):
-            self._sweeper = asyncio.get_running_loop().call_later(KEEP_ALIVE_S, self._sweep)
+        for key, pool in list(self._pools.items()):
+            pool.sweep(before)
+            if not pool.in_use:
+                del self._pools[key]
+        self._sweeper = asyncio.get_running_loop().call_later(KEEP_ALIVE_S, self._sweep) if self._pools else None
 
 
 class _Server(Struct, frozen=True):
@@ -196,23 +186,21 @@ class _Server(Struct, frozen=True):
     headers: str
 
 
-class _Origin(Struct, eq=False):
-    """The connections to a scheme, host and port; the idle ones by the time they were last used."""
+def _expire(pool: LeanPool, call: Call) -> None:
+    pool.drop(call)
+    call.end(TimeoutError())
 
-    key: tuple[str, str, int]
-    places: asyncio.Semaphore
-    idle: deque[LeanConnection] = field(default_factory=deque)
-    busy: set[LeanConnection] = set()
-    users: int = 0
 
-    def free(self) -> LeanConnection | None:
-        """The one used last, if it was not long ago."""
-        while self.idle:
-            connection = self.idle.pop()
-            if connection.usable and monotonic() - connection.idle_since < KEEP_ALIVE_S:
-                return connection
-            connection.abort()
-        return None
+def _no_response(server: _Server, call: Call) -> HttpError:
+    error = call.error
+    if isinstance(error, TimeoutError):
+        return HttpError(f"{server.name} did not answer in {call.timeout_s:g} s")
+    if isinstance(error, HttpRefused):
+        return error
+    assert error is not None
+    if isinstance(error, ValueError):  # a host that no name server would take
+        return HttpRefused(f"{server.name}: {line(error)}")
+    return HttpError(f"{server.name}: {line(error)}")
 
 
 def _server(target: URL) -> _Server:

@@ -59,8 +59,8 @@ class Values(Struct, frozen=True, kw_only=True):
 
 
 _MARK = "${AUCTION_"
-_FIELDS = {f"AUCTION_{name.upper()}": name for name in Values.__struct_fields__}
-_MACRO = re.compile(r"\$\{(" + "|".join(sorted(_FIELDS, key=len, reverse=True)) + r")(?::([^{}]*))?\}")
+_WON = str(int(Loss.WON))
+_FIELDS = {name.upper(): name for name in Values.__struct_fields__}
 
 _plain = re.compile(r"[0-9A-Za-z_.~-]*").fullmatch
 """What percent-encoding leaves as it is; prices and most ids are nothing else."""
@@ -80,15 +80,20 @@ def win_values(
     """
     bid = result.winner
     assert isinstance(bid, RemoteBid)
-    values = _identity(request_id, bid)
     if test:
-        return _audit(values)
-    return structs.replace(
-        values,
-        price=_decimal(rates.outward_micros(result.price_micros, bid.currency)),
-        mbr=_decimal(round(result.price_micros * MICROS / bid.price_micros)),
-        loss=str(int(Loss.WON)),
-        min_to_win=_decimal(rates.outward_micros(result.min_to_win_micros, bid.currency)),
+        return _audited(request_id, bid)
+    currency, price_micros = bid.currency, result.price_micros
+    return Values(
+        id=request_id,
+        bid_id=bid.bidid,
+        imp_id=bid.impid,
+        seat_id=bid.seat,
+        ad_id=_adid(bid),
+        price=_decimal(rates.outward_micros(price_micros, currency)),
+        currency=currency,
+        mbr=_decimal(round(price_micros * MICROS / bid.price_micros)),
+        loss=_WON,
+        min_to_win=_decimal(rates.outward_micros(result.min_to_win_micros, currency)),
         multiplier="" if multiplier is None else f"{Decimal(repr(multiplier)):f}",
     )
 
@@ -100,12 +105,16 @@ def loss_values(request_id: str, lost: Lost, rates: Rates, *, test: bool = False
     """
     bid = lost.bid
     assert isinstance(bid, RemoteBid)
-    values = _identity(request_id, bid)
     if test:
-        return _audit(values)
+        return _audited(request_id, bid)
     least = lost.min_to_win_micros
-    return structs.replace(
-        values,
+    return Values(
+        id=request_id,
+        bid_id=bid.bidid,
+        imp_id=bid.impid,
+        seat_id=bid.seat,
+        ad_id=_adid(bid),
+        currency=bid.currency,
         loss=str(int(lost.reason)),
         min_to_win="" if least is None else _decimal(rates.outward_micros(least, bid.currency)),
     )
@@ -117,18 +126,33 @@ def substitute(text: str, values: Values, encodings: Encodings = ENCODINGS) -> s
     Values are percent-encoded: in markup, too, a macro stands in a URL, and an id from outside must not break out of
     it. An encoding that was not agreed on gives "": whoever asks for an obfuscated price must not get the plain one.
     """
-    if _MARK not in text:
+    first, *others = text.split(_MARK)
+    if not others:
         return text
+    parts = [first]
+    for other in others:
+        name, brace, rest = other.partition("}")
+        field = _FIELDS.get(name) if brace else None
+        if field is not None:
+            value: str = getattr(values, field)
+        elif brace and (encoded := _encoded(name, values, encodings)) is not None:
+            value = encoded
+        else:
+            parts += (_MARK, other)
+            continue
+        parts += (value if _plain(value) else quote(value, safe=""), rest)
+    return "".join(parts)
 
-    def value(macro: re.Match[str]) -> str:
-        name, code = macro.groups()
-        found: str = getattr(values, _FIELDS[name])
-        if code is not None and found:
-            encode = encodings.get(code)
-            found = "" if encode is None else encode(found)
-        return found if _plain(found) else quote(found, safe="")
 
-    return _MACRO.sub(value, text)
+def _encoded(name: str, values: Values, encodings: Encodings) -> str | None:
+    """The value of a macro with a ``:X`` suffix; None for what is no macro."""
+    name, colon, code = name.partition(":")
+    field = _FIELDS.get(name)
+    if field is None or not colon or "{" in code:
+        return None
+    value: str = getattr(values, field)
+    encode = encodings.get(code)
+    return encode(value) if value and encode is not None else ""
 
 
 def substituted(bid: WireBid, values: Values, encodings: Encodings = ENCODINGS) -> WireBid:
@@ -139,22 +163,20 @@ def substituted(bid: WireBid, values: Values, encodings: Encodings = ENCODINGS) 
     return structs.replace(bid, adm=substitute(adm, values, encodings))
 
 
-def _identity(request_id: str, bid: RemoteBid) -> Values:
-    """What is known of a bid before the auction, and true in a test, too."""
+def _adid(bid: RemoteBid) -> str:
     wire: WireBid = bid.content
+    return wire.adid or ""
+
+
+def _audited(request_id: str, bid: RemoteBid) -> Values:
+    """What is known of a bid before the auction is true in a test, too."""
     return Values(
         id=request_id,
         bid_id=bid.bidid,
         imp_id=bid.impid,
         seat_id=bid.seat,
-        ad_id=wire.adid or "",
+        ad_id=_adid(bid),
         currency=bid.currency,
-    )
-
-
-def _audit(values: Values) -> Values:
-    return structs.replace(
-        values,
         price=AUDIT,
         mbr=AUDIT,
         loss=AUDIT,
@@ -169,4 +191,6 @@ def _audit(values: Values) -> Values:
 def _decimal(micros: int) -> str:
     """Millionths as a plain decimal of two to six places: 910_000 is 0.91, a million 1.00."""
     whole, rest = divmod(micros, MICROS)
-    return f"{whole}.{f'{rest:06d}'.rstrip('0').ljust(2, '0')}"
+    if not rest % 10_000:
+        return f"{whole}.{rest // 10_000:02d}"
+    return f"{whole}.{f'{rest:06d}'.rstrip('0')}"

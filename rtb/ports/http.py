@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, Protocol
 
 from msgspec import Struct
+
+from rtb.errors import HttpError
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 NOTHING_MORE: Mapping[str, str] = {}
@@ -56,4 +58,25 @@ class HttpClient(Protocol):
 
     async def close(self) -> None:
         """End what is under way and close the connections."""
+        ...
+
+
+Answered = Callable[[int, HttpError | None], None]
+"""Takes the status of a response; or 0, and why there is none."""
+
+
+class CallingHttp(Protocol):
+    """An HttpClient for those who send many small requests and look at nothing but the status."""
+
+    def get(
+        self,
+        url: str,
+        answered: Answered,
+        *,
+        headers: Mapping[str, str] = NOTHING_MORE,
+        timeout_s: float = 5.0,
+        max_body: int = MAX_BODY,
+    ) -> None:
+        """GET a URL, and call `answered` once, perhaps before this returns. The arguments and errors are those of
+        `HttpClient.send`; nothing is raised."""
         ...

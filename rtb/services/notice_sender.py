@@ -1,9 +1,10 @@
 """Notices on their way out: a queue a host, few at once, tried again when that may help, dropped and counted at limits.
 
-A host that is slow, broken or away delays its own notices and nobody else's. They are started one by one, a moment
-apart, the hosts in turn, so that an auction does not come behind many; only when many wait, several at a time. Each
-succeeds at most once; one whose answer was lost is sent again, so that a receiver may see it twice (its endpoint should
-be idempotent: OpenRTB 2.6 7.8). What waits is in memory alone: a process that is killed loses it.
+A host that is slow, broken or away delays its own notices and nobody else's. They are made and started one by one, the
+hosts in turn, one in an iteration of the event loop, so that an auction comes behind one at most; only when many wait,
+several at a time. Each succeeds at most once; one whose answer was lost is sent again, so that a receiver may see it
+twice (its endpoint should be idempotent: OpenRTB 2.6 7.8). What waits is in memory alone: a process that is killed
+loses it.
 """
 
 from __future__ import annotations
@@ -13,28 +14,24 @@ import re
 from collections import deque
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import partial
+from typing import Protocol
 
-import structlog
 from msgspec import Struct
 
 from rtb.errors import HttpError, HttpRefused
 from rtb.ports.clock import Timer, TimerClock
-from rtb.ports.http import NOTHING_MORE, HttpClient
+from rtb.ports.http import NOTHING_MORE, CallingHttp
 
 NS = 1_000_000_000
 SICK_AFTER = 5
 """Failures in a row after which a host gets one notice at a time, until one succeeds."""
-TICK_S = 0.001
-"""Between two moments at which notices are started."""
-QUEUE_PER_START = 64
-MOST_STARTS = 8
-"""One is started at each of them, one more for so many that wait, and so many at most: 8,000 a second."""
+WAITING_PER_STEP = 64
+"""One step is done in an iteration of the loop, and one more for so many that wait."""
 MAX_BODY = 4 << 10
 """Bytes of an answer that are read, so that the connection can be used again; nobody looks at them."""
 
 _WEB = re.compile(r"\s*https?://(?:[^/?#]*@)?([^/?#@\s]+)", re.IGNORECASE)
-
-_log = structlog.get_logger(__name__)
 
 
 class Kind(StrEnum):
@@ -53,7 +50,7 @@ RETRIES_S: Mapping[Kind, tuple[float, ...]] = {
 """How long after each failure a notice is tried again."""
 
 
-class Notice(Struct, eq=False):
+class Notice(Struct, eq=False, gc=False):
     """One notice; `url` has its macros replaced."""
 
     kind: Kind
@@ -108,12 +105,35 @@ class _Lane(Struct, eq=False):
         return not self.queue and not self.in_flight and not self.resting
 
 
+class Source(Protocol):
+    """Where notices come from."""
+
+    @property
+    def backlog(self) -> int:
+        """About how much there is to be made."""
+        ...
+
+    def make_next(self) -> bool:
+        """Make a notice and `send` it; False when there is none to be made."""
+        ...
+
+
+class _Nothing:
+    """Whoever has notices sends them unasked."""
+
+    backlog = 0
+
+    def make_next(self) -> bool:
+        """None."""
+        return False
+
+
 class NoticeSender:
     """Sends notices. `tallies` only grow."""
 
     def __init__(
         self,
-        http: HttpClient,
+        http: CallingHttp,
         clock: TimerClock,
         *,
         timeout_s: float = 2.0,
@@ -146,12 +166,14 @@ class NoticeSender:
         self._lanes: dict[str, _Lane] = {}
         self._ready: dict[_Lane, None] = {}
         self._resting: dict[Notice, tuple[_Lane, Timer]] = {}
-        self._tasks: dict[asyncio.Task[None], Notice] = {}
+        self._sent: dict[Notice, _Lane] = {}
         self._open = 0
         self._scheduled = False
         self._stopping = False
         self._calm = asyncio.Event()
         self._calm.set()
+        self.source: Source = _Nothing()
+        """Makes notices, in steps, after `wake`."""
         self.tallies: Mapping[Kind, Tally] = {kind: Tally() for kind in Kind}
 
     @property
@@ -195,6 +217,13 @@ class NoticeSender:
         self._open += 1
         self._queue(lane, notice)
 
+    def wake(self) -> None:
+        """The source has something to make."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._calm.clear()
+            asyncio.get_running_loop().call_soon(self._step)
+
     async def quiet(self) -> None:
         """Return once nothing is under way: every notice is done, or rests until it is tried again."""
         await self._calm.wait()
@@ -204,7 +233,7 @@ class NoticeSender:
         self._stopping = True
         for notice, (lane, timer) in list(self._resting.items()):
             timer.cancel()
-            self._wake(lane, notice)
+            self._awake(lane, notice)
         try:
             async with asyncio.timeout(limit_s):
                 await self.quiet()
@@ -215,10 +244,11 @@ class NoticeSender:
                 self._drop(notice)
             lane.queue.clear()
         self._ready.clear()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for notice, lane in self._sent.items():
+            lane.in_flight -= 1
+            self._drop(notice)
+        self._sent.clear()
+        self._calm.set()
 
     def _new_lane(self, host: str) -> _Lane | None:
         if len(self._lanes) >= self._most_hosts:
@@ -232,89 +262,81 @@ class NoticeSender:
     def _queue(self, lane: _Lane, notice: Notice) -> None:
         lane.queue.append(notice)
         self._ready[lane] = None
-        self._schedule()
+        self.wake()
 
-    def _schedule(self) -> None:
-        self._calm.clear()
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_later(TICK_S, self._start_some)
+    def _step(self) -> None:
+        """Start a notice, or make one; the rest in later iterations, behind what has arrived by then."""
+        waiting = self._open - len(self._sent) - len(self._resting) + self.source.backlog
+        for _ in range(1 + waiting // WAITING_PER_STEP):
+            if not self._start_next() and not self.source.make_next():
+                self._scheduled = False
+                self._settle()
+                return
+        asyncio.get_running_loop().call_soon(self._step)
 
-    def _start_some(self) -> None:
-        """Start a few, the hosts in turn, as there are places."""
-        self._scheduled = False
-        ready, started = self._ready, 0
-        queued = self._open - len(self._tasks) - len(self._resting)
-        most_starts = min(1 + queued // QUEUE_PER_START, MOST_STARTS)
-        while ready and started < most_starts and len(self._tasks) < self._at_once:
+    def _start_next(self) -> bool:
+        """Start one, the hosts in turn, if there is a place."""
+        ready = self._ready
+        while ready and len(self._sent) < self._at_once:
             lane = next(iter(ready))
             del ready[lane]
             most = 1 if lane.failures >= SICK_AFTER else self._at_once_per_host
             if lane.queue and lane.in_flight < most:
+                if len(lane.queue) > 1:
+                    ready[lane] = None
                 self._start(lane, lane.queue.popleft())
-                started += 1
-                ready[lane] = None
-        if ready and len(self._tasks) < self._at_once:
-            self._schedule()
-        elif not ready and not self._tasks:
-            self._calm.set()
+                return True
+        return False
 
     def _start(self, lane: _Lane, notice: Notice) -> None:
         lane.in_flight += 1
-        task = asyncio.get_running_loop().create_task(self._deliver(lane, notice))
-        self._tasks[task] = notice
-        task.add_done_callback(lambda task: self._delivered(task, lane))
+        self._sent[notice] = lane
+        notice.tries += 1
+        answered = partial(self._answered, notice)
+        self._http.get(notice.url, answered, headers=notice.headers, timeout_s=self._timeout_s, max_body=MAX_BODY)
 
-    def _delivered(self, task: asyncio.Task[None], lane: _Lane) -> None:
-        notice = self._tasks.pop(task)
+    def _answered(self, notice: Notice, status: int, error: HttpError | None) -> None:
+        """An attempt is over."""
+        lane = self._sent.pop(notice, None)
+        if lane is None:  # dropped meanwhile
+            return
         lane.in_flight -= 1
-        if task.cancelled():
-            self._drop(notice)
+        if error is None and _accepted(notice.kind, status):
+            lane.failures = 0
+            lane.fired += 1
+            self.tallies[notice.kind].fired += 1
+            self._open -= 1
+        else:
+            self._failed(lane, notice, status, error)
         if lane.queue:
             self._ready[lane] = None
         if self._ready:
-            self._schedule()
-        elif not self._tasks:
-            self._calm.set()
+            self.wake()
+        else:
+            self._settle()
 
-    async def _deliver(self, lane: _Lane, notice: Notice) -> None:
-        """One attempt, and what follows from it."""
+    def _failed(self, lane: _Lane, notice: Notice, status: int, error: HttpError | None) -> None:
         tally = self.tallies[notice.kind]
-        notice.tries += 1
-        try:
-            response = await self._http.send(
-                "GET", notice.url, headers=notice.headers, timeout_s=self._timeout_s, max_body=MAX_BODY
-            )
-        except HttpRefused as error:
-            self._note(lane, str(error))
+        self._note(lane, f"HTTP status {status}" if error is None else str(error))
+        if isinstance(error, HttpRefused):
             tally.refused += 1
             self._open -= 1
             return
-        except HttpError as error:
-            self._note(lane, str(error))
-            again = True
-        except Exception as error:
-            _log.exception("notice_failed", host=lane.host)
-            self._note(lane, f"{type(error).__name__}: {error}")
-            again = False
-        else:
-            status = response.status
-            if _accepted(notice.kind, status):
-                lane.failures = 0
-                lane.fired += 1
-                tally.fired += 1
-                self._open -= 1
-                return
-            self._note(lane, f"HTTP status {status}")
-            again = notice.kind is Kind.BILLING or status >= 500 or status in (408, 425, 429)
+        again = (
+            error is not None or notice.kind is Kind.BILLING or status >= 500 or status in (408, 425, 429)
+        ) and not self._stopping
         waits = RETRIES_S[notice.kind]
-        if again and not self._stopping and notice.tries <= len(waits):
+        if again and notice.tries <= len(waits):
             tally.retried += 1
             self._rest(lane, notice, waits[notice.tries - 1])
         else:
             lane.failed += 1
             tally.failed += 1
             self._open -= 1
+
+    def _settle(self) -> None:
+        if not self._scheduled and not self._ready and not self._sent:
+            self._calm.set()
 
     def _note(self, lane: _Lane, error: str) -> None:
         lane.failures += 1
@@ -324,9 +346,9 @@ class NoticeSender:
     def _rest(self, lane: _Lane, notice: Notice, wait_s: float) -> None:
         due_ns = self._clock.monotonic_ns() + round(wait_s * NS)
         lane.resting += 1
-        self._resting[notice] = (lane, self._clock.call_at(due_ns, lambda: self._wake(lane, notice)))
+        self._resting[notice] = (lane, self._clock.call_at(due_ns, lambda: self._awake(lane, notice)))
 
-    def _wake(self, lane: _Lane, notice: Notice) -> None:
+    def _awake(self, lane: _Lane, notice: Notice) -> None:
         del self._resting[notice]
         lane.resting -= 1
         self._queue(lane, notice)

@@ -5,8 +5,8 @@
     won, lost        our own nurl or lurl was called: the upstream source decided
     billed           the impression became billable
 
-An auction only leaves itself in a queue here; URLs are made in later steps of the loop, a few at a time, and sent by
-`NoticeSender`. What is remembered and what waits is in memory alone: a process that is killed loses it, and another
+An auction only leaves itself in a queue here; `NoticeSender` makes and sends notices in later iterations of the loop,
+one at a time. What is remembered and what waits is in memory alone: a process that is killed loses it, and another
 process does not have it.
 
 Sources: OpenRTB 2.6 3.2.2 (``fd``), 4.2.3 (nurl, burl, lurl), 7.2 (late billing), 7.8 (billing notices).
@@ -14,10 +14,9 @@ Sources: OpenRTB 2.6 3.2.2 (``fd``), 4.2.3 (nurl, burl, lurl), 7.2 (late billing
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 
 from msgspec import Struct, structs
@@ -33,11 +32,6 @@ from rtb.ports.http import NOTHING_MORE
 from rtb.services.exchange import Auction, Outcome
 from rtb.services.notice_sender import NS, Kind, Notice, NoticeSender
 
-TICK_S = 0.001
-SLICE_NS = 100_000
-"""How long notices are made at a time, a moment apart; a whole auction's at least."""
-BACKLOG_PER_SLICE = 64
-"""Auctions that wait make it longer: twice as long for so many, and so on."""
 MAX_USER_AGENT = 1_024
 
 _IMP_TS = "${AUCTION_IMP_TS"
@@ -95,8 +89,9 @@ class Notices:
         self._most_closed = backlog
         self._encodings = encodings
         self._closed: deque[tuple[Auction, Outcome]] = deque()
+        self._making: Iterator[None] = iter(())
         self._sales: OrderedDict[tuple[str, str], _Sale] = OrderedDict()
-        self._scheduled = False
+        sender.source = self
         self.overlooked = 0
         self.forgotten = 0
 
@@ -118,9 +113,7 @@ class Notices:
             self.overlooked += 1
             return
         self._closed.append((auction, outcome))
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_later(TICK_S, self._work)
+        self.sender.wake()
 
     def won(self, auction_id: str, impid: str) -> bool:
         """Our nurl was called: fire the winner's, unless that was done. False: no such sale is remembered here."""
@@ -170,41 +163,40 @@ class Notices:
             self._fire(Kind.BILLING, url, values, _device_headers(ip, user_agent))
         return True
 
+    def make_next(self) -> bool:
+        """Make a notice; False when there is none to be made."""
+        for _ in self._making:
+            return True
+        if not self._closed:
+            return False
+        self._making = self._make(*self._closed.popleft())
+        next(self._making, None)
+        return True
+
     async def quiet(self) -> None:
-        """Make the notices that are still to be made; return once each was tried."""
-        self._make_all()
+        """Return once each notice is made, and was tried."""
         await self.sender.quiet()
 
     async def stop(self, limit_s: float) -> None:
         """Make the notices that are still to be made, and send what can be sent within `limit_s`."""
-        self._make_all()
+        while self.make_next():
+            pass
         await self.sender.stop(limit_s)
 
-    def _make_all(self) -> None:
-        while self._closed:
-            self._make(*self._closed.popleft())
-
-    def _work(self) -> None:
-        """One slice; the rest in later ones."""
-        until_ns = self._clock.monotonic_ns() + SLICE_NS * (1 + len(self._closed) // BACKLOG_PER_SLICE)
-        while self._closed:
-            self._make(*self._closed.popleft())
-            if self._clock.monotonic_ns() >= until_ns:
-                break
-        self._scheduled = bool(self._closed)
-        if self._scheduled:
-            asyncio.get_running_loop().call_later(TICK_S, self._work)
-
-    def _make(self, auction: Auction, outcome: Outcome) -> None:
-        """The notices of one auction."""
+    def _make(self, auction: Auction, outcome: Outcome) -> Iterator[None]:
+        """Make the notices of one auction, and pause after each."""
         request = auction.request
         for result in outcome.results:
             if isinstance(result.winner, RemoteBid):
                 self._sell(auction.id, request, result, result.winner)
+                yield
+        for result in outcome.results:
             for lost in _losses(result):
-                self._lose(request, lost)
+                if self._lose(request, lost):
+                    yield
         for lost in auction.rejected:
-            self._lose(request, lost)
+            if self._lose(request, lost):
+                yield
 
     def _sell(self, auction_id: str, request: BidRequest, result: Result, winner: RemoteBid) -> None:
         wire: WireBid = winner.content
@@ -224,11 +216,15 @@ class Notices:
                 sale.burl, sale.values = substitute(burl, values, self._encodings), None
             self._remember((auction_id, winner.impid), sale)
 
-    def _lose(self, request: BidRequest, lost: Lost) -> None:
+    def _lose(self, request: BidRequest, lost: Lost) -> bool:
+        """Whether that made a notice."""
         bid = lost.bid
-        if isinstance(bid, RemoteBid) and bid.content.lurl:
-            values = loss_values(request.id or "", lost, self._rates, test=request.test == 1)
-            self._fire(Kind.LOSS, bid.content.lurl, values)
+        if not isinstance(bid, RemoteBid) or not bid.content.lurl:
+            return False
+        self._fire(
+            Kind.LOSS, bid.content.lurl, loss_values(request.id or "", lost, self._rates, test=request.test == 1)
+        )
+        return True
 
     def _fire(self, kind: Kind, url: str, values: Values | None, headers: Mapping[str, str] = NOTHING_MORE) -> None:
         if url:
@@ -251,10 +247,20 @@ class Notices:
         sales[key] = sale
 
     def _sale(self, auction_id: str, impid: str) -> _Sale | None:
-        while self._closed and (auction_id, impid) not in self._sales:  # it may be among those still to be made
-            self._make(*self._closed.popleft())
-        sale = self._sales.get((auction_id, impid))
+        sale = self._sales.get((auction_id, impid)) or self._early(auction_id, impid)
         return None if sale is None or sale.expires_ns <= self._clock.monotonic_ns() else sale
+
+    def _early(self, auction_id: str, impid: str) -> _Sale | None:
+        """The same of an auction whose notices are still to be made."""
+        for _ in self._making:
+            pass
+        for closed in self._closed:
+            if closed[0].id == auction_id:
+                self._closed.remove(closed)
+                for _ in self._make(*closed):
+                    pass
+                break
+        return self._sales.get((auction_id, impid))
 
 
 def _losses(result: Result) -> list[Lost]:

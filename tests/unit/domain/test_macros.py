@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import re
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -234,3 +236,24 @@ def test_prices_are_exact_decimals(micros: int) -> None:
     whole, _, places = text.partition(".")
     assert 2 <= len(places) <= 6
     assert int(whole) * 10**6 + int(places.ljust(6, "0")) == micros
+
+
+_TWIN = re.compile(r"\$\{(" + "|".join(sorted(NAMES, key=len, reverse=True)) + r")(?::([^{}]*))?\}")
+_PIECES = st.sampled_from(
+    ["${", "}", "$", ":", "{", "B64", "AUCTION_", "a&=", *NAMES, "${AUCTION_PRICE}", "${AUCTION_"]
+)
+
+
+@given(text=st.lists(_PIECES).map("".join), price=st.sampled_from(["", "0.91", "a b"]))
+def test_what_is_a_macro_is_one_wherever_it_stands(text: str, price: str) -> None:
+    """Against a regular expression of 4.4's names with an optional suffix; half macros and braces stay as they are."""
+    values = Values(price=price, id="r/1")
+
+    def value(macro: re.Match[str]) -> str:
+        name, code = macro.groups()
+        found: str = getattr(values, name.removeprefix("AUCTION_").lower())
+        if code is not None and found:
+            found = base64.b64encode(found.encode()).decode() if code == "B64" else ""
+        return quote(found, safe="")
+
+    assert substitute(text, values) == _TWIN.sub(value, text)
