@@ -54,7 +54,7 @@ class DashboardSite:
         self.catalogue = Campaigns(world.repository, world.house)
         self.actors: list[str] = []
         self.catalogue.record = lambda old, new, actor, cause: self.actors.append(actor)
-        self.source = FrameSource(world.metrics, clock)
+        self.source = FrameSource(world.metrics, clock, queue_ready=lambda: self.queues.ready)
         self.values: dict[str, Mapping[str, float | None]] = {"": {"bid_rate": 0.5}}
         notices = AlertNotices(MemoryAlerts(), MemoryState(clock), clock, instance="a")
         self.alerts = AlertWatch(notices._store, lambda id_: self.values.get(id_, {}), notices, clock)

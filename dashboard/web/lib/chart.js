@@ -11,6 +11,8 @@ const GAP_S = 5;
 const SAY_MS = 5000;
 const TABLE_ROWS = 30;
 const SYNC = "rtb";
+/** Seconds between labels of the time axis. */
+const STEPS = [1, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600];
 
 /** @typedef {import("./types.js").Point} Point */
 /** @typedef {import("./types.js").Context} Context */
@@ -50,7 +52,7 @@ export class Chart {
     this.saidAt = 0;
     this.queued = false;
     this.values = options.series.map(() => el("b"));
-    this.when = el("span", { class: "when" });
+    this.when = el("output", { class: "when" });
     const keys = options.series.map((series, i) =>
       el("li", { class: "key", style: { "--colour": `var(${series.colour})` } }, series.label, " ", this.values[i]),
     );
@@ -71,6 +73,7 @@ export class Chart {
       onclick: () => this.flip(),
     });
     /** What goes into the page. */
+    this.box.append(this.when);
     this.element = el(
       "figure",
       { class: "chart" },
@@ -79,7 +82,6 @@ export class Chart {
         {},
         el("h2", {}, options.title, el("span", { class: "unit", text: options.unit })),
         el("ul", { class: "legend" }, keys),
-        this.when,
         this.toggle,
       ),
       this.box,
@@ -181,7 +183,7 @@ export class Chart {
         y: { distr: options.log ? 3 : 1, range: (/** @type {any} */ _, /** @type {number} */ low, /** @type {number} */ high) => this.range(low, high) },
       },
       axes: [
-        { ...axis, size: size * 2.2, gap: size * 0.4, space: size * 7, values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map(clock) },
+        { ...axis, size: size * 2.2, gap: size * 0.4, incrs: STEPS, space: size * 5.5, values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map(clock) },
         {
           ...axis,
           size: size * 4.6,

@@ -193,7 +193,7 @@ export class Live {
     if (identity !== this.last) {
       this.last = identity;
       this.freshAt = performance.now();
-      this.history.fill([point ?? [snapshot.time, snapshot.rates.auctions, ...["p50_ms", "p95_ms", "p99_ms", "p999_ms"].map((name) => /** @type {any} */ (snapshot.latency)[name])]]);
+      if (point) this.history.fill([point]);
     }
     this.snapshot = snapshot;
     this.watch(); // the badge first

@@ -17,6 +17,7 @@ const ROW_PX = 40;
  * @property {string} [unit] beside the title
  * @property {string} [width] a CSS grid track, a length or minmax(length, ...); minmax(6rem, 1fr) if not given
  * @property {boolean} [end] aligned to the right, as numbers are
+ * @property {number} [from] shown where the table is at least so many pixels wide
  * @property {(row: any) => unknown} [value]
  * @property {(row: any) => string} [text]
  * @property {(row: any) => Node} [make]
@@ -49,8 +50,8 @@ export class Table {
     this.active = 0;
     this.queued = false;
     this.sight = "";
-    const tracks = options.columns.map((column) => column.width ?? "minmax(6rem, 1fr)");
-    const least = tracks.map((track) => /^minmax\(([^,]+),/.exec(track)?.[1] ?? track).join(" + ");
+    /** Which columns there is room for. @type {boolean[]} */
+    this.shown = options.columns.map(() => true);
     this.heads = options.columns.map((column) => this.head(column));
     this.headRow = el("div", { class: "t-row t-head", role: "row", "aria-rowindex": "1" }, this.heads);
     this.body = el("div", { class: "t-body", role: "rowgroup" });
@@ -69,15 +70,30 @@ export class Table {
         tabindex: "0",
         role: "region",
         "aria-label": options.label,
-        style: { "--tracks": tracks.join(" "), "--least": `calc(${least})`, "--row": `${ROW_PX}px` },
+        style: { "--row": `${ROW_PX}px` },
         onscroll: () => this.queue(),
         onkeydown: (/** @type {KeyboardEvent} */ event) => this.pressed(event),
       },
       this.grid,
       this.emptyLine,
     );
-    this.observer = new ResizeObserver(() => this.queue());
+    this.observer = new ResizeObserver(() => {
+      this.fit();
+      this.queue();
+    });
     this.observer.observe(this.element);
+  }
+
+  /** Leave out columns that there is no room for. */
+  fit() {
+    const { columns } = this.options;
+    const width = this.element.clientWidth;
+    this.shown = columns.map((column) => width >= (column.from ?? 0));
+    const tracks = columns.filter((_, i) => this.shown[i]).map((column) => column.width ?? "minmax(6rem, 1fr)");
+    const least = tracks.map((track) => /^minmax\(([^,]+),/.exec(track)?.[1] ?? track).join(" + ");
+    this.element.style.setProperty("--tracks", tracks.join(" "));
+    this.element.style.setProperty("--least", `calc(${least})`);
+    this.heads.forEach((head, i) => (head.hidden = !this.shown[i]));
   }
 
   /** Show these rows, in the order of the sort. @param {readonly any[]} rows */
@@ -217,6 +233,7 @@ export class Table {
     item.className = `t-row ${this.options.mark?.(row) ?? ""}${this.options.open ? " opens" : ""}`;
     this.options.columns.forEach((column, i) => {
       const cell = /** @type {HTMLElement} */ (item.children[i]);
+      cell.hidden = !this.shown[i];
       if (column.update) column.update(cell, row);
       else if (column.text) {
         const text = column.text(row);

@@ -117,7 +117,8 @@ class CampaignPage {
       el("section", { class: "columns" }, el("div", { class: "card" }, this.spend.element), el("div", { class: "card" }, this.events.element)),
       el("p", { class: "note", text: "These two charts begin when this page is opened." }),
       el("div", { class: "page-head" }, el("h2", { text: "All sources" }), el("div", { class: "segments", role: "radiogroup", "aria-label": "Period" }, periods)),
-      el("section", { class: "columns halves" }, this.sources.element, this.dayChart.element),
+      this.sources.element,
+      this.dayChart.element,
       this.definition.element,
     ].filter((part) => part !== null);
   }

@@ -95,12 +95,11 @@ export class DayChart {
       "section",
       { class: "card", "aria-label": "Day by day" },
       el("h2", {}, "Day by day", el("span", { class: "unit", text: "own ledger; the columns are spend" })),
-      this.bars,
-      el(
+      el("div", { class: "days" }, this.bars, el(
         "div",
         { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table of days" },
         el("table", { class: "list" }, el("thead", {}, el("tr", {}, el("th", { scope: "col", text: "Day" }), columns.map((text) => el("th", { scope: "col", class: "num", text })))), this.body),
-      ),
+      )),
       this.empty,
     );
   }

@@ -69,7 +69,7 @@ function makeTiles() {
     spend: new Tile({ title: "Spend", unit: "/s", name: "spend", colour: "--s4" }),
     timeouts: new Tile({ title: "Timeouts", unit: "%", name: "timeout_rate", colour: "--s5" }),
     shed: new Tile({ title: "Shed", unit: "%", name: "shed_rate", colour: "--s6" }),
-    queued: new Tile({ title: "Waiting in queues", name: "queue_ready", colour: "--s6", href: "#/queues" }),
+    queued: new Tile({ title: "Queued", name: "queue_ready", colour: "--s6", href: "#/queues" }),
   };
 }
 
@@ -83,13 +83,13 @@ function showTiles(tiles, point, snapshot, points, window) {
   const totals = snapshot?.totals ?? {};
   const all = ["won", "no_bid", "timeout", "shed", "invalid"].reduce((sum, name) => sum + (totals[name] ?? 0), 0);
   tiles.auctions.show(format.rate(point?.auctions_per_s), `${format.count(all)} in total`);
-  tiles.bids.show(format.percent(point?.bid_rate), "of auctions got a bid");
-  tiles.wins.show(format.percent(point?.win_rate), "of bids won");
+  tiles.bids.show(format.percent(point?.bid_rate), "of auctions");
+  tiles.wins.show(format.percent(point?.win_rate), "of bids");
   tiles.spend.unit.textContent = `${currency}/s`;
-  tiles.spend.show(format.money(point?.spend_per_s), `${format.nanos(totals.spend_nanos ?? 0)} ${currency} in total`);
+  tiles.spend.show(format.money(point?.spend_per_s), `${format.nanos(totals.spend_nanos ?? 0)} in total`);
   tiles.timeouts.show(format.percent(point?.timeout_rate), `${format.count(totals.timeout ?? 0)} in total`, level(point?.timeout_rate, 0.01, 0.05));
   tiles.shed.show(format.percent(point?.shed_rate), `${format.count(totals.shed ?? 0)} in total`, level(point?.shed_rate, 0.001, 0.05));
-  tiles.queued.show(format.count(point?.queue_ready), `${format.count(point?.in_flight)} auctions in flight`, level(point?.queue_ready, 1_000, 10_000));
+  tiles.queued.show(format.count(point?.queue_ready), `${format.count(point?.in_flight)} in flight`, level(point?.queue_ready, 1_000, 10_000));
   tiles.auctions.spark(points, (p) => p.auctions_per_s, window);
   tiles.bids.spark(points, (p) => p.bid_rate, window, 1);
   tiles.wins.spark(points, (p) => p.win_rate, window, 1);
@@ -135,7 +135,7 @@ function makeCharts(context) {
       ],
     }),
     trouble: new Chart(context, {
-      title: "Timeouts and shed",
+      title: "Lost to load",
       unit: "%",
       format: percentText,
       atLeast: 5,

@@ -1,0 +1,85 @@
+"""Takes pictures of every page of the demo's dashboard, in a real browser; scripts/screenshots runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.async_api import Browser, async_playwright
+
+from tests.e2e.conftest import CHROMIUM_ARGS
+from tests.support.dashboard_demo import Demo
+
+WIDTHS = (360, 1440, 2560)
+HEIGHTS = {360: 800, 1440: 900, 2560: 1440}
+SCHEMES = ("light", "dark")
+PAST_S = 900
+
+
+async def main(folder: Path, wanted: list[str]) -> None:
+    """Live through a quarter of an hour, then look at every page."""
+    with tempfile.TemporaryDirectory() as data:
+        demo = Demo(Path(data))
+        await demo.start()
+        print("living through a quarter of an hour ...", file=sys.stderr)
+        await demo.live(PAST_S)
+        await _add_alerts(demo)
+        auction = demo.site.tape.recent(30)[-1].id
+        pages = {
+            "overview": "#/",
+            "campaigns": "#/campaigns",
+            "campaign": "#/campaigns/autumn-shoes",
+            "auctions": "#/auctions",
+            "auction": f"#/auctions/{auction}",
+            "bidders": "#/bidders",
+            "alerts": "#/alerts",
+            "queues": "#/queues",
+        }
+        async with async_playwright() as playwright:
+            path = shutil.which("chromium") or shutil.which("google-chrome")
+            browser = await playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS)
+            for name in wanted or pages:
+                for scheme, width in itertools.product(SCHEMES, WIDTHS):
+                    await _shoot(browser, demo, folder / f"{name}-{scheme}-{width}.png", pages[name], scheme, width)
+            await browser.close()
+        await demo.stop()
+
+
+async def _shoot(browser: Browser, demo: Demo, file: Path, page_hash: str, scheme: str, width: int) -> None:
+    size = {"width": width, "height": HEIGHTS[width]}
+    context = await browser.new_context(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
+    await context.add_cookies([{"name": "rtb_session", "value": demo.site.cookie("ops"), "url": demo.site.origin}])
+    page = await context.new_page()
+    page.on("pageerror", lambda error: print(f"{file.name}: {error}", file=sys.stderr))
+    page.on("console", lambda line: line.type == "error" and print(f"{file.name}: {line.text}", file=sys.stderr))
+    await page.goto(f"{demo.site.origin}/{page_hash}")
+    await page.locator("html[data-state=live]").wait_for()
+    for _ in range(3):
+        await demo.second()
+        await page.wait_for_timeout(250)
+    await page.screenshot(path=file, full_page=width != 2560)
+    print(file)
+    await context.close()
+
+
+async def _add_alerts(demo: Demo) -> None:
+    rules = [
+        ("slow-answers", "latency_p99_ms", "greater_than", 10.0, "warning", 42.0),
+        ("no-demand", "bid_rate", "less_than", 0.2, "critical", 0.74),
+        ("traffic-lost", "auctions_per_s", "less_than", 100.0, "critical", 1_150.0),
+        ("dead-letters", "dead_letters", "greater_than", 0.0, "critical", 3.0),
+        ("queue-backlog", "queue_ready_max", "greater_than", 5_000.0, "warning", 1_840.0),
+    ]
+    demo.site.values[""] = {metric: value for _, metric, _, _, _, value in rules}
+    for name, metric, condition, threshold, severity, _ in rules:
+        rule = {"id": name, "metric": metric, "condition": condition, "threshold": threshold, "severity": severity}
+        await demo.site.ask("POST", "/api/alerts", rule)
+    await demo.site.alerts.look()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2:]))
