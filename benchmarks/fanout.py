@@ -34,6 +34,7 @@ from rtb.config import Settings, Store
 from rtb.domain.bidder_policy import BidderSettings
 from rtb.domain.breaker import BreakerPolicy
 from rtb.domain.histogram import Histogram
+from rtb.lab import null_server
 from rtb.lab.traffic import Traffic
 from rtb.openrtb import BidRequest, BidResponse
 from rtb.ports import Bidder
@@ -182,6 +183,49 @@ async def ours_alone(url: str, bodies: Sequence[bytes], seconds: float) -> Figur
     return figures
 
 
+class Bare(asyncio.Protocol):
+    """Writes a request when it is connected and again at every packet: what the loop and the kernel cost by themselves.
+
+    The responses must come whole.
+    """
+
+    def __init__(self, request: bytes, figures: Figures) -> None:
+        self.request = request
+        self.figures = figures
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self.transport = transport  # type: ignore[assignment]  # uvloop's own class is no asyncio.Transport
+        self.data_received(b"")
+
+    def data_received(self, data: bytes) -> None:
+        """Go on."""
+        self.figures.count += 1
+        if self.transport is not None:
+            self.transport.write(self.request)
+
+
+async def bare_alone(port: int, body: bytes, seconds: float) -> Figures:
+    """No client at all."""
+    figures = Figures()
+    head = (
+        f"POST {null_server.AUCTION_PATH.decode()} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    loop = asyncio.get_running_loop()
+    cpu, wall = time.process_time(), time.perf_counter()
+    made = [
+        await loop.create_connection(lambda: Bare(head.encode() + body, figures), "127.0.0.1", port)
+        for _ in range(IN_FLIGHT)
+    ]
+    await asyncio.sleep(seconds)
+    figures.cpu_s, figures.wall_s = time.process_time() - cpu, time.perf_counter() - wall
+    figures.good = figures.count
+    for transport, _ in made:
+        transport.abort()
+    return figures
+
+
 async def aiohttp_alone(url: str, bodies: Sequence[bytes], seconds: float) -> Figures:
     """The same with aiohttp's client under asyncio.wait_for."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=IN_FLIGHT)) as session:
@@ -259,14 +303,16 @@ class World:
 
 
 async def measure_client(world: World, seconds: float) -> None:
-    """The client alone, in turns with aiohttp's."""
-    with dsps(1, "--latency-ms", "0") as (url,):
-        totals = {"ours": Figures(), "aiohttp": Figures()}
+    """The client alone, in turns with aiohttp's and with none, against a server that does nothing."""
+    async with null_server.running() as (port, _):
+        url = f"http://127.0.0.1:{port}{null_server.AUCTION_PATH.decode()}"
+        totals = {"ours": Figures(), "none": Figures(), "aiohttp": Figures()}
         await ours_alone(url, world.bodies, 1.0)
         for _ in range(TURNS):
             totals["ours"].add(await ours_alone(url, world.bodies, seconds))
+            totals["none"].add(await bare_alone(port, world.bodies[0], seconds))
             totals["aiohttp"].add(await aiohttp_alone(url, world.bodies, seconds))
-    click.echo(f"client alone, {IN_FLIGHT} calls under way, each with a deadline")
+    click.echo(f"client alone, {IN_FLIGHT} calls under way, each with a deadline; none: one fixed request, no client")
     for name, figures in totals.items():
         click.echo(f"  {name:10}{_rates(figures)}, {figures.count - figures.good} failed")
 

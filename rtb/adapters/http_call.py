@@ -38,7 +38,7 @@ class Call:
 
     When `on_done` is called with it, either `failure` says what went wrong, with `detail`, or `status` and `content`
     (decompressed) are the response's. Times are on the monotonic clock; `sent_ns` is 0 until it is on the wire.
-    `context` is the caller's own; it is let go after `on_done`.
+    `context` is the caller's own.
     """
 
     __slots__ = (
@@ -57,38 +57,42 @@ class Call:
         "status",
     )
 
+    status: int
+    content: bytes
+    detail: str
+    ended_ns: int
+
     def __init__(self, body: bytes, on_done: Callable[[Call], None], deadline_ns: int, context: Any) -> None:
-        """Not sent yet; `body` is the whole request as it goes on the wire, head included."""
+        """Not sent yet; `body` is the whole request as it goes on the wire, head included. What is known only at its
+        end is set there: one is made for every call."""
         self.body = body
         self.on_done = on_done
         self.deadline_ns = deadline_ns
         self.context = context
         self.connection: Connection | None = None
-        self.status = 0
-        self.content = b""
         self.failure: Failure | None = None
-        self.detail = ""
         self.sent_ns = 0
-        self.ended_ns = 0
         self.done = False
         self.retried = False
 
-    def settle(self, now_ns: int) -> None:
+    def settle(self, now_ns: int, status: int, content: bytes) -> None:
         """Tell the caller, once. What the caller's code raises is its mistake, not the connection's."""
         if self.done:
             return
         self.done = True
         self.ended_ns = now_ns
+        self.status = status
+        self.content = content
         self.connection = None
         try:
             self.on_done(self)
         except Exception:
             _log.exception("on_done_failed")
-        self.context = None
+        self.context = None  # the wheel keeps the call for a while yet
         self.body = b""
 
     def fail(self, now_ns: int, failure: Failure, detail: str) -> None:
         """Settle without a response."""
         self.failure = failure
         self.detail = detail
-        self.settle(now_ns)
+        self.settle(now_ns, 0, b"")

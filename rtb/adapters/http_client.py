@@ -35,6 +35,7 @@ from rtb.ports.clock import Timer, TimerClock
 __all__ = ["Call", "Endpoint", "Failure", "FanoutClient", "Limits"]
 
 _S = 1_000_000_000
+_MOST_HEADS = 4_096
 _NOTHING: Mapping[str, str] = {}
 _DEFAULT = Limits()
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -45,13 +46,22 @@ _OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", 
 class Endpoint:
     """A URL that is called, with its connections."""
 
-    __slots__ = ("head", "pool", "url")
+    __slots__ = ("head", "heads", "pool", "url")
 
     def __init__(self, url: str, head: bytes, pool: Pool) -> None:
         """`head` is the request's, up to the value of content-length."""
         self.url = url
         self.head = head
+        self.heads: dict[int, bytes] = {}
+        """Whole heads, by the length of the body."""
         self.pool = pool
+
+    def head_of(self, length: int) -> bytes:
+        """The head of a request whose body has so many bytes."""
+        if len(self.heads) >= _MOST_HEADS:
+            self.heads.clear()
+        head = self.heads[length] = b"%b%d\r\n\r\n" % (self.head, length)
+        return head
 
     @property
     def network_ns(self) -> int:
@@ -125,7 +135,9 @@ class FanoutClient:
     ) -> Call:
         """POST a body. `on_done` is called exactly once unless the call is cancelled: with the response, or with a
         failure, at `deadline_ns` on the monotonic clock at the latest."""
-        call = Call(b"%b%d\r\n\r\n%b" % (endpoint.head, len(body), body), on_done, deadline_ns, context)
+        length = len(body)
+        head = endpoint.heads.get(length) or endpoint.head_of(length)
+        call = Call(head + body, on_done, deadline_ns, context)
         endpoint.pool.submit(call)
         if not call.done:
             self._wheel.add(call)

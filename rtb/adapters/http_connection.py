@@ -1,4 +1,8 @@
-"""One keep-alive HTTP/1.1 connection of the fan-out client: an asyncio.Protocol over httptools' response parser."""
+"""One keep-alive HTTP/1.1 connection of the fan-out client: an asyncio.Protocol over httptools' response parser.
+
+A server says the same head again and again. One that was parsed before, and that says all there is to know of its
+response, is remembered by its bytes; a response that begins with it and has just its length is not parsed again.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,9 @@ if TYPE_CHECKING:
 MAX_HEADER_BYTES = 16_384
 MAX_FRAMING = 8
 """How many bytes a server may spend a byte of body: chunks of one byte take six."""
+MAX_HEADS = 1_024
+"""How many heads are remembered an endpoint, of at most so many bytes."""
+_HEAD_END = b"\r\n\r\n"
 
 
 class Connection(asyncio.Protocol):
@@ -32,9 +39,12 @@ class Connection(asyncio.Protocol):
         "_fed",
         "_framed",
         "_header_bytes",
+        "_heads",
         "_keep",
         "_keep_alive",
+        "_now_ns",
         "_parser",
+        "_plain",
         "_pool",
         "_problem",
         "_size",
@@ -53,6 +63,7 @@ class Connection(asyncio.Protocol):
     _encoding: bytes
     _framed: bool
     _header_bytes: int
+    _plain: bool
     _problem: tuple[Failure, str] | None
     _size: int
     _status: int
@@ -61,6 +72,8 @@ class Connection(asyncio.Protocol):
     def __init__(self, pool: Pool, address: str) -> None:
         """Wait for connection_made."""
         self._pool = pool
+        self._heads = pool.heads
+        self._now_ns = pool.clock.monotonic_ns
         self._parser: Any = None
         self.address = address
         self.transport: asyncio.Transport | None = None
@@ -97,11 +110,25 @@ class Connection(asyncio.Protocol):
             self._pool.lost(self)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser."""
+        """Take a response whose head is known; have any other parsed."""
         call = self.call
         if call is None:  # nobody asked for this
             self.abandon()
             return
+        if not self._fed:
+            end = data.find(_HEAD_END) + 4
+            head = self._heads.get(data[:end])
+            if head is not None and len(data) == end + head[1]:
+                self.call = None
+                self.served += 1
+                now_ns = self._now_ns()
+                self._pool.released(self, now_ns)
+                call.settle(now_ns, head[0], data[end:])
+                return
+        self._parse(call, data)
+
+    def _parse(self, call: Call, data: bytes) -> None:
+        first = not self._fed
         self._fed += len(data)
         if self._fed > MAX_HEADER_BYTES + MAX_FRAMING * self._pool.max_body:
             self._problem = (Failure.TOO_LARGE, "its framing is larger than its body")
@@ -116,7 +143,17 @@ class Connection(asyncio.Protocol):
         if self._problem is not None:
             self._give_up(call, *self._problem)
         elif self._complete:
+            if first and self._plain and self._keep and not self._surplus:
+                self._remember(data)
             self._finish(call)
+
+    def _remember(self, data: bytes) -> None:
+        """Keep the head of a response that came whole, if nothing but its length says where it ends."""
+        end = data.find(_HEAD_END) + 4
+        if end <= MAX_HEADS and len(data) == end + self._size:
+            if len(self._heads) >= MAX_HEADS:
+                self._heads.clear()
+            self._heads[data[:end]] = (self._status, self._size)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave the pool; a call under way failed, unless the end of the stream is the end of its response."""
@@ -154,8 +191,10 @@ class Connection(asyncio.Protocol):
                 self._too_large()
         elif length == 16 and name.lower() == b"content-encoding":
             self._encoding = value.strip().lower()
+            self._plain = False
         elif length == 17 and name.lower() == b"transfer-encoding":
             self._framed = True
+            self._plain = False
         elif length == 10 and value != self._keep_alive and name.lower() == b"keep-alive":
             self._keep_alive = value
             self._pool.server_keeps(value)
@@ -185,6 +224,7 @@ class Connection(asyncio.Protocol):
         if self._status >= 200:
             self._complete = True
             self._keep = self._parser.should_keep_alive()  # afterwards the parser has forgotten
+            self._plain &= self._framed or self._status == 204
         elif self._status == 101:
             self._problem = (Failure.MALFORMED, "it switches to a protocol that nobody asked for")
 
@@ -193,40 +233,38 @@ class Connection(asyncio.Protocol):
         self._chunks = None
         self._header_bytes = self._size = self._status = 0
         self._complete = self._surplus = self._framed = False
+        self._plain = True
         self._problem = None
 
     def _finish(self, call: Call) -> None:
         """Pass a whole response on; the connection is free before its caller hears of it."""
         transport = self.transport
         keep = self._keep and not self._surplus and transport is not None and not transport.is_closing()
-        body, chunks, encoding = self._body, self._chunks, self._encoding
-        call.status = self._status
+        status, body, chunks, encoding = self._status, self._body, self._chunks, self._encoding
         self.call = None
         self.served += 1
         self._fed = self._status = 0
         self._complete = False
-        now_ns = self._pool.clock.monotonic_ns()
+        now_ns = self._now_ns()
         if keep:
             self._pool.released(self, now_ns)
         else:
             self.abandon()
-        self._deliver(call, body if chunks is None else b"".join(chunks), encoding, now_ns)
+        self._deliver(call, status, body if chunks is None else b"".join(chunks), encoding, now_ns)
 
     def _settle(self, call: Call) -> None:
         """Pass on a response that ended with its connection."""
-        call.status = self._status
         body = self._body if self._chunks is None else b"".join(self._chunks)
-        self._deliver(call, body, self._encoding, self._pool.clock.monotonic_ns())
+        self._deliver(call, self._status, body, self._encoding, self._now_ns())
 
-    def _deliver(self, call: Call, body: bytes, encoding: bytes, now_ns: int) -> None:
+    def _deliver(self, call: Call, status: int, body: bytes, encoding: bytes, now_ns: int) -> None:
         if encoding and encoding != b"identity" and body:
             inflated = inflate(body, encoding, self._pool.max_body)
             if isinstance(inflated, tuple):
                 call.fail(now_ns, *inflated)
                 return
             body = inflated
-        call.content = body
-        call.settle(now_ns)
+        call.settle(now_ns, status, body)
 
     def _give_up(self, call: Call, failure: Failure, detail: str) -> None:
         self.abandon()

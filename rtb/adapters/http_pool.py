@@ -65,6 +65,9 @@ class Pool:
         self.max_body = limits.max_body
         self.network_ns = 0
         """The 90th percentile of the network's round trip, as the kernel measured it; 0 until there is one."""
+        self.heads: dict[bytes, tuple[int, int]] = {}
+        """Heads of responses that were parsed before: status, and length of the body."""
+        self._now_ns = clock.monotonic_ns
         self._host, self._port, self._tls = host, port, tls
         self._limits = limits
         self._names = names
@@ -93,9 +96,10 @@ class Pool:
 
     def submit(self, call: Call) -> None:
         """Send a call, or have it wait for a connection; without hope of one it fails at once."""
-        now_ns = self.clock.monotonic_ns()
-        while self._idle:
-            connection = self._idle.pop()
+        now_ns = self._now_ns()
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
             if now_ns - connection.idle_since_ns > self._keep_alive_ns:
                 connection.abandon()
             elif connection.send(call, now_ns):
@@ -110,7 +114,7 @@ class Pool:
             connection.abandon()
             return
         self._open.add(connection)
-        self.released(connection, self.clock.monotonic_ns())
+        self.released(connection, self._now_ns())
 
     def released(self, connection: Connection, now_ns: int) -> None:
         """A connection is free: the longest waiting call gets it."""
@@ -132,7 +136,7 @@ class Pool:
         if connection in self._idle:
             self._idle.remove(connection)
         if self._waiting and not self._closed:
-            self._grow(self.clock.monotonic_ns())
+            self._grow(self._now_ns())
 
     def server_keeps(self, value: bytes) -> None:
         """What a Keep-Alive header says of idle connections: stay a second below it."""
@@ -179,7 +183,7 @@ class Pool:
             call = connection.call
             connection.abandon()
             if call is not None:
-                call.fail(self.clock.monotonic_ns(), *self._last_failure)
+                call.fail(self._now_ns(), *self._last_failure)
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _queue(self, call: Call, now_ns: int) -> None:
@@ -213,7 +217,7 @@ class Pool:
     def _connected(self, task: asyncio.Task[None]) -> None:
         self._opening.discard(task)
         if not task.cancelled() and self._waiting and not self._closed:
-            self._grow(self.clock.monotonic_ns())
+            self._grow(self._now_ns())
 
     async def _connect(self) -> None:
         """Open one connection, to the first address that lets us."""
@@ -255,14 +259,14 @@ class Pool:
         """Pause, longer each time; with no connection left, calls need not wait for their deadline to know."""
         pause_ns = min(_FIRST_PAUSE_NS << min(self._failures, 10), _LONGEST_PAUSE_NS)
         self._failures += 1
-        self._paused_until_ns = self.clock.monotonic_ns() + pause_ns
+        self._paused_until_ns = self._now_ns() + pause_ns
         self._last_failure = (failure, detail)
         if not self._open:
             self._give_up()
 
     def _give_up(self) -> None:
         waiting, self._waiting = self._waiting, deque()
-        now_ns = self.clock.monotonic_ns()
+        now_ns = self._now_ns()
         for call in waiting:
             call.fail(now_ns, *self._last_failure)
 

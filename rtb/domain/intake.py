@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from rtb.domain import money
 from rtb.domain.auction import Bid, Lost
-from rtb.domain.validation import CridRule, markup_type, objection, seat_objection
+from rtb.domain.validation import CridRule, blocked_advertisers, markup_type, objection, seat_objection
 from rtb.openrtb import MAX_PRICE_CPM, BidRequest, BidResponse, Imp, Loss
 from rtb.openrtb import Bid as WireBid
 
@@ -21,6 +19,18 @@ class RemoteBid(Bid, kw_only=True):
     bidid: str = ""
 
 
+class Offer:
+    """What bids on a request are checked against, made ready once for all bidders of an auction."""
+
+    __slots__ = ("badv", "imps", "request")
+
+    def __init__(self, request: BidRequest) -> None:
+        """Of a request."""
+        self.request = request
+        self.imps = {imp.id: imp for imp in request.imp or ()}
+        self.badv = blocked_advertisers(request)
+
+
 def take_in(
     response: BidResponse,
     request: BidRequest,
@@ -29,6 +39,7 @@ def take_in(
     *,
     crid: CridRule = CridRule.OPTIONAL,
     adomain: bool = False,
+    offer: Offer | None = None,
 ) -> tuple[list[Bid], list[Lost]]:
     """Check a response bid by bid; one bad bid does not cost the others.
 
@@ -40,23 +51,27 @@ def take_in(
 
     Source: OpenRTB 2.6 4.2.1 to 4.2.3.
     """
-    imps = {imp.id: imp for imp in request.imp or ()}
+    if offer is None:
+        offer = Offer(request)
+    imps, badv = offer.imps, offer.badv
     currency = response.cur or "USD"
-    allowed = rates.knows(currency) and (not request.cur or currency in request.cur or currency == rates.currency)
+    ours = rates.currency
+    allowed = not request.cur or currency in request.cur or currency == ours
+    allowed = allowed and (currency == ours or rates.knows(currency))
+    bidid = response.bidid or ""
     bids: list[Bid] = []
     rejected: list[Lost] = []
     for n, seatbid in enumerate(response.seatbid or ()):
         seat = seatbid.seat or bidder
-        blocked = seat_objection(request, seat)
+        blocked = seat_objection(request, seat) if request.wseat or request.bseat else None
         for wire in seatbid.bid or ():
             imp = imps.get(wire.impid)
             reason = (
                 (None if allowed else Loss.INVALID_RESPONSE)
                 or blocked
-                or objection(wire, request, imp, crid=crid, adomain=adomain)
+                or objection(wire, request, imp, crid=crid, adomain=adomain, badv=badv)
             )
-            bid = _bid(wire, imp, seat, bidder, rates, currency if allowed else rates.currency)
-            bid.currency, bid.bidid = currency, response.bidid or ""
+            bid = _bid(wire, imp, seat, bidder, rates, currency, allowed, bidid)
             if reason is None and bid.price_micros == 0:  # less than a micro is no price
                 reason = Loss.PRICE_MISSING
             if seatbid.group == 1:
@@ -65,25 +80,37 @@ def take_in(
                 bids.append(bid)
             else:
                 rejected.append(Lost(bid, reason))
-    return _whole_groups(bids, rejected), rejected
+    return (_whole_groups(bids, rejected) if rejected else bids), rejected
 
 
-def _bid(wire: WireBid, imp: Imp | None, seat: str, bidder: str, rates: money.Rates, currency: str) -> RemoteBid:
+def _bid(
+    wire: WireBid,
+    imp: Imp | None,
+    seat: str,
+    bidder: str,
+    rates: money.Rates,
+    currency: str,
+    allowed: bool,
+    bidid: str,
+) -> RemoteBid:
     price = wire.price
     micros = 0
-    if price is not None and math.isfinite(price) and 0 < price <= MAX_PRICE_CPM:
-        micros = rates.bid_micros(money.to_micros(price), currency)
-    mtype = None if imp is None else markup_type(wire, imp)
+    if price is not None and 0 < price <= MAX_PRICE_CPM:
+        micros = money.to_micros(price)
+        if allowed and currency != rates.currency:
+            micros = rates.bid_micros(micros, currency)
     return RemoteBid(
         impid=wire.impid or "",
         seat=seat,
         price_micros=micros,
         bidder=bidder,
         dealid=wire.dealid or None,
-        adomain=[name.lower() for name in wire.adomain or ()],
-        mtype=int(mtype or 0),
+        adomain=[name.lower() for name in wire.adomain] if wire.adomain else (),
+        mtype=0 if imp is None else int(markup_type(wire, imp) or 0),
         dur=wire.dur or 0,
         content=wire,
+        currency=currency,
+        bidid=bidid,
     )
 
 

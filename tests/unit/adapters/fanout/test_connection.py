@@ -45,11 +45,16 @@ async def nowhere(host: str) -> list[str]:
     return []
 
 
-def receive(*pieces: bytes) -> tuple[Call, bool]:
-    """What a call comes to when its response arrives in these pieces, and whether the connection is used again."""
+def a_pool() -> Pool:
+    """Of an endpoint that cannot be connected to."""
     clock = ManualClock()
     limits = Limits(max_body=MAX_BODY)
-    pool = Pool("dsp.test", 80, None, limits, names=Names(clock, nowhere), policy=AddressPolicy(), clock=clock)
+    return Pool("dsp.test", 80, None, limits, names=Names(clock, nowhere), policy=AddressPolicy(), clock=clock)
+
+
+def receive(*pieces: bytes, pool: Pool | None = None) -> tuple[Call, bool]:
+    """What a call comes to when its response arrives in these pieces, and whether the connection is used again."""
+    pool = pool or a_pool()
     connection, wire = Connection(pool, "192.0.2.1"), Wire()
     connection.connection_made(wire)
     answered: list[Call] = []
@@ -62,7 +67,9 @@ def receive(*pieces: bytes) -> tuple[Call, bool]:
     if not answered:
         connection.connection_lost(None)
     assert answered == [call]
-    return call, reusable and pool.idle == 1
+    reusable = reusable and pool.idle == 1
+    connection.abandon()
+    return call, reusable
 
 
 def cut(data: bytes, at: list[int]) -> list[bytes]:
@@ -103,6 +110,48 @@ def test_any_cut_of_a_response_into_packets_parses_the_same(
     pieces = cut(head + rest, [at for at in cuts if at < len(head + rest)])
     call, reusable = receive(*pieces)
     assert (call.failure, call.status, call.content, reusable) == (None, 200, body, keep)
+
+
+HEADS = st.sampled_from(
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: y\r\nContent-Length: %d\r\n\r\n",
+        b"HTTP/1.1 500 Oops\r\ncontent-length: %d\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\ncontent-length: %d\r\n\r\n",
+        b"HTTP/1.1 304 Not Modified\r\ncontent-length: %d\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\ncontent-length: %d\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\ncontent-encoding: gzip\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n",
+        b"\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n",
+        b"HTTP/1.1 200 OK\ncontent-length: %d\n\n",
+    ]
+)
+BODIES = st.sampled_from(
+    [b"", b"\r\n\r\n", b"12\r\n\r\n", b"0\r\n\r\n", b"good", gzip.compress(b"good"), b"longer than that"]
+)
+
+
+@given(st.lists(st.tuples(HEADS, st.sampled_from([0, 3, 4, 6, 16]), BODIES), min_size=1, max_size=12))
+def test_a_known_head_tells_what_parsing_would(responses: list[tuple[bytes, int, bytes]]) -> None:
+    """One response after another of an endpoint, the lengths true or not: each as on an endpoint of its own."""
+    pool = a_pool()
+    for head, length, body in responses:
+        raw = (head % length if b"%d" in head else head) + body
+        alone, together = receive(raw), receive(raw, pool=pool)
+        assert [found.failure for found, _ in (alone, together)] == [alone[0].failure] * 2
+        assert (together[0].status, together[0].content, together[1]) == (alone[0].status, alone[0].content, alone[1])
+
+
+def test_a_head_is_parsed_once() -> None:
+    """And remembered by its bytes, with the status and the length of the body."""
+    pool = a_pool()
+    raw = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ngood"
+    for _ in range(2):
+        assert receive(raw, pool=pool)[0].content == b"good"
+        assert pool.heads == {raw[:-4]: (200, 4)}
 
 
 @given(cuts=st.lists(st.integers(1, 60), max_size=30))

@@ -48,7 +48,7 @@ def test_a_call_that_is_done_does_not_expire() -> None:
     done, late = make(clock.monotonic_ns() + 10 * MS), make(clock.monotonic_ns() + 10 * MS)
     wheel.add(done)
     wheel.add(late)
-    done.settle(clock.monotonic_ns())
+    done.settle(clock.monotonic_ns(), 200, b"")
     clock.advance(0.1)
     assert expired == [late]
     wheel.add(make(clock.monotonic_ns() + 10 * MS))
