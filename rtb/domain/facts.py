@@ -7,6 +7,7 @@ What many requests say alike (places, devices, venues, keywords, banners) is rem
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from sys import intern
 from typing import Final, TypeVar
 
 from msgspec import Struct
@@ -327,14 +328,17 @@ _strip = str.strip
 
 
 def _words(keywords: str | list[str]) -> tuple[str, ...]:
-    """Each once, in lower case, without the blanks around; a comma separates words in a string."""
+    """Each once, in lower case, without the blanks around; a comma separates words in a string.
+
+    They are interned, as the words that campaigns ask for: those are found by identity, without comparing letters.
+    """
     if isinstance(keywords, str):
         return _keywords[keywords] if len(keywords) <= _LONGEST else _split(keywords)
-    return tuple(dict.fromkeys([word.lower().strip() for word in keywords]))
+    return tuple(dict.fromkeys([intern(word.lower().strip()) for word in keywords]))
 
 
 def _split(keywords: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(map(_strip, keywords.lower().split(","))))
+    return tuple(dict.fromkeys(map(intern, map(_strip, keywords.lower().split(",")))))
 
 
 _devices = Remembered(_device, _MOST)

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 from msgspec import Struct
 
 from rtb.domain.auction import HOUSE, Bid
-from rtb.domain.campaign import Campaign, Circle, Creative
+from rtb.domain.campaign import Campaign, Creative
 from rtb.domain.frequency import Cap, caps
 from rtb.domain.markup import MARKUP_TYPE
 from rtb.domain.remembered import Remembered
-from rtb.domain.targeting.clauses import Clause, Shelf
+from rtb.domain.targeting.clauses import Clause, Rack, Words
+from rtb.domain.targeting.geo import Around, around
 from rtb.domain.targeting.hours import Hours
 from rtb.domain.targeting.postings import DIMENSIONS, END, KIND, SCHEDULE, START, Kind, Posting
 
@@ -34,7 +35,7 @@ _LAST: Key = (1 << 62, "")
 _STRATA = 8
 _CROWDED = SLOTS // _STRATA * 2
 _MOST_MASKS = 1024
-_MOST_SHELVES = 256
+_MOST_RACKS = 256
 _MOST_MADE = 4096
 _EMPTY: list[Any] = [None]  # a slot that is not used, which nothing reads
 
@@ -85,7 +86,7 @@ def candidate(campaign: Campaign, creative: Creative, price_micros: int, dealid:
 class Special(Struct, gc=False):
     """What sets few campaigns apart from those that bitmaps and one counter tell all about."""
 
-    circles: tuple[Circle, ...]
+    circles: Sequence[Around]
     caps: Sequence[Cap]
     """But for the one whose counter is in `Ready`."""
     optimises: bool
@@ -100,7 +101,7 @@ one); and what else is to be checked."""
 def _ready(bid: Candidate) -> Ready:
     campaign = bid.campaign
     first, *others = caps(campaign) or (_NO_CAP,)
-    circles, optimises, paces = campaign.targeting.geo, campaign.optimises, campaign.paces
+    circles, optimises, paces = around(campaign.targeting.geo), campaign.optimises, campaign.paces
     special = Special(circles, others, optimises, paces) if circles or others or optimises or paces else None
     return bid, bid.seat, first.counter, first.count, special
 
@@ -125,6 +126,7 @@ class Block:
         "entries",
         "live",
         "made",
+        "mask_of",
         "masks",
         "number",
         "postings",
@@ -148,8 +150,9 @@ class Block:
         self.postings: list[dict[Any, int]] = [{} for _ in range(DIMENSIONS)]
         self.masks: Remembered[Clause, int] = Remembered(self._mask, _MOST_MASKS)
         """The slots that a clause lets through, until the block takes in another campaign."""
-        self.made: Remembered[Shelf, dict[int, Ready]] = Remembered(lambda _: {}, _MOST_SHELVES)
-        """The bids made before, by what the imp offers and slot."""
+        self.mask_of = self.masks.__getitem__  # a subscript of a dictionary's subclass costs twice as much
+        self.made: Remembered[Rack, dict[int, Ready]] = Remembered(lambda _: {}, _MOST_RACKS)
+        """The bids made before, by what the imp offers and is called, and by slot."""
         self._made = 0
         self._ready = 0  # the slots that have bids there
         self._asof = 0.0
@@ -238,21 +241,21 @@ class Block:
         slots.sort(key=self.entries.__getitem__, reverse=True)
         return slots
 
-    def make(self, slot: int, shelf: Shelf) -> Ready | None:
+    def make(self, slot: int, rack: Rack) -> Ready | None:
         """A bid, kept for the next time; None when the campaign has no creative to show, and with it all of its kind,
         which the shelf's mask then leaves out."""
         minus_price, _, campaign, kind = self.entries[slot]
-        choice = shelf.choices[kind]
+        choice = rack.shelf.choices[kind]
         if choice < 0:
-            self.masks[shelf] &= ~self.postings[KIND][kind]
+            self.masks[rack.shelf] &= ~self.postings[KIND][kind]
             return None
         if self._made >= _MOST_MADE:
             self._made = 0
             self.made.clear()
         self._made += 1
         self._ready |= BITS[slot]
-        ready = _ready(candidate(campaign, campaign.creatives[choice], -minus_price, None, shelf.impid))
-        self.made[shelf][slot] = ready
+        ready = _ready(candidate(campaign, campaign.creatives[choice], -minus_price, None, rack.impid))
+        self.made[rack][slot] = ready
         return ready
 
     def _forget(self, slot: int) -> None:
@@ -261,20 +264,18 @@ class Block:
             for made in self.made.values():
                 made.pop(slot, None)
 
-    def fitting(self, clauses: Sequence[Clause], words: Sequence[tuple[int, Collection[str]]]) -> int:
+    def fitting(self, clauses: Sequence[Clause], words: Sequence[Words]) -> int:
         """The slots that may bid now, that every clause lets through, and that want in every dimension of `words` one
         of these, or none in particular."""
-        bits, masks = self.live & self.timely, self.masks
+        bits, mask_of = self.live & self.timely, self.mask_of
         for clause in clauses:
-            bits &= masks[clause]
-        for dimension, values in words:
-            wanted = self.postings[dimension]
-            if None in wanted and (particular := bits & wanted[None]):
-                met = 0
-                for value in values:
-                    if value in wanted:
-                        met |= wanted[value]
-                bits ^= particular & ~met
+            bits &= mask_of(clause)
+        for nothing, dimension, values in words:
+            met, wanted = mask_of(nothing), self.postings[dimension]
+            for value in values:
+                if value in wanted:
+                    met |= wanted[value]
+            bits &= met
         return bits
 
     def _mask(self, clause: Clause) -> int:

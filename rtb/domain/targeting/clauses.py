@@ -20,6 +20,7 @@ from rtb.domain.targeting.postings import (
     DEVICETYPE,
     DOMAIN,
     DOMAIN_EXCLUDE,
+    INTEREST,
     LANGUAGE,
     OS,
     PARENT,
@@ -42,6 +43,7 @@ the user is in no segment."""
 NOWHERE = -1
 _Categories = tuple[int, tuple[str, ...], tuple[str, ...] | None]
 _MOST = 4096
+_MOST_RACKS = 4
 
 
 class Clause:
@@ -79,6 +81,11 @@ class Clause:
             if masks:
                 bits &= ~_any(masks, values)
         return bits
+
+
+Words = tuple[Clause, int, Collection[str]]
+"""A dimension, some of its values, and the clause of those who want none in particular of it. The words of a request
+differ from one to the next, so that no block remembers them."""
 
 
 class Categories(Clause):
@@ -122,14 +129,22 @@ class Shelf(Clause):
     """What an imp offers, as a clause: who has a creative of the media, size and duration of one of the offers. Which
     creative each kind of campaign would show is in `choices`, -1 when none fits, and blocks then narrow the mask."""
 
-    __slots__ = ("_languages", "_offers", "_secure", "choices", "impid")
+    __slots__ = ("_languages", "_offers", "_racks", "_secure", "choices")
 
     def __init__(self, key: tuple[tuple[Offer, ...], bool, tuple[str, ...] | None]) -> None:
         super().__init__()
         self._offers, self._secure, self._languages = key
         self.choices: Remembered[Kind, int] = Remembered(self._choose, 1000)
-        self.impid = ""
-        """Of the first imp that offered this: bids are kept ready for it, as most imps of a kind have the same id."""
+        self._racks: dict[str, Rack] = {}
+
+    def rack(self, impid: str) -> Rack:
+        """Where bids for an imp of this id are kept ready; one for another id when there were too many ids."""
+        rack = self._racks.get(impid)
+        if rack is None:
+            if len(self._racks) >= _MOST_RACKS:
+                return next(iter(self._racks.values()))
+            rack = self._racks[impid] = Rack(self, impid)
+        return rack
 
     def mask(self, postings: Postings, used: int) -> int:
         """The slots of a block, of those `used`, that pass."""
@@ -147,6 +162,16 @@ class Shelf(Clause):
 
     def _choose(self, kind: Kind) -> int:
         return choose(kind.creatives, self._offers, self._secure, self._languages)
+
+
+class Rack:
+    """A shelf and an impid: blocks keep bids ready by it, as most imps of a kind are called alike, "1" or "2"."""
+
+    __slots__ = ("impid", "shelf")
+
+    def __init__(self, shelf: Shelf, impid: str) -> None:
+        self.shelf = shelf
+        self.impid = impid
 
 
 class Clauses:
@@ -197,3 +222,6 @@ def _buyers(key: _Buyers) -> Clause:
 
 def _invited(dealids: tuple[str, ...]) -> Clause:
     return Clause(needed=((DEAL, dealids),))
+
+
+NO_INTEREST, NO_SEGMENT = Clause(wanted=((INTEREST, ()),)), Clause(wanted=((SEGMENT, ()),))

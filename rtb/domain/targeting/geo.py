@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from math import cos, sin
+
+from msgspec import Struct
 
 from rtb.domain.campaign import Circle
 
@@ -27,6 +30,42 @@ def inside(circles: tuple[Circle, ...], lat: float, lon: float) -> bool:
     for circle in circles:  # not any(), and no arcs: this is on the way of every request in a big city
         if _haversine(lat, lon, circle.lat, circle.lon) <= sin(circle.radius / (2 * EARTH_KM)) ** 2:
             return True
+    return False
+
+
+class Around(Struct, frozen=True, gc=False):
+    """A circle with what does not differ from one request to the next: the cosine of its latitude, the square of the
+    sine of half its radius, and degrees of latitude that no point in it is away from its middle."""
+
+    lat: float
+    lon: float
+    cosine: float
+    reach: float
+    tall: float
+
+
+def around(circles: Sequence[Circle]) -> Sequence[Around]:
+    """Circles, to be asked often."""
+    return [
+        Around(
+            circle.lat,
+            circle.lon,
+            cos(circle.lat * _RADIAN),
+            sin(circle.radius / (2 * EARTH_KM)) ** 2,
+            math.degrees(circle.radius / EARTH_KM) + _SLACK,
+        )
+        for circle in circles
+    ]
+
+
+def within(circles: Sequence[Around], lat: float, lon: float) -> bool:
+    """As `inside`, to the last bit."""
+    for circle in circles:
+        away = circle.lat - lat
+        if -circle.tall <= away <= circle.tall:
+            along, across = sin(away * _HALF_RADIAN), sin((circle.lon - lon) * _HALF_RADIAN)
+            if along * along + cos(lat * _RADIAN) * circle.cosine * across * across <= circle.reach:
+                return True
     return False
 
 

@@ -10,13 +10,13 @@ tells (circles, frequency caps, details of creatives and deals) is then checked 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 
 from rtb.domain.campaign import Campaign, Status
 from rtb.domain.facts import Context, Placement
 from rtb.domain.targeting import geo
 from rtb.domain.targeting.block import BITS, FIRST, SLOTS, Block, Candidate, Key, entry
-from rtb.domain.targeting.clauses import NOWHERE, Clause, Clauses, Shelf
+from rtb.domain.targeting.clauses import NO_INTEREST, NO_SEGMENT, NOWHERE, Clause, Clauses, Shelf, Words
 from rtb.domain.targeting.hours import Hours
 from rtb.domain.targeting.postings import INTEREST, SEGMENT, Kind, Posting, alike, postings, traits
 from rtb.domain.targeting.search import Admits, Search
@@ -133,12 +133,10 @@ class Index:
                 place.
         """
         shelf = self._clauses.shelves[placement.offers, placement.secure, context.language_allowed]
-        if not shelf.impid:
-            shelf.impid = placement.impid
         clauses = self._clauses_of(context, placement, shelf)
         words = self._words_of(context)
         lowest = placement.floor_micros if placement.terms is None else placement.lowest_micros
-        search = Search(context, placement, shelf, limit, lowest, admits)
+        search = Search(context, placement, shelf.rack(placement.impid), limit, lowest, admits)
         now, effort = context.now, self._effort
         for block in self._blocks:
             if search.waiting:
@@ -184,18 +182,22 @@ class Index:
             clauses.append(known.deals[placement.deals])
         return clauses
 
-    def _words_of(self, context: Context) -> list[tuple[int, Collection[str]]]:
+    def _words_of(self, context: Context) -> list[Words]:
         """Interests and segments, which differ from one request to the next; of very many, those that some campaign
         cares for."""
-        words: list[tuple[int, Collection[str]]] = []
+        words: list[Words] = []
         cared = self._interests
         if cared:
             names = context.interests
-            words.append((INTEREST, names if len(names) <= _FEW else [name for name in names if name in cared]))
+            words.append(
+                (NO_INTEREST, INTEREST, names if len(names) <= _FEW else [name for name in names if name in cared])
+            )
         cared = self._segments
         if cared and context.segments:
             names = context.segments
-            words.append((SEGMENT, names if len(names) <= _FEW else [name for name in names if name in cared]))
+            words.append(
+                (NO_SEGMENT, SEGMENT, names if len(names) <= _FEW else [name for name in names if name in cared])
+            )
         return words
 
     def _build(self, campaigns: Iterable[Campaign]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from sys import intern
 from typing import Final
 
 from msgspec import Struct
@@ -142,7 +143,7 @@ def _add_targeting(found: list[Posting], campaign: Campaign) -> None:
         found += [(SITE_CAT_EXCLUDE, name) for name in targeting.site_cat_exclude]
     if targeting.interests:
         found.append((INTEREST, None))
-        found += [(INTEREST, name.lower()) for name in targeting.interests]
+        found += [(INTEREST, intern(name.lower())) for name in targeting.interests]
     if targeting.segments:
         found.append((SEGMENT, None))
-        found += [(SEGMENT, name) for name in targeting.segments]
+        found += [(SEGMENT, intern(name)) for name in targeting.segments]

@@ -12,7 +12,7 @@ from rtb.domain import frequency, pricing
 from rtb.domain.facts import Context, Placement
 from rtb.domain.targeting import deals, geo
 from rtb.domain.targeting.block import BITS, Block, Candidate, Key, Special, candidate
-from rtb.domain.targeting.clauses import Shelf
+from rtb.domain.targeting.clauses import Rack
 from rtb.domain.targeting.postings import SEAT
 
 Admits = Callable[[str], bool]
@@ -32,7 +32,7 @@ class Search(Struct, eq=False, gc=False):
 
     context: Context
     placement: Placement
-    shelf: Shelf
+    rack: Rack
     room: int
     lowest_micros: int
     admits: Admits | None
@@ -45,44 +45,49 @@ class Search(Struct, eq=False, gc=False):
 
     def pick(self, block: Block, bits: int) -> None:
         """Take the best of some slots of a block. All that most campaigns go through stands in this one loop."""
-        shelf, placement, found, waiting = self.shelf, self.placement, self.found, self.waiting
-        made, counts, room = block.made[shelf], self.context.frequency, self.room
-        adapt = placement.terms is not None or placement.impid != shelf.impid
+        rack, placement, found, waiting = self.rack, self.placement, self.found, self.waiting
+        made, counts, room = block.made[rack], self.context.frequency, self.room
+        adapt = placement.terms is not None or placement.impid != rack.impid
         order: list[int] | None = None if block.tidy else []
+        careful = bool(waiting) or order is not None
         while bits:
-            if order is None:
-                slot = bits.bit_length() - 1
+            if careful:
+                if order is None:
+                    slot = bits.bit_length() - 1
+                else:
+                    order = order or block.order(bits)
+                    slot = order.pop()
+                if waiting:
+                    self.room = room
+                    self.settle(block.entries[slot][:2])
+                    room = self.room
+                    if not room:
+                        return
             else:
-                order = order or block.order(bits)
-                slot = order.pop()
+                slot = bits.bit_length() - 1
             bits ^= BITS[slot]
-            if waiting:
-                self.room = room
-                self.settle(block.entries[slot][:2])
-                room = self.room
-                if not room:
-                    return
             try:
                 bid, seat, counter, most, special = made[slot]
             except KeyError:
-                ready = block.make(slot, shelf)
+                ready = block.make(slot, rack)
                 if ready is None:
                     self.misfits += 1
-                    bits &= block.masks[shelf]
+                    bits &= block.masks[rack.shelf]
                     order = order and []
                     continue
                 bid, seat, counter, most, special = ready
             if seat in found:
-                bits &= ~block.postings[SEAT][seat]
+                bits ^= bits & block.postings[SEAT][seat]
                 order = order and []
                 continue
             if counter in counts and counts[counter] >= most:
                 self.misfits += 1
                 continue
-            if adapt or special is not None:
+            if special is not None or adapt:
                 examined = self._examined(bid, special, adapt)
                 if examined is None:
                     self.misfits += 1
+                    careful = careful or bool(waiting)
                     continue
                 bid = examined
             found[seat] = bid
@@ -106,7 +111,7 @@ class Search(Struct, eq=False, gc=False):
             context = self.context
             if special.circles:
                 lat, lon = context.lat, context.lon
-                if lat is None or lon is None or not geo.inside(special.circles, lat, lon):
+                if lat is None or lon is None or not geo.within(special.circles, lat, lon):
                     return None
             if special.caps and frequency.reached(special.caps, context.frequency):
                 return None
