@@ -119,6 +119,23 @@ async def test_a_disk_that_refuses_is_told_once_and_counted(tmp_path: Path) -> N
     assert [line["event"] for line in told] == ["replay_log_not_written"]
 
 
+async def test_another_header_holds_from_where_it_was_given(tmp_path: Path) -> None:
+    """Also in the next file."""
+    changed = msgspec.structs.replace(HEAD, rates={"EUR": 1.1})
+    tape = ReplayFile(tmp_path, max_bytes=200_000)
+    tape.open(HEAD)
+    tape.put(record(1))
+    tape.change(changed)
+    tape.put(record(2, 30_000))
+    await tape.close()
+    again = ReplayFile(tmp_path, max_bytes=200_000)
+    again.open(changed)
+    await again.close()
+    found = [line for _, line in lines(tmp_path)]
+    assert [replay.decode(found[0]), replay.decode(found[2])] == [HEAD, changed]
+    assert [line[:6] for line in (found[1], found[3])] == [b'{"n":1', b'{"n":2']
+
+
 async def test_one_process_writes_and_nonsense_is_refused(tmp_path: Path) -> None:
     """In one line each."""
     tape = ReplayFile(tmp_path, max_bytes=1 << 20)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from rtb.domain import replay as log
-from rtb.domain.campaign import FrequencyCap
+from rtb.domain.campaign import Campaign, FrequencyCap, Optimise
+from rtb.domain.profile import Profile
 from rtb.domain.replay import AuctionLine, Header
 from rtb.domain.replay_report import Comparison
 from rtb.errors import ConfigError, Malformed
+from rtb.openrtb import Deal, Pmp, Qty
 from rtb.services.exchange import Rules
 from rtb.services.replay import replay
 from rtb.services.replay_log import ReplayLog, header
@@ -179,6 +183,79 @@ async def test_what_changes_when_a_rule_does(
     assert {name: (share.wins, share.nanos) for name, share in sold.items()} == {buyer: (1, round(price * 1e6))}
     assert found.before.total.nanos == 2_010_000
     assert found.exact == (not settings)
+
+
+async def test_a_campaign_that_optimises_is_priced_anew_under_another_floor(build: Build) -> None:
+    """The user's value of -0.5 halves its bid of 2.00; it pays any floor up to what it bids at the average."""
+    world = build(campaigns=[campaign("a", 2.0, optimise=Optimise())], rates=RATES, rules=RULES)
+    await world.repository.start()
+    await world.repository.put_profiles([Profile("u", value=-0.5)])
+    tape = listen(world)
+    await world.run(bid_request(imp(bidfloor=0.5), user="u"))
+    assert auctions(tape)[0].bids[0].price_micros == 1_000_000
+    for setting, nanos in (
+        ("floor=1.5", 1_500_000),
+        ("floor=2.5", 0),
+        ("floor=0.2", 200_000),
+        ("auction.at=1", 1_000_000),
+    ):
+        assert (await replay(tape.lines, [setting])).after.total.nanos == nanos
+
+
+async def test_a_group_that_may_not_bid_it_all_bids_nothing(build: Build) -> None:
+    """Its bid of 0.60 on the second imp is below the bidder's new floor of 0.70, so that the dsp gets the first."""
+    grouped = (offer("g", 3.0, "1", group="g/g/0"), offer("g", 0.6, "2", group="g/g/0"))
+    world = build(Prompt("g", *grouped), Prompt("dsp", offer("dsp", 1.0, "1")), rates=RATES, rules=RULES)
+    tape = listen(world)
+    await world.run(bid_request(imp("1"), imp("2")))
+    before = await replay(tape.lines)
+    assert {name: share.wins for name, share in before.after.bidders.items()} == {"g": 2}
+    after = await replay(tape.lines, ["bidder.g.floor=0.7"])
+    assert {name: share.wins for name, share in after.after.bidders.items()} == {"dsp": 1}
+    assert (after.rewon, after.lost) == (1, 1)
+
+
+async def test_deals_and_the_number_of_advertisers_can_change(build: Build) -> None:
+    """An open bid of 2.00 loses to a deal of 1.00 unless they compete; of campaigns at 3.00 and 2.00 one alone pays the
+    floor. The multiplier of 2.5 is on what an imp brings."""
+    deals = Prompt("dsp", offer("dsp", 2.0), offer("dsp", 1.0, seat="deal", dealid="x"))
+    world = build(deals, rates=RATES, rules=RULES)
+    tape = listen(world)
+    await world.run(bid_request(imp(pmp=Pmp(deals=[Deal(id="x")])), at=1))
+    assert (await replay(tape.lines)).after.total.nanos == 1_000_000
+    assert (await replay(tape.lines, ["auction.deals=price"])).after.total.nanos == 2_000_000
+    world = build(campaigns=[campaign("a", 3.0), campaign("b", 2.0)], rates=RATES, rules=RULES)
+    tape = listen(world)
+    await world.run(bid_request(imp(bidfloor=0.5, qty=Qty(multiplier=2.5))))
+    assert (await replay(tape.lines)).after.total.nanos == 5_025_000
+    assert (await replay(tape.lines, ["auction.advertisers=1"])).after.total.nanos == 1_250_000
+
+
+async def test_what_is_offered_to_others_only_is_nothing_that_a_floor_kept(build: Build) -> None:
+    """The request names who may bid on the imp, and the house is not among them."""
+    world = build(campaigns=[campaign("a", 0.3)], rates=RATES, rules=RULES)
+    tape = listen(world)
+    for offered in (None, {"dsp": ["1"]}):
+        request = bid_request(imp(bidfloor=0.5))
+        world.exchange.begin(request, world.clock.monotonic_ns(), offered=offered)
+    assert [len(line.kept_out) for line in auctions(tape)] == [1, 0]
+    assert (await replay(tape.lines, ["floor=0.1"])).gained == 1
+
+
+async def test_a_mistake_in_the_recorder_costs_a_record_not_the_auction(build: Build) -> None:
+    """It is told once."""
+
+    class Torn(Tape):
+        def put(self, record: bytes, campaigns: Sequence[Campaign] = ()) -> bool:
+            raise ZeroDivisionError
+
+    world = build(Prompt("dsp", offer("dsp", 2.0)), rates=RATES, rules=RULES)
+    log = ReplayLog(Torn(), world.clock, world.rates, share=1.0)
+    world.exchange.listen(log)
+    with capture_logs() as told:
+        assert [(await world.run(bid_request())).status for _ in range(2)] == ["won", "won"]
+    assert [line["event"] for line in told] == ["auction_not_recorded"]
+    assert log.recorded == 0
 
 
 async def test_who_answers_later_than_a_timeout_is_late(build: Build) -> None:
