@@ -45,6 +45,7 @@ class MessageType(StrEnum):
     METRICS_FRAME = "metrics_frame"
     WIN = "win"
     LOSS = "loss"
+    BIDDER_NOTICE = "bidder_notice"
 
 
 class Envelope(Struct, frozen=True, gc=False):
@@ -216,6 +217,21 @@ class PerformanceUpdate(Struct, frozen=True, gc=False):
     instance: Annotated[str, Meta(max_length=255)] = ""
 
 
+class BidderNotice(Struct, frozen=True, gc=False):
+    """Our own nurl, burl or lurl of another bidder's win was called, at another instance than that which sold it.
+
+    `kind` is win, billing or loss; `reason` is that of a loss [OpenRTB's loss reason codes], `ip` and `ua` are the
+    device's at a billing.
+    """
+
+    kind: Annotated[str, Meta(pattern="^(win|billing|loss)$")]
+    auction_id: Id
+    impid: Annotated[str, Meta(max_length=1_000)] = ""
+    reason: Annotated[int, Meta(ge=0)] = 0
+    ip: Annotated[str, Meta(max_length=45)] = ""
+    ua: Annotated[str, Meta(max_length=512)] = ""
+
+
 class Payload(Generic[_T]):
     """A decoder of one kind of `data`: make it once, use it for every message."""
 
@@ -244,6 +260,7 @@ TRACKED_EVENT = Payload(TrackedEvent)
 CAMPAIGN_UPDATE = Payload(CampaignUpdate)
 BUDGET_ALERT = Payload(BudgetAlert)
 PERFORMANCE_UPDATE = Payload(PerformanceUpdate)
+BIDDER_NOTICE = Payload(BidderNotice)
 
 _MISSING = re.compile(r"Object missing required field `(.+)`")
 _decoder = msgspec.json.Decoder(Envelope)

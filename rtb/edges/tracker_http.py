@@ -10,7 +10,8 @@
 
 An answer says that the event is safe. It is late by `patience_s` at most: then a pixel gets its gif all the same, a
 redirect leaves after `redirect_s`, and a server gets a 503 and sends it again, which does no harm. A refusal is a 403
-(a token that is none of ours) or a 410 (it came too late), with a line that says so. HEAD answers, and counts nothing.
+(a token that is none of ours) or a 410 (it came too late), with a line that says so. A notice of another bidder's win
+goes to the instance that sold it, and is a 410 when that is gone. HEAD answers, and counts nothing.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from urllib.parse import parse_qsl, quote, unquote_to_bytes
 from rtb.edges.http1 import Connection, error, response
 from rtb.edges.patience import Patience, Waiting
 from rtb.edges.posted_events import EVENTS, PostedEvents
+from rtb.errors import BrokerError, Unroutable
 from rtb.openrtb import Loss
 from rtb.ports import Clock
 from rtb.services.links import BILLING, CLICK, CONVERSION, IMPRESSION, LOSS, WIN
@@ -41,6 +43,7 @@ _GET = b"allow: GET, HEAD\r\n"
 _STATUS = {
     Refused.EXPIRED: b"410 Gone",
     Refused.FORGOTTEN: b"410 Gone",
+    Refused.GONE: b"410 Gone",
     Refused.DESTINATION: b"404 Not Found",
     Refused.NO_CAMPAIGN: b"404 Not Found",
     Refused.INVALID: b"400 Bad Request",
@@ -50,6 +53,18 @@ _UNSAFE = error(b"503 Service Unavailable", "the event is not stored yet; send i
 _CURRENCY = re.compile("([A-Z]{3})?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _URL_SAFE = "%/:=&?~#+!$,;'@()*[]"
+
+
+class _Notice(Waiting):
+    """The answer to a notice that may have to go to another instance."""
+
+    __slots__ = ()
+
+    def __call__(self, error: BrokerError | None) -> None:
+        """Answer, once."""
+        if isinstance(error, Unroutable):
+            self.safe, error = _REFUSALS[Refused.GONE], None
+        super().__call__(error)
 
 
 class TrackerResponder:
@@ -117,19 +132,19 @@ class TrackerResponder:
         return _outcome(refused, waiting)
 
     def _billing(self, connection: Connection, token: str) -> bytes | None:
-        waiting = Waiting(self._patience, connection, DONE, _UNSAFE)
+        waiting = _Notice(self._patience, connection, DONE, _UNSAFE)
         refused = self._tracker.bill(token, self._visit(connection, "burl"), waiting)
         return _outcome(refused, waiting)
 
-    def _win(self, connection: Connection, token: str) -> bytes:
-        refused = self._tracker.notice("win", token)
-        return _REFUSALS[refused] if refused else DONE
+    def _win(self, connection: Connection, token: str) -> bytes | None:
+        waiting = _Notice(self._patience, connection, DONE, _UNSAFE)
+        return _outcome(self._tracker.notice("win", token, waiting), waiting)
 
-    def _loss(self, connection: Connection, token: str) -> bytes:
+    def _loss(self, connection: Connection, token: str) -> bytes | None:
         told = dict(_fields(connection)).get("reason", "")
         reason = int(told) if told.isascii() and told.isdigit() and len(told) < 6 else Loss.OUTBID
-        refused = self._tracker.notice("loss", token, reason)
-        return _REFUSALS[refused] if refused else DONE
+        waiting = _Notice(self._patience, connection, DONE, _UNSAFE)
+        return _outcome(self._tracker.notice("loss", token, waiting, reason), waiting)
 
     def _click(self, connection: Connection, token: str) -> bytes | None:
         """Redirect to where the ticket says, whether or not the click can be stored; a click tracker is a pixel."""

@@ -136,6 +136,20 @@ def frames_queue(instance_id: str) -> str:
     return f"metrics.{instance_id}"
 
 
+def notice_topology(instance_id: str) -> Topology:
+    """The queue by which a daemon hears of notices that were called elsewhere; it ends with its connection, as what it
+    remembers of its sales ends with it."""
+    queue = QueueSpec(
+        notice_queue(instance_id), max_length=INFO_LENGTH, overflow=Overflow.REJECT_PUBLISH, exclusive=True
+    )
+    return Topology(exchanges={}, queues=(queue,), bindings=())
+
+
+def notice_queue(instance_id: str) -> str:
+    """The name of a daemon's own queue of notices."""
+    return f"notices.{instance_id}"
+
+
 async def check(broker: Broker) -> Sequence[str]:
     """One line for each exchange or queue that the broker does not have, or has otherwise; raises BrokerError."""
     return await broker.differences(topology())

@@ -14,8 +14,8 @@ from msgspec import Struct
 
 from rtb import messages
 from rtb.domain.tracking import BadToken, Signer, Ticket, event_id, untold_id
-from rtb.errors import BrokerError
-from rtb.messages import MessageType, TrackedEvent
+from rtb.errors import BrokerError, Unroutable
+from rtb.messages import BidderNotice, MessageType, TrackedEvent
 from rtb.openrtb import Loss
 from rtb.ports import Clock, Message
 from rtb.services import topology
@@ -44,6 +44,7 @@ class Refused(StrEnum):
     UNAUTHORIZED = "unauthorized"
     INVALID = "invalid"
     FORGOTTEN = "no such sale is remembered"
+    GONE = "the instance that sold it is gone"
 
 
 class Visit(Struct, frozen=True, gc=False):
@@ -61,8 +62,9 @@ class Visit(Struct, frozen=True, gc=False):
 class Tracker:
     """Accepts or refuses events and notices.
 
-    Counters only grow: `accepted` by kind, `refused` by kind and reason, `notices` by kind, and `unsafe`: accepted, but
-    neither broker nor spool had it when the answer could wait no longer (it may still get there).
+    Counters only grow: `accepted` by kind, `refused` by kind and reason, `notices` by kind, those of them that were
+    `forwarded` to the instance that sold, and `unsafe`: accepted, but neither broker nor spool had it when the answer
+    could wait no longer (it may still get there).
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Tracker:
         self.accepted = dict.fromkeys(_ROUTES, 0)
         self.refused: dict[tuple[str, str], int] = {}
         self.notices = {"win": 0, "loss": 0, "billing": 0}
+        self.forwarded = {"win": 0, "loss": 0, "billing": 0}
         self.unsafe = 0
 
     def ticket(self, kind: str, token: str, visit: Visit) -> Ticket | Refused:
@@ -143,20 +146,18 @@ class Tracker:
             self._post_event(kind, message_id, event, None)
         return reason
 
-    def notice(self, kind: str, token: str, reason: int = Loss.OUTBID) -> Refused | None:
-        """Take our own nurl ("win") or lurl ("loss"), and tell who fires the notices of another bidder."""
+    def notice(self, kind: str, token: str, done: Done, reason: int = Loss.OUTBID) -> Refused | None:
+        """Take our own nurl ("win") or lurl ("loss"), and tell who fires the notices of another bidder; `done` is
+        called once he knows, perhaps at once."""
         try:
             ticket = self.signer.read(token)
         except BadToken as error:
             return self.count_refused(kind, Refused(error.flaw.value))
         self.notices[kind] += 1
         if ticket.campaign_id:
+            done(None)
             return None
-        if kind == "win":
-            known = self._on_won is None or self._on_won(ticket.auction_id, ticket.impid)
-        else:
-            known = self._on_lost is None or self._on_lost(ticket.auction_id, ticket.impid, reason)
-        return None if known else self.count_refused(kind, Refused.FORGOTTEN)
+        return self._pass_on(BidderNotice(kind, ticket.auction_id, ticket.impid, int(reason)), ticket.instance, done)
 
     def bill(self, token: str, visit: Visit, done: Done) -> Refused | None:
         """Take our own burl: the impression of a house campaign, or what another bidder waits for."""
@@ -167,10 +168,45 @@ class Tracker:
         self.notices["billing"] += 1
         if ticket.campaign_id:
             return self.take("impression", token, visit, done)
-        if self._on_billed is not None and not self._on_billed(ticket.auction_id, ticket.impid, visit.ip, visit.ua):
-            return self.count_refused("billing", Refused.FORGOTTEN)
-        done(None)
+        ip, ua = visit.ip[:MAX_IP], visit.ua[:MAX_UA]
+        notice = BidderNotice("billing", ticket.auction_id, ticket.impid, ip=ip, ua=ua)
+        return self._pass_on(notice, ticket.instance, done)
+
+    def heard(self, notice: BidderNotice) -> None:
+        """Take a notice that was called at another instance."""
+        if not self._tell(notice):
+            self.count_refused(notice.kind, Refused.FORGOTTEN)
+
+    def _pass_on(self, notice: BidderNotice, instance: str, done: Done) -> Refused | None:
+        """Tell who fires notices here, or the instance that sold."""
+        if self._tell(notice):
+            done(None)
+            return None
+        if instance in ("", self._instance):
+            return self.count_refused(notice.kind, Refused.FORGOTTEN)
+
+        def forwarded(error: BrokerError | None) -> None:
+            if error is None:
+                self.forwarded[notice.kind] += 1
+            elif isinstance(error, Unroutable):
+                self.count_refused(notice.kind, Refused.GONE)
+            done(error)
+
+        now = self._clock.time()
+        name = f"{notice.auction_id}:{notice.impid}:{notice.kind}"
+        body = messages.encode(MessageType.BIDDER_NOTICE, notice, message_id=name, timestamp=now)
+        message = Message(body=body, message_id=name, timestamp=now, persistent=False)
+        self._post("", topology.notice_queue(instance), message, forwarded)
         return None
+
+    def _tell(self, notice: BidderNotice) -> bool:
+        """Whether the sale is known here; where nobody fires notices, every one is."""
+        auction_id, impid = notice.auction_id, notice.impid
+        if notice.kind == "win":
+            return self._on_won is None or self._on_won(auction_id, impid)
+        if notice.kind == "loss":
+            return self._on_lost is None or self._on_lost(auction_id, impid, notice.reason)
+        return self._on_billed is None or self._on_billed(auction_id, impid, notice.ip, notice.ua)
 
     def count_refused(self, kind: str, reason: Refused) -> Refused:
         """Count what is not accepted, and is not worth a record."""

@@ -19,8 +19,8 @@ from rtb.domain.campaign import Pricing
 from rtb.domain.tracking import Keys, Signer, Ticket
 from rtb.edges.http1 import Connection, Server, error
 from rtb.edges.tracker_http import GIF, TrackerResponder
-from rtb.errors import BrokerError
-from rtb.messages import TRACKED_EVENT, MessageType, TrackedEvent
+from rtb.errors import BrokerError, Unroutable
+from rtb.messages import BIDDER_NOTICE, TRACKED_EVENT, BidderNotice, MessageType, TrackedEvent
 from rtb.ports import Message
 from rtb.services.tracker import Done, Tracker
 
@@ -398,6 +398,39 @@ async def test_notices_of_other_bidders(serve: Serve) -> None:
     assert bench.posted == []
     for path in ("i", "c", "v"):
         assert (await bench.get(f"/t/{path}/{token}")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status", "body"),
+    [
+        (None, 204, b""),
+        (Unroutable("no queue"), 410, b"the instance that sold it is gone\n"),
+        (BrokerError("away"), 503, b"the event is not stored yet; send it again\n"),
+    ],
+    ids=["passed on", "gone", "broker away"],
+)
+async def test_notices_of_sales_elsewhere(serve: Serve, wrong: BrokerError | None, status: int, body: bytes) -> None:
+    """They go to the queue of the instance in the ticket, and are answered when that has them."""
+    bench = await serve(patience_s=60.0)
+    bench.holds, bench.knows = True, False
+    token = SIGNER.token(replace(TICKET, campaign_id="", auction_id="a9", instance="another"))
+    for count, path in enumerate((f"w/{token}", f"l/{token}?reason=102", f"b/{token}"), 1):
+        bench.send(f"/t/{path}", "User-Agent: ua")
+        await bench.holding(count)
+        bench.held[-1](wrong)
+        answer = await bench.read()
+        assert (answer.status, answer.body) == (status, body)
+    assert {(exchange, key) for exchange, key, _ in bench.posted} == {("", "notices.another")}
+    told = [BIDDER_NOTICE.decode(messages.decode(message.body).data) for _, _, message in bench.posted]
+    assert told == [
+        BidderNotice("win", "a9", "1", 102),
+        BidderNotice("loss", "a9", "1", 102),
+        BidderNotice("billing", "a9", "1", ip="127.0.0.1", ua="ua"),
+    ]
+    assert not any(message.persistent for _, _, message in bench.posted)
+    assert sum(bench.tracker.forwarded.values()) == (3 if wrong is None else 0)
+    gone = {(kind, "the instance that sold it is gone"): 1 for kind in ("win", "loss", "billing")}
+    assert bench.tracker.refused == (gone if status == 410 else {})
 
 
 async def test_notices_of_the_house(serve: Serve) -> None:
