@@ -7,7 +7,6 @@ one sweep a second rather than a timer a request. What to answer is a `Responder
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, cast
@@ -16,6 +15,7 @@ import httptools
 import structlog
 
 from rtb import openrtb
+from rtb.edges.inflate import GZIP, NotInflated, inflate
 from rtb.ports import Clock
 
 MAX_HEADER_BYTES = 16_384
@@ -79,13 +79,15 @@ class Limits:
 
 
 class Slot:
-    """The place of one response in a connection's order."""
+    """The place of one response in a connection's order. `lines` are put into its head: each ends in CRLF, and CRLF
+    stands before the first."""
 
-    __slots__ = ("close", "response")
+    __slots__ = ("close", "lines", "response")
 
     def __init__(self, close: bool) -> None:
         self.response: bytes | None = None
         self.close = close
+        self.lines = b""
 
 
 class Head(NamedTuple):
@@ -95,6 +97,7 @@ class Head(NamedTuple):
     target: bytes
     path: bytes
     body_bytes: int
+    origin: bytes
 
 
 @dataclass(slots=True)
@@ -152,6 +155,7 @@ class Connection(asyncio.Protocol):
         "_writing_paused",
         "arrived_ns",
         "headers",
+        "origin",
     )
 
     def __init__(self, server: Server) -> None:
@@ -177,6 +181,8 @@ class Connection(asyncio.Protocol):
         self._in_request = False
         self._peer: str | None = None
         self.arrived_ns = 0
+        self.origin = b""
+        """The site whose page sent the request that is being responded to; b"" where no page did."""
         self.headers: list[tuple[bytes, bytes]] | None = None
         """Of the request that is being responded to, those of no use here; None where nobody heeds them."""
 
@@ -225,6 +231,7 @@ class Connection(asyncio.Protocol):
             head = server.heads.get(data[:end])
             if head is not None and len(data) == end + head.body_bytes and not server.draining:
                 self._since_ns, self._url, self.headers = self.arrived_ns, head.target, None
+                self.origin = head.origin
                 self._respond(head.method, head.path, data[end:], close=False)
                 return
         if self._fed > MAX_HEADER_BYTES + MAX_FRAMING * self._server.limits.body_bytes:
@@ -262,13 +269,13 @@ class Connection(asyncio.Protocol):
         if len(server.heads) >= MAX_HEADS:
             server.heads.clear()
         path = self._url.partition(b"?")[0]
-        server.heads[data[:end]] = Head(self._parser.get_method(), self._url, path, self._size)
+        server.heads[data[:end]] = Head(self._parser.get_method(), self._url, path, self._size, self.origin)
 
     def on_message_begin(self) -> None:
         """A request begins."""
         self._since_ns = self.arrived_ns
         self._in_request = True
-        self._url = self._body = self._encoding = self._framing = b""
+        self._url = self._body = self._encoding = self._framing = self.origin = b""
         self._chunks = None
         self._header_bytes = self._fed = self._size = 0
         self._expect = self._offered = False
@@ -277,7 +284,7 @@ class Connection(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         """The request target, perhaps in pieces."""
         self._url += url
-        if url.startswith(HEEDED) or not url.startswith(b"/"):
+        if url.startswith(HEEDED) or not url.startswith(b"/") or self._parser.get_method() == b"OPTIONS":
             self.headers = []
         if len(self._url) > MAX_HEADER_BYTES:
             self._fail(b"414 URI Too Long", "the request target is too long")
@@ -296,6 +303,8 @@ class Connection(asyncio.Protocol):
             self._encoding = value.strip().lower()
         elif length == 17 and name.lower() == b"transfer-encoding":
             self._framing = b"transfer-encoding: %b\r\n" % value
+        elif length == 6 and name.lower() == b"origin":
+            self.origin = value
         elif length == 6 and name.lower() == b"expect":
             self._expect = True
         elif length == 7 and name.lower() == b"upgrade":
@@ -331,11 +340,11 @@ class Connection(asyncio.Protocol):
             return  # HttpParserUpgrade comes next
         body = self._body if self._chunks is None else b"".join(self._chunks)
         if self._encoding and self._encoding != b"identity":
-            inflated = _inflate(body, self._encoding, self._server.limits.body_bytes)
-            if isinstance(inflated, str):
-                self._fail(b"400 Bad Request", inflated)
+            try:
+                body = inflate(body, self._encoding, self._server.limits.body_bytes)
+            except NotInflated as reason:
+                self._fail(b"400 Bad Request", str(reason))
                 return
-            body = inflated
         self._in_request = False
         if not self._url.startswith(b"/"):
             self._url = _origin_form(self._url)
@@ -347,7 +356,11 @@ class Connection(asyncio.Protocol):
         self._slots.append(slot)
         self._closing = close
         try:
+            if body.startswith(GZIP):
+                body = inflate(body, b"gzip", self._server.limits.body_bytes)
             answer = self._server.responder.respond(self, method, path, body)
+        except NotInflated as reason:
+            answer = error(b"400 Bad Request", str(reason))
         except Exception:
             answer = broken(path)
         if answer is not None:
@@ -383,6 +396,8 @@ class Connection(asyncio.Protocol):
         was_full = len(slots) >= MAX_PIPELINED
         while slots and (ready := slots[0].response) is not None:
             done = slots.popleft()
+            if done.lines:
+                ready = ready.replace(b"\r\n", done.lines, 1)
             if done.close:
                 transport.write(ready.replace(b"\r\n", _CLOSE, 1))
                 transport.close()
@@ -457,17 +472,3 @@ def _origin_form(target: bytes) -> bytes:
 def _head(response: bytes) -> bytes:
     """What answers HEAD: everything but the body."""
     return response[: response.index(b"\r\n\r\n") + 4]
-
-
-def _inflate(body: bytes, encoding: bytes, limit: int) -> bytes | str:
-    """The body without its content encoding, or what is wrong with it [OpenRTB 2.6 2.4]."""
-    if encoding not in (b"gzip", b"deflate"):
-        return f"content-encoding: {encoding.decode('latin-1')!r} is not supported; use gzip or none"
-    inflater = zlib.decompressobj(wbits=47 if encoding == b"gzip" else zlib.MAX_WBITS)
-    try:
-        inflated = inflater.decompress(body, limit + 1)
-    except zlib.error:
-        return "content-encoding: the body is not what the header says"
-    if len(inflated) > limit:
-        return f"the body is over {limit} bytes once decompressed"
-    return inflated if inflater.eof else "content-encoding: the compressed body ends early"

@@ -42,7 +42,7 @@ def bid_response(
     for result in outcome.results:
         winner = result.winner
         if winner is not None:
-            bid = _bid(request, outcome, result, rates, links)
+            bid = wire_bid(request, outcome, result, rates, links)
             seat = seats.get(winner.seat)
             if seat is None:
                 seats[winner.seat] = openrtb.SeatBid(seat=winner.seat, bid=[bid])
@@ -87,7 +87,8 @@ def _encoded_bid(winner: Candidate, outcome: Outcome, result: Result, rates: Rat
 _json = msgspec.json.Encoder().encode
 
 
-def _bid(request: BidRequest, outcome: Outcome, result: Result, rates: Rates, links: Links | None) -> openrtb.Bid:
+def wire_bid(request: BidRequest, outcome: Outcome, result: Result, rates: Rates, links: Links | None) -> openrtb.Bid:
+    """The bid that won an imp, a struct of its own; an imp without a winner has none."""
     winner = result.winner
     assert winner is not None
     price = money.to_cpm(rates.outward_micros(result.price_micros, outcome.currency))

@@ -244,7 +244,7 @@ async def test_paths_and_methods(serve: Serve) -> None:
     _, client = await serve()
     assert (await client.ask(b"{}", path="/openrtb")).status == 404
     wrong = await client.ask(b"", method="GET")
-    assert (wrong.status, wrong.headers["allow"]) == (405, "POST")
+    assert (wrong.status, wrong.headers["allow"]) == (405, "POST, OPTIONS")
     wrong = await client.ask(b"", path="/healthz", method="POST")
     assert (wrong.status, wrong.headers["allow"]) == (405, "GET, HEAD")
     for path, status in (("/healthz", 200), (AUCTION, 405), ("/nowhere", 404)):
