@@ -242,11 +242,14 @@ class Currency(Section, frozen=True):
 
 
 class Log(Section, frozen=True):
-    """Logging: one line an auction for a share of them."""
+    """Logging: one line an auction for a share of them, and whole auctions to be replayed."""
 
     level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
     format: Annotated[str, Meta(pattern="^(console|json)$")] = "console"
     auctions: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    replay: str = ""
+    replay_share: Annotated[float, Meta(ge=0, le=1)] = 0.01
+    replay_max_mb: Positive = 1024
 
 
 class Drain(Section, frozen=True):

@@ -130,6 +130,9 @@ async def _start(system: System, stack: AsyncExitStack, stop: asyncio.Event) -> 
     stack.push_async_callback(_within, system.writer.stop, patience, "campaign updates")
     await system.listener.start()
     stack.push_async_callback(system.listener.stop)
+    if system.recording is not None:
+        system.recording.start()
+        stack.push_async_callback(system.recording.stop)
     system.market.start()
     stack.push_async_callback(system.market.close)
     system.catalogue.follow()
@@ -147,6 +150,9 @@ async def _start(system: System, stack: AsyncExitStack, stop: asyncio.Event) -> 
     stack.push_async_callback(system.monitor.stop)
     system.source.start()
     stack.callback(system.source.stop)
+    if settings.broker.url != MEMORY:  # else there is nobody else
+        await system.frames.start()
+        stack.push_async_callback(_within, system.frames.stop, patience, "frames")
     await system.operators.alerts.start()
     stack.push_async_callback(system.operators.alerts.stop)
     runner = await admin_edge.listen(system.admin, socket_path, limit_s=settings.drain.limit_s)

@@ -93,6 +93,7 @@ class Worker:
                 "dashboard.enabled=false",
                 f"admin.socket={settings.admin.socket}.{number}",
                 f"broker.spool={settings.broker.spool}.{number}",
+                *([f"log.replay={settings.log.replay}.{number}"] if settings.log.replay else []),
             ]
         overrides = [part for setting in own for part in ("--set", setting)]
         self._command = [sys.executable, "-m", "rtb", "serve", *arguments, *overrides]

@@ -31,6 +31,7 @@ from rtb.ports import Broker, Clock
 from rtb.services.automation import Automation
 from rtb.services.campaigns import Campaigns
 from rtb.services.exchange import Exchange
+from rtb.services.frames import FrameExchange
 from rtb.services.history import Recorder
 from rtb.services.house_bidder import HouseBidder
 from rtb.services.metrics import FrameSource, Metrics
@@ -45,6 +46,7 @@ from rtb.wiring.market import Market
 from rtb.wiring.money import Money, money
 from rtb.wiring.operators import Operators, dashboard, operators
 from rtb.wiring.outside import Outside, outside
+from rtb.wiring.recording import Recording, recording
 from rtb.wiring.sources import Elsewhere, elsewhere
 from rtb.wiring.tracking import Told, signer, told
 
@@ -79,6 +81,8 @@ class System:
     exchange: Exchange
     market: Market
     operators: Operators
+    frames: FrameExchange
+    recording: Recording | None
     consumer: BidRequestConsumer
     responder: AuctionResponder
     server: Server
@@ -107,7 +111,14 @@ def build(settings: Settings, pid: int) -> System:
     )
     trade = market(settings, out, home, after, metrics, clock, rates)
     pages: dict[bytes, Callable[[], bytes]] = {}
-    source = FrameSource(metrics, clock, currency=rates.currency)
+    monitor = QueueMonitor(broker, metrics, clock, stats=out.management)
+    source = FrameSource(
+        metrics,
+        clock,
+        currency=rates.currency,
+        bidders=lambda: [one.health.tally() for one in trade.remote.bidders],
+        queue_ready=lambda: monitor.report.ready,
+    )
     responder = AuctionResponder(
         trade.exchange,
         metrics,
@@ -119,7 +130,6 @@ def build(settings: Settings, pid: int) -> System:
         tracker=after.responder,
     )
 
-    monitor = QueueMonitor(broker, metrics, clock, stats=out.management)
     people = operators(
         settings,
         out,
@@ -167,6 +177,8 @@ def build(settings: Settings, pid: int) -> System:
         exchange=trade.exchange,
         market=trade,
         operators=people,
+        frames=FrameExchange(source, broker, instance=instance),
+        recording=recording(settings, trade, home.bidder, clock, rates, instance),
         consumer=BidRequestConsumer(
             broker, trade.exchange, metrics, clock, rates, prefetch=settings.broker.prefetch, links=after.links
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -47,11 +48,14 @@ def market(
         minimum_ms=auction.minimum_ms,
         max_in_flight=auction.max_in_flight,
     )
+    tie_key = secrets.token_bytes(32)
+    if auction.tie_key:
+        tie_key = blake2b(auction.tie_key.encode(), digest_size=32).digest()
     rules = Rules(
         increment_micros=to_micros(auction.increment_cpm),
         deals_first=auction.deals == "priority",
         first_price_types=frozenset(auction.auction_types),
-        tie_key=blake2b(auction.tie_key.encode(), digest_size=32).digest() if auction.tie_key else b"",
+        tie_key=tie_key,
     )
 
     def exchange(bidders: Sequence[Bidder], counters: Metrics) -> Exchange:
@@ -64,4 +68,4 @@ def market(
         made.listen(Results(out.state, clock, rates, links=told.links))
     if told.notices is not None and (len(own) > 1 or file is not None):
         made.listen(told.notices.auction_closed)
-    return Market(made, own, remote, file, clock, lambda bidder: exchange([bidder], Metrics("test", clock)))
+    return Market(made, rules, own, remote, file, clock, lambda bidder: exchange([bidder], Metrics("test", clock)))

@@ -15,7 +15,7 @@ from rtb.domain.auction import Bid
 from rtb.errors import BadRequest, ConfigError, NotFound
 from rtb.ports import Bidder, Clock
 from rtb.services.bidder_health import BidderReport
-from rtb.services.exchange import Exchange
+from rtb.services.exchange import Exchange, Rules
 from rtb.wiring.bidders import RemoteBidders
 
 _log = structlog.get_logger(__name__)
@@ -30,6 +30,7 @@ class Market:
     def __init__(
         self,
         exchange: Exchange,
+        rules: Rules,
         own: Sequence[Bidder],
         remote: RemoteBidders,
         file: BidderFile | None,
@@ -38,6 +39,7 @@ class Market:
     ) -> None:
         """Nothing is read yet; `own` are the bidders that always take part, `alone` makes an exchange of one bidder."""
         self.exchange = exchange
+        self.rules = rules
         self.remote = remote
         self.problem = ""
         self._own = tuple(own)
