@@ -63,6 +63,8 @@ class Http(Section, frozen=True):
     idle_timeout_s: Seconds = 75.0
     request_timeout_s: Seconds = 5.0
     shed_after_ms: Annotated[float, Meta(ge=0)] = 20.0
+    origins: tuple[str, ...] = ("*",)
+    bidder_code: str = "rtb"
 
 
 class Dashboard(Section, frozen=True):

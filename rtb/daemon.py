@@ -151,6 +151,8 @@ async def _start(system: System, stack: AsyncExitStack, stop: asyncio.Event) -> 
     system.source.start()
     stack.callback(system.source.stop)
     if settings.broker.url != MEMORY:  # else there is nobody else
+        await system.told.elsewhere.start()
+        stack.push_async_callback(_within, system.told.elsewhere.stop, patience, "notices from elsewhere")
         await system.frames.start()
         stack.push_async_callback(_within, system.frames.stop, patience, "frames")
     await system.operators.alerts.start()

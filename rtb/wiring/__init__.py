@@ -23,6 +23,7 @@ from rtb.edges.campaign_consumer import CampaignListener, CampaignWriter
 from rtb.edges.consumers import BidRequestConsumer
 from rtb.edges.http1 import Limits, Server
 from rtb.edges.openrtb_http import AuctionResponder
+from rtb.edges.prebid_http import Origins, PrebidPages
 from rtb.edges.prometheus_events import EventsCollector
 from rtb.lab.load.plan import Plan
 from rtb.lab.load.queue_target import run_queue
@@ -128,6 +129,15 @@ def build(settings: Settings, pid: int) -> System:
         lag_ns=lambda: source.lag_ns,
         links=after.links,
         tracker=after.responder,
+        prebid_pages=PrebidPages(
+            lambda: {
+                **{bidder.name: () for bidder in trade.exchange.bidders},
+                **{one.name: one.settings.media for one in trade.remote.bidders},
+            },
+            own=settings.http.bidder_code,
+            origins=Origins(settings.http.origins),
+            ready=lambda: system.ready and broker.connected,
+        ),
     )
 
     people = operators(

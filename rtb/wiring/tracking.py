@@ -13,6 +13,7 @@ from rtb.domain.attribution import Windows
 from rtb.domain.campaign import Campaign
 from rtb.domain.money import Rates
 from rtb.domain.tracking import Signer
+from rtb.edges.bidder_notices import BidderNotices
 from rtb.edges.event_consumers import EventConsumer, tracked_consumers
 from rtb.edges.tracker_http import TrackerResponder
 from rtb.ports.clock import TimerClock
@@ -39,6 +40,7 @@ class Told:
     responder: TrackerResponder | None
     tracking: Tracking
     consumers: list[EventConsumer[Arrival]]
+    elsewhere: BidderNotices
     performance: Performance
     refusals: RefusalKeeper
     notices: Notices | None
@@ -111,6 +113,7 @@ def told(
         responder=responder,
         tracking=tracking,
         consumers=tracked_consumers(out.broker, tracking, metrics, clock),
+        elsewhere=BidderNotices(out.broker, tracker, metrics, instance=instance),
         performance=performance,
         refusals=RefusalKeeper(out.ledger, clock),
         notices=notices,
