@@ -132,9 +132,12 @@ def _keyed(key: bytes, auction_id: str, impid: str, seat: str) -> bytes:
 
 def terms(request: BidRequest, imp: Imp, rates: money.Rates, *, at: int | None = None) -> Terms:
     """The terms an imp is sold under; deal floors do not inherit the imp's currency, stream floors do."""
-    floor, at = imp.bidfloor, at or request.at or _SECOND_PRICE
+    micros, at = 0, at or request.at or _SECOND_PRICE
     try:
-        micros = rates.inward_micros(money.to_micros(floor), imp.bidfloorcur or "USD") if floor else 0
+        if imp.bidfloor:
+            micros, code = money.to_micros(imp.bidfloor), imp.bidfloorcur or "USD"
+            if code != rates.currency:
+                micros = rates.inward_micros(micros, code)
         found = Terms(impid=imp.id or "", at=at, floor_micros=micros)
         if imp.video is not None or imp.audio is not None or imp.pmp is not None:
             _add_terms(found, imp, rates)

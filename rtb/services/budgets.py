@@ -89,6 +89,8 @@ class Budgets:
         self.on_exhausted: Alert = _nobody
         self.on_leased: Callable[[], None] | None = None
         """Called after every reply of shared accounts."""
+        self.is_shared = shared
+        """Whether a lease takes time."""
         self.is_away = False
         """Whether shared accounts do not answer, so that nobody should wait for a lease."""
         self.instance = instance
@@ -254,17 +256,15 @@ class Budgets:
             self._check(purse, now_ns)
         return Hold(purse.day, expires_ms / 1_000)
 
-    @property
-    def is_shared(self) -> bool:
-        """Whether a lease takes time."""
-        return self._near is None
-
     def is_ready(self, campaign_id: str) -> bool:
         """Whether one impression at the bid could be held now, without another lease."""
         purse = self._purses.get(campaign_id)
         if purse is None:
             return campaign_id not in self._limited
-        return purse.free(self._monotonic_ns()) >= purse.bid_nanos
+        now_ns, only, balance = self._monotonic_ns(), purse.only, purse.balance
+        if only is None or balance is None:
+            return purse.free(now_ns) >= purse.bid_nanos
+        return only.leased - only.held - only.owed >= purse.bid_nanos and now_ns < balance.deadline_ns
 
     def is_coming(self, campaign_id: str) -> bool:
         """Whether a lease was asked for and the answer is not in yet."""

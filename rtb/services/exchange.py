@@ -341,13 +341,17 @@ class Exchange:
     def _terms(self, auction: Auction) -> NoBid | None:
         """Fix what is sold, under which terms and in which currency; a reason when that cannot be."""
         request = auction.request
-        at = self._auction_type(request.at)
-        auction.currency = self._rates.currency
-        if request.cur and auction.currency not in request.cur:
-            auction.currency = next((code for code in request.cur if self._rates.knows(code)), "")
+        at, rates = request.at, self._rates
+        if at != _SECOND_PRICE:
+            at = self._auction_type(at)
+        auction.currency = currency = rates.currency
+        if request.cur and currency not in request.cur:
+            auction.currency = next((code for code in request.cur if rates.knows(code)), "")
         unsold = 0
-        auction.terms = all_terms = [rules.terms(request, imp, self._rates, at=at) for imp in request.imp or ()]
-        for i, terms in enumerate(all_terms):
+        auction.terms = all_terms = []
+        for i, imp in enumerate(request.imp or ()):
+            terms = rules.terms(request, imp, rates, at=at)
+            all_terms.append(terms)
             if terms.deals is None and terms.streams is None and not terms.private and terms.sold:
                 continue
             auction.plain = False
@@ -390,7 +394,9 @@ class Exchange:
         results: list[Result] = []
         if auction.pending and auction.secondary:
             self._leave_behind(auction)
-        bids = sum(map(len, auction.bids.values()))
+        bids = 0
+        for of_imp in auction.bids.values():
+            bids += len(of_imp)
         if bids:
             rank = rules.tie_break(self._tie_key, auction.id)
             results = self._cleared(auction, rank)
@@ -422,10 +428,11 @@ class Exchange:
     def _cleared(self, auction: Auction, rank: rules.TieBreak) -> list[Result]:
         bids, increment_micros = auction.bids, self._rules.increment_micros
         if auction.ranked and auction.plain:
-            return [
-                rules.clear_ranked(bids.get(terms.impid, ()), terms, rank, increment_micros=increment_micros)
-                for terms in auction.terms
-            ]
+            results = []
+            for terms in auction.terms:
+                of_imp = bids.get(terms.impid, ())
+                results.append(rules.clear_ranked(of_imp, terms, rank, increment_micros=increment_micros))
+            return results
         return rules.clear_all(
             bids, auction.terms, rank, increment_micros=increment_micros, deals_first=self._rules.deals_first
         )

@@ -10,7 +10,7 @@ from rtb.domain import facts, money
 from rtb.domain.auction import HOUSE, Bid
 from rtb.domain.campaign import Campaign, Pricing, Status
 from rtb.domain.facts import Context
-from rtb.domain.frequency import caps, reached
+from rtb.domain.frequency import reached
 from rtb.domain.money import Rates
 from rtb.domain.pricing import charge_nanos
 from rtb.domain.remembered import Remembered
@@ -101,12 +101,15 @@ class HouseBidder:
             self.budgets.warm(campaign.id)
 
     def _bids(self, auction: OpenAuction) -> list[Candidate]:
-        request = auction.request
-        context = self.context(auction)
+        imps, all_terms = auction.request.imp or (), auction.terms
+        context, match = self.context(auction), self.index.match
+        if len(imps) == 1:
+            placement = facts.placement(imps[0], self._rates, all_terms[0])
+            return match(context, placement, limit=self.advertisers, admits=self.admits)
         bids: list[Candidate] = []
-        for imp, terms in zip(request.imp or (), auction.terms, strict=True):
+        for imp, terms in zip(imps, all_terms, strict=True):
             placement = facts.placement(imp, self._rates, terms)
-            bids += self.index.match(context, placement, limit=self.advertisers, admits=self.admits)
+            bids += match(context, placement, limit=self.advertisers, admits=self.admits)
         return bids
 
     def _any_ready(self, bids: Sequence[Candidate]) -> bool:
@@ -153,11 +156,11 @@ class HouseBidder:
         None when the budget cannot pay, or a cap was reached since the bid: by another imp or auction of the user.
         """
         assert isinstance(bid, Candidate)
-        campaign = bid.campaign
-        capped = caps(campaign)
+        campaign, capped = bid.campaign, bid.caps
         if capped and reached(capped, auction.frequency):
             return None
-        cost_nanos = charge_nanos(campaign, cost_nanos)
+        if campaign.margin:
+            cost_nanos = charge_nanos(campaign, cost_nanos)
         window_ms = self._windows.window_ms(auction.request, bid.impid, bid.creative.media)
         hold = self.budgets.hold(campaign.id, cost_nanos, window_ms)
         if hold is None:

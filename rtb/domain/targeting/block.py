@@ -64,6 +64,8 @@ class Candidate(Bid, kw_only=True):
     campaign: Campaign
     creative: Creative
     prepared: Prepared
+    caps: Sequence[Cap] = ()
+    """The campaign's frequency caps."""
 
 
 def candidate(campaign: Campaign, creative: Creative, price_micros: int, dealid: str | None, impid: str) -> Candidate:
@@ -80,6 +82,7 @@ def candidate(campaign: Campaign, creative: Creative, price_micros: int, dealid:
         campaign=campaign,
         creative=creative,
         prepared=Prepared(),
+        caps=caps(campaign),
     )
 
 
@@ -100,7 +103,7 @@ one); and what else is to be checked."""
 
 def _ready(bid: Candidate) -> Ready:
     campaign = bid.campaign
-    first, *others = caps(campaign) or (_NO_CAP,)
+    first, *others = bid.caps or (_NO_CAP,)
     circles, optimises, paces = around(campaign.targeting.geo), campaign.optimises, campaign.paces
     special = Special(circles, others, optimises, paces) if circles or others or optimises or paces else None
     return bid, bid.seat, first.counter, first.count, special
