@@ -36,7 +36,7 @@ class Session(Protocol):
     """The client, as commands see it."""
 
     identity: Identity | None
-    campaigns: set[str]
+    campaigns: tuple[str, ...]
     channels: set[str]
     instance: str
 
@@ -164,9 +164,10 @@ class Commands:
             session.instance = said.instance
             return View(said.instance, found[0], list(found[1]))
         campaign = self._catalogue.get(_given(said, "campaign_id"))
-        if len(session.campaigns) >= MAX_SUBSCRIBED and campaign.id not in session.campaigns:
-            raise BadRequest(f"subscribe: at most {MAX_SUBSCRIBED} campaigns at once")
-        session.campaigns.add(campaign.id)
+        if campaign.id not in session.campaigns:
+            if len(session.campaigns) >= MAX_SUBSCRIBED:
+                raise BadRequest(f"subscribe: at most {MAX_SUBSCRIBED} campaigns at once")
+            session.campaigns = (*session.campaigns, campaign.id)
         return self._row(campaign.id)
 
     async def _unsubscribe(self, session: Session, said: Said) -> Any:
@@ -176,7 +177,8 @@ class Commands:
             if session.instance == said.instance:
                 session.instance = ""
         else:
-            session.campaigns.discard(_given(said, "campaign_id"))
+            gone = _given(said, "campaign_id")
+            session.campaigns = tuple(name for name in session.campaigns if name != gone)
 
     async def _backfill(self, _session: Session, said: Said) -> Backfill:
         since: float = _given(said, "since")

@@ -1,14 +1,16 @@
 """Live snapshots for any number of browsers, none of which can hold up the others or fill the memory.
 
-Each snapshot is encoded once, and so is each campaign, channel and instance that anybody has subscribed to. Each client
-has one slot a kind of message, where a newer one replaces one not yet sent, a short queue of events and answers, and
-one task for its whole life that sends from both under a time-out. A client that does not read, or does not answer
-pings, is cut off. Memory a client: its slots, its queue, 64 KiB of write buffer and a small kernel buffer.
+Each snapshot is encoded once, and so is each campaign, channel and instance that anybody has subscribed to. Clients
+are served a few at a time, so that an auction never waits for more than those few. Each client has one slot a kind of
+message, where a newer one replaces one not yet sent, a short queue of events and answers, and one task for its whole
+life that sends from both under a time-out. A client that does not read, or does not answer pings, is cut off. Memory a
+client: its slots, its queue, 64 KiB of write buffer and a small kernel buffer.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +21,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from dashboard.access import IDENTITY
 from dashboard.answers import CampaignLive
-from dashboard.client import CLOSE_S, Client
+from dashboard.client import CLOSE_S, Client, Encoded
 from dashboard.commands import Commands
 from dashboard.feeds import QUEUES, Feeds
 from dashboard.second import UPDATE, Second
@@ -30,6 +32,8 @@ _SEND_BUFFER_BYTES = 64 * 1024
 _MAX_INCOMING_BYTES = 4 * 1024
 _AT_ONCE = 8
 """Commands of a client under way."""
+_SLICE, _STEP_S, _SPREAD_S = 8, 0.005, 0.5
+"""Clients served in one step of the loop, at least; the pause between two; how long it may take to serve them all."""
 PROTOCOL = 2
 GREETED = 300
 """Seconds of history that a new client gets unasked; it may ask for more."""
@@ -63,11 +67,13 @@ class Hub:
         self._heartbeat_s = heartbeat_s
         self._commands = commands
         self._clients: set[Client] = set()
-        self._hello = b""
+        self._hello = Encoded(b"")
         self._hello_seq = -1
         self._looked = 0.0
         self._reported = 0
         self._unsubscribe: Callable[[], None] | None = None
+        self._waiting: list[Client] = []
+        self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         """How many clients are connected."""
@@ -82,6 +88,8 @@ class Hub:
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
+        if self._timer is not None:
+            self._timer.cancel()
         await asyncio.gather(
             *(client.close(WSCloseCode.GOING_AWAY, b"the server is stopping") for client in self._clients)
         )
@@ -97,9 +105,9 @@ class Hub:
             timeout=CLOSE_S,
             writer_limit=0,  # every send waits while the write buffer is above its mark
         )
-        client = Client(ws, request.get(IDENTITY))
-        self._clients.add(client)  # before the first await, so that the cap holds in a rush
         transport = request.transport
+        client = Client(ws, transport, request.get(IDENTITY))
+        self._clients.add(client)  # before the first await, so that the cap holds in a rush
         try:
             await ws.prepare(request)
             _shrink_kernel_buffer(ws)
@@ -115,7 +123,7 @@ class Hub:
         """Send everybody an event; one of a channel those who have subscribed to it."""
         wanted = [c for c in self._clients if c.greeted and (not channel or channel in c.channels)]
         if wanted:
-            message = _encoder.encode({"type": kind, "data": data})
+            message = Encoded(_encoder.encode({"type": kind, "data": data}))
             for client in wanted:
                 client.add(message)
 
@@ -144,12 +152,11 @@ class Hub:
         """Do what a client says beside listening to it, which answers its pings; a change is made to its end."""
 
         async def run() -> None:
-            client.add(await commands.run(client, text))
+            client.add(Encoded(await commands.run(client, text)))
 
         if len(client.tasks) >= _AT_ONCE:
-            client.add(
-                _encoder.encode({"type": "error", "id": None, "error": "too much at once; wait for the answers"})
-            )
+            refusal = {"type": "error", "id": None, "error": "too much at once; wait for the answers"}
+            client.add(Encoded(_encoder.encode(refusal)))
             return
         task = asyncio.create_task(run())
         client.tasks.add(task)
@@ -167,20 +174,32 @@ class Hub:
             self._source, self._feeds, self._live, snapshot, point, silent={QUEUES} if looked == self._looked else set()
         )
         self._looked = looked
-        for client in self._clients:
+        late = [client for client in self._waiting if client in self._clients]
+        self._waiting = late + list(self._clients.difference(late))
+        if self._timer is not None:
+            self._timer.cancel()
+        self._hand_out(second, max(_SLICE, math.ceil(len(self._waiting) * _STEP_S / _SPREAD_S)))
+
+    def _hand_out(self, second: Second, slice_: int) -> None:
+        """Serve so many clients now, and the others a little later: auctions are run between them."""
+        serving, self._waiting = self._waiting[:slice_], self._waiting[slice_:]
+        for client in serving:
             # Whoever has not been sent the history yet still needs it.
             if not client.greeted:
                 client.put(UPDATE, self._greeting())
                 continue
-            client.put(UPDATE, second.update(client))
+            client.put(UPDATE, second.update(client.campaigns, client.instance))
             for channel in client.channels:
                 if (message := second.channel(channel)) is not None:
                     client.put(channel, message)
+        self._timer = None
+        if self._waiting:
+            self._timer = asyncio.get_running_loop().call_later(_STEP_S, self._hand_out, second, slice_)
 
     def _live(self, campaign_id: str) -> CampaignLive | None:
         return None if self._commands is None else self._commands.live(campaign_id)
 
-    def _greeting(self) -> bytes:
+    def _greeting(self) -> Encoded:
         """The first message, encoded once a snapshot however many clients come back at the same time."""
         snapshot = self._source.latest
         if snapshot.seq != self._hello_seq:
@@ -197,7 +216,7 @@ class Hub:
                 "campaign_fields": CampaignLive.__struct_fields__,
                 "heat_bounds_ms": HEAT_BOUNDS_MS,
             }
-            self._hello = _encoder.encode({"type": "initial", "seq": snapshot.seq, "data": data})
+            self._hello = Encoded(_encoder.encode({"type": "initial", "seq": snapshot.seq, "data": data}))
             self._hello_seq = snapshot.seq
         return self._hello
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 import msgspec
 
 from dashboard.answers import CampaignLive
-from dashboard.client import Client
+from dashboard.client import Encoded
 from dashboard.feeds import MESSAGES, Feeds
 from rtb.domain.snapshot import Point, Snapshot
 from rtb.services.metrics import MetricsSource
@@ -35,30 +35,34 @@ class Second:
         self._live = live
         self._silent = silent
         data = {"snapshot": snapshot, "point": point}
-        self._whole = _encoder.encode({"type": UPDATE, "seq": snapshot.seq, "data": data})
+        self._plain = Encoded(_encoder.encode({"type": UPDATE, "seq": snapshot.seq, "data": data}))
+        self._updates: dict[tuple[tuple[str, ...], str], Encoded] = {}
         self._campaigns: dict[str, bytes] = {}
         self._views: dict[str, bytes] = {}
-        self._channels: dict[str, bytes] = {}
+        self._channels: dict[str, Encoded] = {}
 
-    def update(self, client: Client) -> bytes:
-        """The update, with what the client has subscribed to."""
-        if not client.campaigns and not client.instance:
-            return self._whole
-        parts = [self._whole[:-2]]
-        if client.campaigns:
-            parts.append(b'"campaigns":{%b}' % b",".join([self._campaign(name) for name in sorted(client.campaigns)]))
-        if client.instance:
-            parts.append(b'"view":' + self._view(client.instance))
-        return b",".join(parts) + b"}}"
+    def update(self, campaigns: tuple[str, ...] = (), instance: str = "") -> Encoded:
+        """The update, with these campaigns, and the view of an instance."""
+        if not campaigns and not instance:
+            return self._plain
+        found = self._updates.get((campaigns, instance))
+        if found is None:
+            parts = [self._plain.message[:-2]]
+            if campaigns:
+                parts.append(b'"campaigns":{%b}' % b",".join([self._campaign(name) for name in campaigns]))
+            if instance:
+                parts.append(b'"view":' + self._view(instance))
+            found = self._updates[campaigns, instance] = Encoded(b",".join(parts) + b"}}")
+        return found
 
-    def channel(self, name: str) -> bytes | None:
+    def channel(self, name: str) -> Encoded | None:
         """What a channel has to say now; None when that is nothing."""
         if name not in MESSAGES or name in self._silent:
             return None
         found = self._channels.get(name)
         if found is None:
             message = {"type": MESSAGES[name], "data": self._feeds.now(name)}
-            found = self._channels[name] = _encoder.encode(message)
+            found = self._channels[name] = Encoded(_encoder.encode(message))
         return found
 
     def _campaign(self, name: str) -> bytes:

@@ -122,6 +122,16 @@ class Histogram:
         delta.sum_ns = self.sum_ns - earlier.sum_ns
         return delta
 
+    def packed_since(self, earlier: Histogram) -> tuple[int, ...]:
+        """The wire form of `since`, in one pass; of nothing it is empty."""
+        if self.counts == earlier.counts:
+            return ()
+        flat = [self.sum_ns - earlier.sum_ns]
+        for index, (now, before) in enumerate(zip(self.counts, earlier.counts, strict=True)):
+            if now != before:
+                flat += (index, now - before)
+        return tuple(flat)
+
     def pack(self) -> tuple[int, ...]:
         """The compact wire form: the sum in ns, then bucket and count of every bucket in use, ascending."""
         flat = [self.sum_ns]

@@ -30,6 +30,7 @@ class BidderReport(Struct, frozen=True, kw_only=True):
     timeouts: int
     errors: Mapping[str, int]
     skipped: Mapping[str, int]
+    stripped: Mapping[str, int]
     p50_ms: float
     p99_ms: float
 
@@ -54,6 +55,7 @@ class BidderHealth:
         "rejected",
         "skipped",
         "spend_nanos",
+        "stripped",
         "timeouts",
         "wins",
     )
@@ -69,6 +71,8 @@ class BidderHealth:
         self.bids = self.rejected = self.no_bids = self.wins = self.spend_nanos = 0
         self.errors: defaultdict[str, int] = defaultdict(int)
         self.skipped: defaultdict[str, int] = defaultdict(int)
+        self.stripped: defaultdict[str, int] = defaultdict(int)
+        """How often it was told less than the request says, by the reason."""
         self.latency = Histogram()
         self._latency_seen = Histogram()
 
@@ -131,7 +135,7 @@ class BidderHealth:
             timeouts=self.timeouts,
             errors=dict(self.errors),
             skipped=dict(self.skipped),
-            latency=latency.since(self._latency_seen).pack(),
+            latency=latency.packed_since(self._latency_seen),
         )
         self._latency_seen = latency
         return tally
@@ -152,6 +156,7 @@ class BidderHealth:
             timeouts=self.timeouts,
             errors=dict(self.errors),
             skipped=dict(self.skipped),
+            stripped=dict(self.stripped),
             p50_ms=self.latency.percentile(50) / 1e6,
             p99_ms=self.latency.percentile(99) / 1e6,
         )

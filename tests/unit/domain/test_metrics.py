@@ -50,7 +50,8 @@ def test_since_gives_what_was_recorded_after_the_copy(before: list[int], after: 
     mark = running.copy()
     for value in after:
         running.record(value)
-    assert running.since(mark).pack() == histogram(after).pack()
+    assert running.since(mark).pack() == running.packed_since(mark) == histogram(after).pack()
+    assert running.packed_since(running.copy()) == ()
 
 
 @given(DURATIONS)

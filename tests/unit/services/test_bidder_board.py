@@ -142,4 +142,4 @@ def test_a_tally_has_all_counters_and_only_the_new_latencies() -> None:
     assert (first.in_flight, first.state, first.share, first.latency) == (1, "closed", 1.0, (40, 40, 1))
     health.timed_out(now_ns)
     second = health.tally()
-    assert (second.timeouts, second.in_flight, second.latency) == (1, 0, (0,))
+    assert (second.timeouts, second.in_flight, second.latency) == (1, 0, ())
