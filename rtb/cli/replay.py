@@ -158,6 +158,7 @@ def _as_json(found: Comparison) -> Any:
     import msgspec
 
     value: dict[str, Any] = msgspec.to_builtins(found)
+    value["differences"] = found.auctions - found.exact
     for side in ("before", "after"):
         of_side = value[side]
         total = found.before if side == "before" else found.after

@@ -17,7 +17,9 @@ from rtb.services.exchange import Rules
 from rtb.services.replay_log import ReplayLog, header
 from rtb.wiring.bidders import RemoteBidders
 from tests.support import daemon
+from tests.support.daemon import Daemon
 from tests.support.recorded_market import RATES, bodies, campaigns
+from tests.support.samples import bid_request, campaign, imp
 from tests.unit.parts import world
 
 RULES = Rules(tie_key=b"a secret that orders equal bids", first_price_types=frozenset({501}))
@@ -88,3 +90,23 @@ async def test_what_happened_over_http_is_replayed_bit_for_bit(log: Path, tmp_pa
         1,
         "rtb: --set bidder.quik: no bidder 'quik' in the log; known are dead, equal, house, quick, same, slow, wrong\n",
     )
+
+
+def test_a_daemon_keeps_what_it_auctions(tmp_path: Path) -> None:
+    """All of it here; the log is whole when the daemon has stopped, and nobody else can read it. The second auction is
+    not sold at twice the floor: 2 x 3.00 is above the bid of 5.00."""
+    with Daemon(tmp_path, "log.replay=kept", "log.replay_share=1", "log.replay_max_mb=8") as rtb:
+        rtb.put_campaigns(campaign("tea", bid=5.0))
+        for floor in (0.5, 3.0):
+            assert rtb.auction(bid_request(imp=[imp(bidfloor=floor)])).status == 200
+        rtb.stop()
+    replayed = daemon.run(tmp_path, "replay", "kept", "--set", "floor.times=2", "--json")
+    assert (replayed.code, replayed.err) == (0, "")
+    found = replayed.json()
+    assert (found["auctions"], found["repriced"], found["lost"]) == (2, 1, 1)
+    assert found["before"]["campaigns"]["tea"] == {"wins": 2, "revenue": 0.0035}
+    assert found["after"]["campaigns"]["tea"] == {"wins": 1, "revenue": 0.001}
+    [path] = (tmp_path / "kept").glob("*.jsonl.gz")
+    assert path.stat().st_mode & 0o077 == 0
+    unchanged = daemon.run(tmp_path, "replay", str(path))
+    assert unchanged.out.splitlines()[1:] == ["2 of 2 outcomes are the recorded ones, bit for bit"]

@@ -84,6 +84,7 @@ def test_json_has_the_same(folder: Path) -> None:
     found = msgspec.json.decode(out)
     assert (found["auctions"], found["rewon"], found["lost"], found["currency"]) == (2, 1, 1, "USD")
     assert found["changes"] == ["bidder.house.enabled=false"]
+    assert (found["exact"], found["differences"]) == (0, 2)
     assert found["after"]["total"] == {"wins": 1, "revenue": 0.0005}
     assert found["after"]["bidders"] == {"dsp": {"wins": 1, "revenue": 0.0005}}
     assert found["before"]["campaigns"] == {"a": {"wins": 2, "revenue": 0.00451}}
