@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from rtb.domain.campaign import Status
 from rtb.openrtb import App, Banner, BidRequest, Device, Geo, Imp, Site
+from rtb.ports import OpenAuction
 from rtb.services.auction_tape import AuctionRow, AuctionTape
-from tests.unit.parts import Build, Prompt, World, bid_request, campaign, imp, offer
+from tests.unit.parts import MS, Broken, Build, Prompt, Silent, World, bid_request, campaign, imp, offer
+
+
+class Refusing(Prompt):
+    """Takes no part, and says why."""
+
+    def bid(self, auction: OpenAuction) -> None:
+        """Report that."""
+        auction.report(self, skipped="qps")
 
 
 def taped(world: World, **options: float) -> AuctionTape:
@@ -106,3 +115,68 @@ async def test_an_auction_that_was_refused_has_a_row(build: Build) -> None:
     assert story is not None
     assert (story.auction.outcome, story.auction.nbr, story.request.app) == ("no-bid", 504, "com.x")
     assert story.explanation.verdicts == []
+
+
+async def test_a_story_has_its_timing(build: Build) -> None:
+    """When bidders were asked, when each answer came, what it was, and when it was decided: in ms from the arrival."""
+    remote, slow = Silent("remote"), Silent("slow")
+    world = build(
+        remote,
+        slow,
+        Prompt("empty"),
+        Refusing("shy"),
+        Broken("broken"),
+        campaigns=[campaign("a", 3.0)],
+        deadline_ms=1_000,
+    )
+    tape = taped(world)
+    auction = world.exchange.begin(bid_request(), world.clock.monotonic_ns() - 2 * MS)
+    world.clock.advance(0.03)
+    auction.report(remote, [offer("remote", 4.0)], answered_ns=world.clock.monotonic_ns())
+    world.clock.advance(0.01)
+    auction.deadline_ns = world.clock.monotonic_ns()  # the event loop's own time does not pass
+    await world.exchange.finish(auction)
+    story = tape.explain(auction.id)
+    assert story is not None
+    timing = story.timing
+    assert (timing.asked_ms, timing.settled_ms, timing.deadline_ms) == (2.0, 42.0, 42.0)
+    assert [(answer.bidder, answer.ms, answer.result, answer.bids) for answer in timing.answers] == [
+        ("house", None, "bids", 1),
+        ("remote", 32.0, "bids", 1),
+        ("slow", None, "late", 0),
+        ("empty", None, "no-bid", 0),
+        ("shy", None, "skipped", 0),
+        ("broken", None, "failed", 0),
+    ]
+    assert (story.auction.late, story.auction.failed, story.auction.skipped) == (["slow"], ["broken"], ["shy"])
+    assert (story.auction.took_ms, story.campaigns, story.judged) == (42.0, 1, 1)
+    verdicts = {v.campaign or v.bidder: v.verdict for v in story.explanation.verdicts}
+    assert verdicts == {
+        "a": "lost",
+        "remote": "won",
+        "slow": "failed",
+        "empty": "no-bid",
+        "shy": "skipped",
+        "broken": "failed",
+    }
+
+
+async def test_a_bidder_that_has_gone_since_is_still_in_the_timing(build: Build) -> None:
+    """Behind those there are."""
+    world = build(Prompt("gone", offer("gone", 4.0)), campaigns=[campaign("a", 3.0)])
+    tape = taped(world)
+    outcome = await world.run(bid_request())
+    world.exchange.set_bidders([world.house])
+    story = tape.explain(outcome.auction_id)
+    assert story is not None
+    assert [(answer.bidder, answer.result) for answer in story.timing.answers] == [("house", "bids"), ("gone", "bids")]
+
+
+async def test_nobody_was_asked(build: Build) -> None:
+    """There is nothing to time but the deadline."""
+    world = build(campaigns=[campaign("a", 3.0)])
+    tape = taped(world)
+    outcome = await world.run(bid_request(cur=["XXX"]))
+    story = tape.explain(outcome.auction_id)
+    assert story is not None
+    assert (story.timing.asked_ms, story.timing.answers, story.timing.deadline_ms) == (None, [], 100.0)
