@@ -1,5 +1,6 @@
 """Real servers, one of a kind for the whole session; and those a test may kill. Hooks that let no test hang."""
 
+from tests.support.certificates import certificates, strangers
 from tests.support.hanging import (
     pytest_configure,
     pytest_runtest_call,
@@ -13,6 +14,7 @@ from tests.support.rabbitmq import make_rabbit, rabbit_server
 from tests.support.redis import make_redis, redis_cluster, redis_server
 
 __all__ = [
+    "certificates",
     "make_rabbit",
     "make_redis",
     "own_postgres",
@@ -27,4 +29,5 @@ __all__ = [
     "rabbit_server",
     "redis_cluster",
     "redis_server",
+    "strangers",
 ]

@@ -63,7 +63,8 @@ class RabbitBroker:
         """Describe it.
 
         Args:
-            url: ``amqp://user:password@host:port/vhost``; amqps for TLS.
+            url: ``amqp://user:password@host:port/vhost``; ``amqps://`` for TLS, checked against the system's
+                authorities or those of ``?cafile=FILE``; ``certfile`` and ``keyfile`` are shown to a broker that asks.
             clock: stamps deliveries.
             deferred: start without the broker if it is away; what is declared and consumed meanwhile is done when it
                 comes.

@@ -11,9 +11,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from aiormq.connection import SSLContextProvider, TransportFactory
+from aiormq.connection import TransportFactory
 from yarl import URL
 
+from rtb.adapters import tls
 from rtb.adapters.amqp_frames import (
     BODY,
     FRAME_HEAD,
@@ -33,6 +34,7 @@ BASIC, CHANNEL, CONNECTION = 60, 20, 10
 CANCEL, RETURN, DELIVER, GET_OK, GET_EMPTY, ACK, NACK = 30, 50, 60, 71, 72, 80, 120
 CHANNEL_CLOSE, BLOCKED, UNBLOCKED = 40, 60, 61
 READ_LIMIT = 1 << 20
+AUTHORITIES = "broker.url ?cafile=FILE"
 BEAT_S = 1.0
 
 
@@ -163,8 +165,10 @@ class FrameTap(TransportFactory):
 
     async def create(self, url: URL, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect, with TLS for amqps; raises OSError."""
-        provider: SSLContextProvider = options.pop("ssl_context_provider")
-        context = await provider.get_context() if url.scheme == "amqps" else None
+        context = None
+        if url.scheme == "amqps":
+            ours = {"certificate": url.query.get("certfile"), "key": url.query.get("keyfile")}
+            context = tls.context(url.query.get("cafile"), AUTHORITIES, **ours)
         reader = asyncio.StreamReader(limit=READ_LIMIT, loop=self.loop)
         protocol = _Frames(self, reader)
         transport, _ = await self.loop.create_connection(

@@ -14,7 +14,8 @@ from aiormq.channel import Channel
 from aiormq.exceptions import AMQPError
 from yarl import URL
 
-from rtb.adapters.amqp_channel import FrameTap
+from rtb.adapters import tls
+from rtb.adapters.amqp_channel import AUTHORITIES, FrameTap
 from rtb.errors import BrokerError
 from rtb.services.waiting import ended
 
@@ -164,9 +165,10 @@ class Link:
         return " ".join(str(error).split()) or type(error).__name__
 
     def _report(self, error: BaseException, *, first: bool) -> None:
-        self.problem = str(failure(f"cannot connect to {self._url.host}:{self._url.port}", error))
+        where, remedy = f"cannot connect to {self._url.host}:{self._url.port}", "start it, or set broker.url"
+        refused = tls.refusal(error, AUTHORITIES)
+        self.problem = str(failure(where, error)) if refused is None else f"{where}: {refused}"
         if first:
-            remedy = "start it, or set broker.url"
             _log.warning("broker_away", link=self._name, reason=self.problem, remedy=remedy)
 
     async def _drop(self, reason: str) -> None:

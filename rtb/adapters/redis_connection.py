@@ -7,7 +7,6 @@ a third of the CPU time of redis-py's or less: `python -m benchmarks.profiles` i
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, cast
@@ -15,6 +14,9 @@ from typing import Any, TypeAlias, cast
 import hiredis
 from redis.asyncio.connection import parse_url
 
+from rtb.adapters import tls
+
+AUTHORITIES = "state.url ?ssl_ca_certs=FILE"
 Command: TypeAlias = tuple[Any, ...]  # the words of a command: str, bytes or int
 _NOT_YET = object()
 
@@ -109,7 +111,7 @@ class RedisConnection(asyncio.Protocol):
 
 async def connect(url: str) -> RedisConnection:
     """Connect to ``redis://[[user]:password@]host[:port][/db]``, ``rediss://`` (TLS, checked against the system's
-    authorities or those of ``?ssl_ca_certs=file``) or ``unix://path?db=1``.
+    authorities or those of ``?ssl_ca_certs=FILE``, with ``ssl_certfile`` and ``ssl_keyfile`` of our own) or ``unix://path?db=1``.
 
     Raises:
         OSError: nobody there.
@@ -120,7 +122,10 @@ async def connect(url: str) -> RedisConnection:
     if "path" in where:
         _, connection = await loop.create_unix_connection(RedisConnection, where["path"])
     else:
-        secure = ssl.create_default_context(cafile=where.get("ssl_ca_certs")) if url.startswith("rediss:") else None
+        secure = None
+        if url.startswith("rediss:"):
+            ours = {"certificate": where.get("ssl_certfile"), "key": where.get("ssl_keyfile")}
+            secure = tls.context(where.get("ssl_ca_certs"), AUTHORITIES, **ours)
         host, port = where.get("host", "localhost"), where.get("port", 6379)
         _, connection = await loop.create_connection(RedisConnection, host, port, ssl=secure)
     try:

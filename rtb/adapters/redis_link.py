@@ -16,7 +16,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
-from rtb.adapters.redis_connection import Command, RedisConnection, Refused, connect
+from rtb.adapters import tls
+from rtb.adapters.redis_connection import AUTHORITIES, Command, RedisConnection, Refused, connect
 from rtb.adapters.redis_scripts import Script
 from rtb.errors import StoreError
 
@@ -112,7 +113,8 @@ class RedisLink(ABC):
 
     def _failed(self, error: Exception) -> StoreError:
         self.connected = False
-        text = " ".join(str(error).split()) or f"no answer within {self._timeout_s * 1e3:.0f} ms"
+        text = tls.refusal(error, AUTHORITIES) or " ".join(str(error).split())
+        text = text or f"no answer within {self._timeout_s * 1e3:.0f} ms"
         return StoreError(f"Redis at {self._address}: {text[:300]}")
 
 

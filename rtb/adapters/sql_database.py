@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import ssl
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
@@ -18,6 +19,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
+from rtb.adapters import tls
 from rtb.adapters.sql_errors import reason
 from rtb.errors import StoreError
 
@@ -26,6 +28,8 @@ ANSWER_LIMIT_S = 15.0
 CONNECTIONS = 5
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 PLACE_OPTIONS = {"host", "port", "ssl"}  # what of a PostgreSQL URL's query the driver takes; sslmode is its ssl
+AUTHORITIES = "sslrootcert"
+UNCHECKED = ("disable", "allow", "prefer")
 
 
 class SqlDatabase:
@@ -146,14 +150,15 @@ def _url(database: str) -> URL:
     if backend == "sqlite":
         return url
     query = {"ssl" if name == "sslmode" else name: value for name, value in url.query.items()}
-    if unknown := query.keys() - PLACE_OPTIONS:
-        raise StoreError(f"the database URL has an unknown option {min(unknown)!r}; known are host, port and sslmode")
+    if unknown := query.keys() - PLACE_OPTIONS - {AUTHORITIES}:
+        known = "host, port, sslmode and sslrootcert"
+        raise StoreError(f"the database URL has an unknown option {min(unknown)!r}; known are {known}")
     return url.set(query=query)
 
 
 def _postgres_engine(url: URL, answer_limit_s: float) -> AsyncEngine:
     return create_async_engine(
-        url,
+        url.difference_update_query([AUTHORITIES]),
         pool_pre_ping=True,
         pool_size=CONNECTIONS,
         max_overflow=CONNECTIONS,
@@ -161,6 +166,7 @@ def _postgres_engine(url: URL, answer_limit_s: float) -> AsyncEngine:
         connect_args={
             "timeout": min(answer_limit_s, ANSWER_LIMIT_S),
             "command_timeout": answer_limit_s,
+            **_secure(url),
             # A daemon that is frozen within a transaction holds its locks no longer than this.
             "server_settings": {
                 "application_name": "rtb",
@@ -168,6 +174,20 @@ def _postgres_engine(url: URL, answer_limit_s: float) -> AsyncEngine:
             },
         },
     )
+
+
+def _secure(url: URL) -> dict[str, ssl.SSLContext]:
+    """With ``sslrootcert`` the server's certificate is checked against that file, and its name, too, unless `sslmode`
+    asks for less, with libpq's meaning. Raises OSError."""
+    authorities, mode = url.query.get(AUTHORITIES), url.query.get("ssl", "verify-full")
+    if authorities is None or mode in UNCHECKED:
+        return {}
+    context = tls.context(str(authorities), f"store.url ?{AUTHORITIES}=FILE")
+    if mode == "verify-full":
+        return {"ssl": context}
+    named_by_anyone = ssl.create_default_context(cafile=str(authorities))
+    named_by_anyone.check_hostname = False
+    return {"ssl": named_by_anyone}
 
 
 def _sqlite_engine(url: URL, busy_timeout_ms: int) -> AsyncEngine:

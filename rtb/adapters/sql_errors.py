@@ -5,6 +5,8 @@ from __future__ import annotations
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from rtb.adapters import tls
+
 _SQLITE_REASONS = {
     "SQLITE_NOTADB": "is not a SQLite database; give another path",
     "SQLITE_CORRUPT": "is damaged; restore it from a backup",
@@ -48,6 +50,8 @@ def reason(error: BaseException) -> str:
         return _NO_ANSWER
     if isinstance(error, ImportError):
         return f"needs the Python package {error.name}; install it"
+    if refused := tls.refusal(error, "store.url ?sslrootcert=FILE"):
+        return f"cannot be used: {refused}"
     line = " ".join(str(cause).split())[:300]
     if isinstance(error, OSError):
         return line if line.startswith("cannot") else f"cannot be reached: {line or type(error).__name__}; is it up?"

@@ -97,12 +97,12 @@ async def test_no_request_is_lost_with_its_daemon(
     async with requester(production.broker) as asks:
         with Daemon(tmp_path, *settings) as daemon:
             daemon.put_campaigns(campaign("tea", bid=3.0))
-            publishing = asyncio.create_task(asks.ask(range(REQUESTS)))
+            publishing = asyncio.create_task(asks.ask(range(REQUESTS // 2)))
             await asks.answered(REQUESTS // 10)
             daemon.signal(number)
             await asyncio.to_thread(daemon.wait)
         await publishing
-        assert len(asks.answers) < REQUESTS
+        await asks.ask(range(REQUESTS // 2, REQUESTS))
         with Daemon(tmp_path, *settings):
             await asks.answered(REQUESTS)
     if number is signal.SIGTERM:

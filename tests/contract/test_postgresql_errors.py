@@ -183,5 +183,5 @@ async def test_a_unix_socket(postgres_databases: PostgresDatabases, postgres_ser
 
 def test_an_unknown_option_in_the_url() -> None:
     """It is named before anything is opened."""
-    with pytest.raises(StoreError, match="unknown option 'sslmodus'; known are host, port and sslmode"):
+    with pytest.raises(StoreError, match="unknown option 'sslmodus'; known are host, port, sslmode and sslrootcert"):
         SqlDatabase("postgresql://rtb@127.0.0.1/rtb?sslmodus=disable")

@@ -14,18 +14,19 @@ import asyncpg  # type: ignore[import-untyped]
 import pytest
 
 from rtb.adapters.sql_schema import migrate
+from rtb.lab.servers.certificates import Certificates
 from rtb.lab.servers.postgres import PostgresServer
 
 REMOVE_LIMIT_S = 60.0
 
 
 @contextmanager
-def _running() -> Iterator[PostgresServer]:
-    """Not in a folder of pytest's: those are closed to the user that PostgreSQL runs as when we are root."""
+def running(certificates: Certificates | None = None) -> Iterator[PostgresServer]:
+    """A server of our own. Not in a folder of pytest's: those are closed to the user it runs as when we are root."""
     if not [*Path("/usr/lib/postgresql").glob("*/bin/initdb"), *filter(None, [shutil.which("initdb")])]:
         pytest.skip("no PostgreSQL on this machine: apt-get install postgresql")
     folder = Path(tempfile.mkdtemp(prefix="rtb-postgres-"))
-    server = PostgresServer(folder, durable=False)
+    server = PostgresServer(folder, durable=False, certificates=certificates)
     try:
         server.start()
         yield server
@@ -40,14 +41,14 @@ def _running() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """A running server that many tests share: it is never killed or frozen, and each test has a database of its own."""
-    with _running() as server:
+    with running() as server:
         yield server
 
 
 @pytest.fixture
 def own_postgres() -> Iterator[PostgresServer]:
     """A running server of the test's own, which it may kill."""
-    with _running() as server:
+    with running() as server:
         yield server
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rtb.lab.servers.certificates import Certificates
 from rtb.lab.servers.rabbitmq import RabbitServer, is_installed
 
 MakeRabbit = Callable[..., RabbitServer]
@@ -36,8 +37,8 @@ def make_rabbit(tmp_path: Path) -> Iterator[MakeRabbit]:
     _skip_without_rabbitmq()
     with ExitStack() as stack:
 
-        def make(*, management: bool = False) -> RabbitServer:
-            server = RabbitServer(tmp_path, management=management)
+        def make(*, management: bool = False, certificates: Certificates | None = None) -> RabbitServer:
+            server = RabbitServer(tmp_path, management=management, certificates=certificates)
             stack.callback(server.stop)  # and its epmd
             stack.callback(server.kill)
             return server

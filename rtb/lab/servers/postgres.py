@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import psutil  # type: ignore[import-untyped]
 
+from rtb.lab.servers.certificates import Certificates
 from rtb.lab.servers.process import ServerFailed, ServerProcess, free_port
 
 USER = "rtb"
@@ -33,11 +34,12 @@ class PostgresServer:
     folder.
     """
 
-    def __init__(self, folder: Path, *, durable: bool = True) -> None:
-        """Describe it; `start` makes what is missing and runs it."""
+    def __init__(self, folder: Path, *, durable: bool = True, certificates: Certificates | None = None) -> None:
+        """Describe it; `start` makes what is missing and runs it. With `certificates` it speaks TLS to who asks."""
         self.folder = folder.absolute()
         self.port = 0
         self._durable = durable
+        self._certificates = certificates
         self._password = ""
         self._process: _Postmaster | None = None
 
@@ -122,6 +124,13 @@ class PostgresServer:
             "shared_buffers": "64MB",
             "max_connections": "100",
         }
+        if self._certificates is not None:
+            key = shutil.copy(self._certificates.key, self.folder / "server.key")  # nobody else may read it
+            certificate = shutil.copy(self._certificates.certificate, self.folder / "server.pem")
+            if os.geteuid() == 0:
+                shutil.chown(key, SYSTEM_USER, SYSTEM_USER)
+                shutil.chown(certificate, SYSTEM_USER, SYSTEM_USER)
+            settings |= {"ssl": "on", "ssl_cert_file": str(certificate), "ssl_key_file": str(key)}
         if not self._durable:
             settings |= {"fsync": "off", "full_page_writes": "off"}
         return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]

@@ -6,6 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
+from rtb.lab.servers.certificates import Certificates
 from rtb.lab.servers.process import ServerFailed, ServerProcess, accepts, free_port
 
 SCRIPTS = Path("/usr/lib/rabbitmq/bin")
@@ -21,9 +22,19 @@ class RabbitServer:
     Synchronous, as ServerProcess is: inside a running loop use `asyncio.to_thread`.
     """
 
-    def __init__(self, folder: Path, *, management: bool = False, port: int | None = None) -> None:
-        """Describe a node that keeps its files in `folder`; with `management`, the plugin's API is served, too."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        management: bool = False,
+        port: int | None = None,
+        certificates: Certificates | None = None,
+    ) -> None:
+        """Describe a node that keeps its files in `folder`. With `management` the plugin's API is served, too; with
+        `certificates` it speaks TLS, too, on a port of its own."""
         self.port = free_port() if port is None else port
+        self.tls_port = free_port() if certificates is not None else None
+        self._certificates = certificates
         self.management_port = free_port() if management else None
         self._folder = folder / f"rabbitmq-{self.port}"
         self._node = f"rtb-{self.port}@localhost"  # unique here, and the same when the same files are used again
@@ -36,6 +47,12 @@ class RabbitServer:
     def url(self) -> str:
         """Where a client connects, as the default administrator: virtual host ``/``."""
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
+
+    @property
+    def tls_url(self) -> str:
+        """The same over TLS, without an authority; only with `certificates`."""
+        assert self.tls_port is not None, "this node was started without certificates"
+        return f"amqps://guest:guest@127.0.0.1:{self.tls_port}/"
 
     @property
     def management_url(self) -> str:
@@ -122,7 +139,7 @@ class RabbitServer:
         return done.stdout
 
     def _answers(self) -> bool:
-        return accepts(self.port) and (self.management_port is None or accepts(self.management_port))
+        return all(accepts(port) for port in (self.port, self.tls_port, self.management_port) if port is not None)
 
     def _configure(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -134,6 +151,14 @@ class RabbitServer:
             f"vm_memory_high_watermark.relative = {WATERMARK}",
             "disk_free_limit.absolute = 50MB",
         ]
+        if self._certificates is not None:
+            lines += [
+                f"listeners.ssl.local = 127.0.0.1:{self.tls_port}",
+                f"ssl_options.cacertfile = {self._certificates.authority}",
+                f"ssl_options.certfile = {self._certificates.certificate}",
+                f"ssl_options.keyfile = {self._certificates.key}",
+                "ssl_options.verify = verify_none",
+            ]
         plugins = "[]."
         if self.management_port is not None:
             plugins = "[rabbitmq_management]."

@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from rtb.errors import RtbError
+from rtb.lab.servers.certificates import Certificates
 from rtb.lab.servers.process import ServerProcess, free_port
 
 
@@ -44,10 +45,12 @@ class RedisServer:
         persistence: Persistence = Persistence.NONE,
         settings: Mapping[str, str] | None = None,
         port: int | None = None,
+        certificates: Certificates | None = None,
     ) -> None:
         """Describe a server that keeps its files in `folder`; `settings` are lines of redis.conf, as in
-        ``{"maxmemory": "2mb"}``."""
+        ``{"maxmemory": "2mb"}``. With `certificates` it speaks TLS, too, on a port of its own."""
         self.port = free_port() if port is None else port
+        self.tls_port = free_port() if certificates is not None else None
         self._data = folder / f"redis-{self.port}"
         lines = {
             "bind": "127.0.0.1",
@@ -58,6 +61,14 @@ class RedisServer:
             **_SETTINGS[persistence],
             **(settings or {}),
         }
+        if certificates is not None:
+            lines |= {
+                "tls-port": str(self.tls_port),
+                "tls-cert-file": str(certificates.certificate),
+                "tls-key-file": str(certificates.key),
+                "tls-ca-cert-file": str(certificates.authority),
+                "tls-auth-clients": "no",
+            }
         options = [word for name, value in lines.items() for word in (f"--{name}", value)]
         self._process = ServerProcess("redis", ["redis-server", *options], folder, {})
 
@@ -65,6 +76,12 @@ class RedisServer:
     def url(self) -> str:
         """Where it is, for RedisState and its like: database 0."""
         return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def tls_url(self) -> str:
+        """The same over TLS, without an authority; only with `certificates`."""
+        assert self.tls_port is not None, "this server was made without certificates"
+        return f"rediss://127.0.0.1:{self.tls_port}/0"
 
     @property
     def pid(self) -> int:
