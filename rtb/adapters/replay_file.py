@@ -54,7 +54,7 @@ class ReplayFile:
         self._lock = self._file = -1
         self._number = self._size = 0
         self._seen: set[tuple[str, int]] = set()
-        self._failing = False
+        self._failing = self._full = False
         self._refused = self._lost = 0
         self.written = 0
         """Records on disk, by this process."""
@@ -88,8 +88,12 @@ class ReplayFile:
     def put(self, record: bytes, campaigns: Sequence[Campaign] = ()) -> bool:
         """Have a line written soon, after those of its campaigns. False where it is dropped: nothing ever waits."""
         if self._thread is None or self._put - self._done > self._max_waiting:
+            if not self._full:
+                self._full = True
+                _log.warning("replay_log_dropping", folder=str(self._folder), note="until the disk has caught up")
             self._refused += 1
             return False
+        self._full = False
         self._put += len(record)
         self._queue.put((record, campaigns))
         return True

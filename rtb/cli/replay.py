@@ -18,7 +18,7 @@ _SHOWN = 20
 
 @click.command()
 @click.argument("log", type=click.Path(path_type=Path))
-@click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change one thing; see below.")
+@click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change one thing; see above.")
 @click.option("--json", "as_json", is_flag=True, help="JSON in place of tables.")
 @click.option("--all", "every", is_flag=True, help=f"Every campaign, not the {_SHOWN} whose revenue changes most.")
 def replay(log: Path, changes: Sequence[str], as_json: bool, every: bool) -> None:

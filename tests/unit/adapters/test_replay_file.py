@@ -93,16 +93,20 @@ async def test_a_crash_leaves_what_was_written_before_it(tmp_path: Path) -> None
 
 
 async def test_a_slow_disk_costs_records_and_never_time(tmp_path: Path) -> None:
-    """With no room in memory a record is dropped at once and counted, as it is before the log is open."""
+    """With no room in memory a record is dropped at once and counted, as it is before the log is open; that it began is
+    told once."""
     tape = ReplayFile(tmp_path, max_bytes=1 << 20, max_waiting_bytes=100)
-    assert not tape.put(record(0))
+    with capture_logs() as told:
+        assert not tape.put(record(0))
+        assert not tape.put(record(0))
+    assert [line["event"] for line in told] == ["replay_log_dropping"]
     tape.open(HEAD)
     taken = [tape.put(record(n, 100)) for n in range(1, 4)]
     assert taken[0]
     await tape.close()
     assert not tape.put(record(9))
     assert tape.written == sum(taken)
-    assert tape.dropped == 5 - sum(taken)
+    assert tape.dropped == 6 - sum(taken)
 
 
 async def test_a_disk_that_refuses_is_told_once_and_counted(tmp_path: Path) -> None:
