@@ -273,6 +273,22 @@ def demo_campaigns() -> list[Campaign]:
     return found
 
 
+async def add_alerts(site: DashboardSite) -> None:
+    """Rules of all kinds, two of which hold."""
+    rules = [
+        ("slow-answers", "latency_p99_ms", "greater_than", 10.0, "warning", 42.0),
+        ("no-demand", "bid_rate", "less_than", 0.2, "critical", 0.74),
+        ("traffic-lost", "auctions_per_s", "less_than", 100.0, "critical", 1_150.0),
+        ("dead-letters", "dead_letters", "greater_than", 0.0, "critical", 3.0),
+        ("queue-backlog", "queue_ready_max", "greater_than", 5_000.0, "warning", 1_840.0),
+    ]
+    site.values[""] = {metric: value for _, metric, _, _, _, value in rules}
+    for name, metric, condition, threshold, severity, _ in rules:
+        rule = {"id": name, "metric": metric, "condition": condition, "threshold": threshold, "severity": severity}
+        await site.ask("POST", "/api/alerts", rule)
+    await site.alerts.look()
+
+
 def _wave(seconds: int, period: int) -> float:
     """A triangle between -1 and 1."""
     share = seconds % period / period

@@ -12,7 +12,7 @@ from pathlib import Path
 from playwright.async_api import Browser, async_playwright
 
 from tests.e2e.conftest import CHROMIUM_ARGS
-from tests.support.dashboard_demo import Demo
+from tests.support.dashboard_demo import Demo, add_alerts
 
 WIDTHS = (360, 1440, 2560)
 HEIGHTS = {360: 800, 1440: 900, 2560: 1440}
@@ -27,7 +27,7 @@ async def main(folder: Path, wanted: list[str]) -> None:
         await demo.start()
         print("living through a quarter of an hour ...", file=sys.stderr)
         await demo.live(PAST_S)
-        await _add_alerts(demo)
+        await add_alerts(demo.site)
         auction = demo.site.tape.recent(30)[-1].id
         pages = {
             "overview": "#/",
@@ -64,21 +64,6 @@ async def _shoot(browser: Browser, demo: Demo, file: Path, page_hash: str, schem
     await page.screenshot(path=file, full_page=width != 2560)
     print(file)
     await context.close()
-
-
-async def _add_alerts(demo: Demo) -> None:
-    rules = [
-        ("slow-answers", "latency_p99_ms", "greater_than", 10.0, "warning", 42.0),
-        ("no-demand", "bid_rate", "less_than", 0.2, "critical", 0.74),
-        ("traffic-lost", "auctions_per_s", "less_than", 100.0, "critical", 1_150.0),
-        ("dead-letters", "dead_letters", "greater_than", 0.0, "critical", 3.0),
-        ("queue-backlog", "queue_ready_max", "greater_than", 5_000.0, "warning", 1_840.0),
-    ]
-    demo.site.values[""] = {metric: value for _, metric, _, _, _, value in rules}
-    for name, metric, condition, threshold, severity, _ in rules:
-        rule = {"id": name, "metric": metric, "condition": condition, "threshold": threshold, "severity": severity}
-        await demo.site.ask("POST", "/api/alerts", rule)
-    await demo.site.alerts.look()
 
 
 if __name__ == "__main__":

@@ -71,8 +71,8 @@ export class BidEditor {
     this.unit = el("span", { class: "unit" });
     const may = context.role === "operator";
     this.button = may
-      ? el("button", { type: "button", class: "bid-button", onclick: () => this.open() }, this.value, this.unit, el("span", { class: "pencil", "aria-hidden": "true", text: "✎" }))
-      : el("span", {}, this.value, this.unit);
+      ? el("button", { type: "button", class: "bid-button", onclick: () => this.open() }, this.value, " ", this.unit, el("span", { class: "pencil", "aria-hidden": "true", text: "✎" }))
+      : el("span", {}, this.value, " ", this.unit);
     this.field = el("input", {
       class: "input bid-field",
       type: "number",

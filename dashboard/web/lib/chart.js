@@ -49,7 +49,7 @@ export class Chart {
     this.plot = null;
     /** @type {Point[]} */
     this.shown = [];
-    this.saidAt = 0;
+    this.saidAt = -Infinity;
     this.queued = false;
     this.values = options.series.map(() => el("b"));
     this.when = el("output", { class: "when" });
@@ -80,7 +80,7 @@ export class Chart {
       el(
         "figcaption",
         {},
-        el("h2", {}, options.title, el("span", { class: "unit", text: options.unit })),
+        el("h2", {}, options.title, " ", el("span", { class: "unit", text: options.unit })),
         el("ul", { class: "legend" }, keys),
         this.toggle,
       ),

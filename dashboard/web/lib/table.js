@@ -139,8 +139,8 @@ export class Table {
     const sorts = column.value !== undefined;
     const unit = column.unit ? el("span", { class: "unit", text: column.unit }) : null;
     const title = sorts
-      ? el("button", { type: "button", class: "t-sort", onclick: () => this.sortBy(column) }, column.title, unit)
-      : el("span", {}, column.title, unit);
+      ? el("button", { type: "button", class: "t-sort", onclick: () => this.sortBy(column) }, column.title, unit ? " " : null, unit)
+      : el("span", {}, column.title, unit ? " " : null, unit);
     const head = el("div", { class: `t-cell${column.end ? " end" : ""}`, role: "columnheader" }, title);
     if (sorts) head.setAttribute("aria-sort", this.direction(column));
     return head;

@@ -38,7 +38,7 @@ export class SourceTable {
     this.element = el(
       "section",
       { class: "card", "aria-label": "Figures of every source" },
-      el("h2", {}, "By source", this.period),
+      el("h2", {}, "By source", " ", this.period),
       this.problem,
       el(
         "div",
@@ -94,7 +94,7 @@ export class DayChart {
     this.element = el(
       "section",
       { class: "card", "aria-label": "Day by day" },
-      el("h2", {}, "Day by day", el("span", { class: "unit", text: "own ledger; the columns are spend" })),
+      el("h2", {}, "Day by day", " ", el("span", { class: "unit", text: "own ledger; the columns are spend" })),
       el("div", { class: "days" }, this.bars, el(
         "div",
         { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table of days" },

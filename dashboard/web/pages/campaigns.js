@@ -54,7 +54,7 @@ class CampaignsPage {
       visible: (rows) => this.follow(rows),
     });
     root.append(
-      el("div", { class: "page-head" }, el("h1", {}, title, this.count), this.search, this.status, this.table.exportButton()),
+      el("div", { class: "page-head" }, el("h1", {}, title, " ", this.count), this.search, this.status, this.table.exportButton()),
       this.problem,
       this.table.element,
     );
@@ -189,7 +189,7 @@ function columns(context, changed) {
     { key: "roas", title: "ROAS", end: true, width: "4.6rem", value: (row) => row.roas, text: (row) => format.ratio(row.roas) },
   ];
   if (context.role === "operator") {
-    found.push({ key: "act", title: "", width: "5.4rem", end: true, make: (row) => keep(new PauseButton(context, row, changed)), update: show });
+    found.push({ key: "act", title: "Action", width: "5.4rem", end: true, make: (row) => keep(new PauseButton(context, row, changed)), update: show });
   }
   return found;
 }

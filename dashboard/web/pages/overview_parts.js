@@ -20,13 +20,13 @@ export class Percentiles {
     ]).map(([label, field, name]) => {
       const value = el("span", { text: format.NONE, data: { value: name } });
       const track = el("span", { class: "track", style: { "--deadline": `${share(deadline) * 100}%`, "--colour": `var(--${name})` } });
-      const row = el("tr", {}, el("th", { scope: "row", text: label }), el("td", { class: "big" }, value, el("span", { class: "unit", text: "ms" })), el("td", { class: "track-cell", "aria-hidden": "true" }, track));
+      const row = el("tr", {}, el("th", { scope: "row", text: label }), el("td", { class: "big" }, value, " ", el("span", { class: "unit", text: "ms" })), el("td", { class: "track-cell", "aria-hidden": "true" }, track));
       return { field, value, track, row };
     });
     this.element = el(
       "div",
       { class: "percentiles" },
-      el("h2", {}, "Answer time", el("span", { class: "unit", text: "last second" })),
+      el("h2", {}, "Answer time", " ", el("span", { class: "unit", text: "last second" })),
       el("table", {}, el("tbody", {}, this.parts.map((part) => part.row))),
       el("p", { class: "note", text: `bars are logarithmic; the red line is the ${deadline} ms deadline` }),
     );
@@ -133,7 +133,7 @@ export class InstanceList {
     this.element = el(
       "section",
       { class: "card", "aria-label": "Instances" },
-      el("h2", {}, "Instances", this.count),
+      el("h2", {}, "Instances", " ", this.count),
       el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table of instances" }, el("table", { class: "list" }, headings("Instance", INSTANCE_COLUMNS, "State"), this.body)),
     );
   }

@@ -1,0 +1,91 @@
+"""A whole dashboard and browsers that look at it; one chromium for all tests, a window of its own for each."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page, async_playwright
+
+from rtb.adapters.clock import ManualClock
+from rtb.domain.campaign import Status
+from tests.e2e.conftest import CHROMIUM_ARGS
+from tests.support.dashboard_site import DashboardSite
+from tests.unit.parts import Prompt, campaign, offer, world
+
+HOSTILE = "<img src=x onerror=document.title='owned'>"
+Visit = Callable[..., Awaitable[Page]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """They share the browser, so they share its loop."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here) and item.get_closest_marker("asyncio") is not None:
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="session")
+async def chromium() -> AsyncIterator[Browser]:
+    """A headless chromium; without one the tests skip."""
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no chromium on this machine: run scripts/browser as root, or apt-get install chromium")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS)
+        yield browser
+        await browser.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def site(tmp_path: Path) -> AsyncIterator[DashboardSite]:
+    """A DSP that bids 2.5, and three campaigns: one with a budget of 10 a day, one with a hostile name, one paused."""
+    made = world(
+        str(tmp_path / "rtb.db"),
+        Prompt("dsp", offer("dsp", 2.5)),
+        campaigns=[
+            campaign("shoes", 3.0, name="Autumn shoes", daily_budget=10.0),
+            campaign("evil", 2.0, name=HOSTILE, advertiser=HOSTILE),
+            campaign("rest", 1.0, name="At rest", status=Status.PAUSED),
+        ],
+        clock=ManualClock(),
+    )
+    site = DashboardSite(made)
+    await site.start()
+    yield site
+    await site.stop()
+    await made.profiles.close()
+    await made.repository.close()
+
+
+@pytest.fixture
+def page_errors() -> list[str]:
+    """What pages complained about: uncaught exceptions, console errors. Any fails the test, but that a server which the
+    test stopped is away."""
+    return []
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def visit(chromium: Browser, site: DashboardSite, page_errors: list[str]) -> AsyncIterator[Visit]:
+    """Open a page as somebody who has logged in: ``await visit("#/campaigns", by="wall", width=360)``."""
+    contexts = []
+
+    async def open_page(page_hash: str = "#/", *, by: str = "ops", width: int = 1280, scheme: str = "light") -> Page:
+        size = {"width": width, "height": 900}
+        context = await chromium.new_context(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
+        contexts.append(context)
+        context.set_default_timeout(20_000)
+        await context.add_cookies([{"name": "rtb_session", "value": site.cookie(by), "url": site.origin}])
+        page = await context.new_page()
+        page.on("pageerror", lambda error: page_errors.append(str(error)))
+        page.on("console", lambda line: page_errors.append(line.text) if line.type == "error" else None)
+        await page.goto(f"{site.origin}/{page_hash}")
+        return page
+
+    yield open_page
+    for context in contexts:
+        await context.close()
+    assert [line for line in page_errors if "ERR_CONNECTION_REFUSED" not in line] == []
