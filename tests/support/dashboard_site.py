@@ -22,6 +22,7 @@ from rtb.ports.metric_source import MetricSource
 from rtb.services.alert_notices import AlertNotices
 from rtb.services.alerts import AlertWatch
 from rtb.services.auction_tape import AuctionTape
+from rtb.services.bidder_health import BidderHealth
 from rtb.services.campaigns import Campaigns
 from rtb.services.metric_sources import MetricSources
 from rtb.services.metrics import FrameSource
@@ -54,7 +55,13 @@ class DashboardSite:
         self.catalogue = Campaigns(world.repository, world.house)
         self.actors: list[str] = []
         self.catalogue.record = lambda old, new, actor, cause: self.actors.append(actor)
-        self.source = FrameSource(world.metrics, clock, queue_ready=lambda: self.queues.ready)
+        self.bidders: list[BidderHealth] = []
+        self.source = FrameSource(
+            world.metrics,
+            clock,
+            bidders=lambda: [health.tally() for health in self.bidders],
+            queue_ready=lambda: self.queues.ready,
+        )
         self.values: dict[str, Mapping[str, float | None]] = {"": {"bid_rate": 0.5}}
         notices = AlertNotices(MemoryAlerts(), MemoryState(clock), clock, instance="a")
         self.alerts = AlertWatch(notices._store, lambda id_: self.values.get(id_, {}), notices, clock)

@@ -1,0 +1,71 @@
+"""Alerts in a real browser: made, firing, acknowledged, changed and deleted, by those who may."""
+
+from __future__ import annotations
+
+from playwright.async_api import Page, expect
+
+from tests.e2e.dashboard.conftest import HOSTILE, Visit
+from tests.support.dashboard_site import DashboardSite
+
+RULE = {"id": "few", "name": HOSTILE, "metric": "bid_rate", "condition": "less_than", "threshold": 0.8}
+
+
+async def open_form(page: Page, **fields: str) -> None:
+    await page.get_by_role("button", name="New rule").click()
+    for label, value in fields.items():
+        await page.locator(f".rule-form [name={label}]").fill(value)
+
+
+async def test_an_alert_is_made_fires_and_is_acknowledged(site: DashboardSite, visit: Visit) -> None:
+    """The page follows by itself; the API has what the page shows, and who acknowledged."""
+    page = await visit("#/alerts")
+    await open_form(page, id="few-bids", name="Few bids", threshold="0.8", for_s="0")
+    await page.locator(".rule-form [name=metric]").select_option("bid_rate")
+    await page.locator(".rule-form [name=condition]").select_option("less_than")
+    await page.get_by_role("button", name="Save").click()
+    rule = page.locator(".alert", has_text="Few bids")
+    await expect(rule).to_contain_text("bid_rate is below 0.8")
+    await site.alerts.look()
+    await expect(rule.locator(".phase")).to_have_text("firing")
+    await rule.get_by_role("button", name="Acknowledge").click()
+    await expect(rule).to_contain_text("acknowledged by ops")
+    _, listed = await site.ask("GET", "/api/alerts")
+    [row] = listed["alerts"]
+    assert (row["phase"], row["acknowledged_by"], row["rule"]["threshold"]) == ("firing", "ops", 0.8)
+
+
+async def test_a_rule_is_changed_and_deleted(site: DashboardSite, visit: Visit) -> None:
+    """What the server refuses stands beside the form, in its words; a hostile name stays text."""
+    assert (await site.ask("POST", "/api/alerts", RULE))[0] == 201
+    page = await visit("#/alerts")
+    rule = page.locator(".alert")
+    await expect(rule.locator("h2")).to_have_text(HOSTILE)
+    assert await page.locator("img").count() == 0
+    await rule.get_by_role("button", name="Edit").click()
+    await page.locator(".rule-form [name=threshold]").fill("0.4")
+    await page.get_by_role("button", name="Save").click()
+    await expect(rule).to_contain_text("bid_rate is below 0.4")
+    assert (await site.ask("GET", "/api/alerts"))[1]["alerts"][0]["rule"]["threshold"] == 0.4
+    page.on("dialog", lambda dialog: dialog.accept())
+    await rule.get_by_role("button", name="Delete").click()
+    await expect(page.locator(".alert")).to_have_count(0)
+    assert (await site.ask("GET", "/api/alerts"))[1]["alerts"] == []
+
+
+async def test_a_rule_that_is_refused_is_said_to_be(site: DashboardSite, visit: Visit, page_errors: list[str]) -> None:
+    """Two rules cannot have one id."""
+    assert (await site.ask("POST", "/api/alerts", RULE))[0] == 201
+    page = await visit("#/alerts")
+    await open_form(page, id="few", threshold="1")
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.locator(".rule-form [role=alert]")).to_contain_text("'few' exists")
+    page_errors[:] = [line for line in page_errors if "409" not in line]
+
+
+async def test_a_viewer_looks_on(site: DashboardSite, visit: Visit) -> None:
+    """Without anything to act with."""
+    assert (await site.ask("POST", "/api/alerts", RULE))[0] == 201
+    page = await visit("#/alerts", by="wall")
+    await expect(page.locator(".alert")).to_have_count(1)
+    await expect(page.locator(".alert button")).to_have_count(0)
+    await expect(page.get_by_role("button", name="New rule")).to_be_disabled()
