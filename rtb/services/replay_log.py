@@ -163,35 +163,36 @@ class ReplayLog:
         )
 
     def _bid(self, bid: Bid, *, unpaid: bool = False) -> RecordedBid:
-        recorded = RecordedBid(
+        own, version, creative, wire_id, sent_micros = "", 0, "", "", None
+        if isinstance(bid, Candidate):
+            own, version, creative = bid.campaign.id, bid.campaign.version, bid.creative.id
+        elif isinstance(bid, RemoteBid):
+            wire_id, sent_micros = bid.content.id or "", self._sent_micros(bid)
+        return RecordedBid(
             impid=bid.impid,
             bidder=bid.bidder,
             seat=bid.seat,
             price_micros=bid.price_micros,
+            id=wire_id,
             dealid=bid.dealid,
             adomain=tuple(bid.adomain),
             mtype=bid.mtype,
             dur=bid.dur,
             group=bid.group,
+            sent_micros=sent_micros,
+            campaign=own,
+            version=version,
+            creative=creative,
             unpaid=unpaid,
         )
-        if isinstance(bid, Candidate):
-            campaign = bid.campaign
-            return replace(recorded, campaign=campaign.id, version=campaign.version, creative=bid.creative.id)
-        if isinstance(bid, RemoteBid):
-            sent_micros = self._sent_micros(bid)
-            return replace(
-                recorded, id=bid.content.id or "", sent_micros=None if sent_micros == bid.price_micros else sent_micros
-            )
-        return recorded
 
-    def _sent_micros(self, bid: RemoteBid) -> int:
-        """Its price as sent, in the exchange currency."""
-        price = bid.content.price
+    def _sent_micros(self, bid: RemoteBid) -> int | None:
+        """Its price as sent, in the exchange currency, where that is another."""
         try:
-            return self._rates.bid_micros(money.to_micros(price or 0.0), bid.currency)
+            sent_micros = self._rates.bid_micros(money.to_micros(bid.content.price or 0.0), bid.currency)
         except (ValueError, KeyError):  # it was refused for that
-            return bid.price_micros
+            return None
+        return None if sent_micros == bid.price_micros else sent_micros
 
     def _kept_out(self, auction: Auction) -> list[Candidate]:
         """The campaigns that would have bid had there been no floor, and whom the floor kept from it; but for those

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
 from typing import Any
+from zlib import crc32
 
 import orjson
 from msgspec.structs import replace
@@ -63,7 +64,7 @@ class Trader:
 
     def bid(self, auction: OpenAuction) -> None:
         """Report, or do not."""
-        draw = random.Random(f"{self.name}/{auction.request.id}")
+        draw = self._drawing(auction.request.id)
         fate = draw.random()
         if fate < 0.05:
             return
@@ -80,7 +81,10 @@ class Trader:
 
     def claim(self, auction: OpenAuction, bid: Bid, cost_nanos: int) -> bool:
         """Pay, but for one in twenty."""
-        return random.Random(f"{self.name}/{auction.request.id}/{bid.impid}").random() > 0.05
+        return self._drawing(f"{auction.request.id}/{bid.impid}").random() > 0.05
+
+    def _drawing(self, key: str | None) -> random.Random:
+        return random.Random(crc32(f"{self.name}/{key}".encode()))
 
     def _bids(self, request: BidRequest, draw: random.Random) -> tuple[list[Bid], list[Lost]]:
         group = 1 if draw.random() < 0.3 else None

@@ -63,7 +63,7 @@ def auctions(tape: Tape) -> list[AuctionLine]:
 
 async def market(build: Build, count: int) -> Tape:
     """The tape of a market with everything in it."""
-    world = build(campaigns=campaigns(300, 1), rates=RATES, rules=RULES, fresh_s=1e6)
+    world = build(campaigns=campaigns(150, 1), rates=RATES, rules=RULES, fresh_s=1e6)
     traders = [
         Trader("north", world.rates, world.clock),
         Trader("south", world.rates, world.clock, adjustment=0.85),
