@@ -9,17 +9,18 @@ from __future__ import annotations
 from fractions import Fraction
 
 import structlog
+from msgspec.structs import replace
 
-from rtb import openrtb
-from rtb.adapters.dsp_request import Bodies
+from rtb.adapters.dsp_request import Bodies, Body, Form, Sale
 from rtb.adapters.http_client import Call, Endpoint, Failure, FanoutClient
 from rtb.domain.auction import Bid, Lost
 from rtb.domain.bidder_policy import BidderSettings, Participation, Skip
 from rtb.domain.intake import take_in
-from rtb.domain.money import Rates
+from rtb.domain.money import Rates, to_micros
+from rtb.domain.privacy import Reason, Treatment, signals
 from rtb.domain.validation import CridRule
 from rtb.errors import BadRequest
-from rtb.openrtb import BidRequest, BidResponse, Loss
+from rtb.openrtb import BidRequest, BidResponse, Loss, decode_response
 from rtb.ports import Clock, OpenAuction
 from rtb.services.bidder_health import BidderHealth
 
@@ -51,7 +52,7 @@ class DspBidder:
         self.health = BidderHealth(settings, clock)
         self._client = client
         self._bodies = bodies
-        self._clock = clock
+        self._now_ns = clock.monotonic_ns
         self._rates = rates
         self._crid = crid
         self._adomain = adomain
@@ -60,20 +61,33 @@ class DspBidder:
         self._margin_ns = settings.margin_ms * _MS
         self._minimum_ns = max(settings.minimum_ms, 1) * _MS
         self._adjustment = None if settings.adjustment == 1 else Fraction(str(settings.adjustment))
+        self._floor_micros = to_micros(settings.floor)
+        self._form = Form(
+            version=settings.version,
+            compressed=settings.gzip,
+            floor_micros=self._floor_micros,
+            adjustment=settings.adjustment,
+        )
+        self._body = bodies.form(self._form)
+        self._on_done = self._ended
         self._logged: set[type[Exception]] = set()
 
     def bid(self, auction: OpenAuction) -> None:
         """Ask it, unless it takes no part or is not to be asked now."""
-        now_ns = self._clock.monotonic_ns()
+        now_ns = self._now_ns()
         deadline_ns = auction.deadline_ns
         if self._timeout_ns:
             deadline_ns = min(deadline_ns, now_ns + self._timeout_ns)
-        thinking_ns = deadline_ns - now_ns - self.endpoint.network_ns - self._margin_ns
-        request = auction.request
-        imps = self._participation.imps(request)
+        endpoint = self.endpoint
+        thinking_ns = deadline_ns - now_ns - endpoint.pool.network_ns - self._margin_ns
+        sale, body, participation = self._bodies.sale(auction), self._body, self._participation
+        skip: Skip | Reason | None = None
+        stripped: Reason | None = None
+        if sale.signals is not None or participation.chooses or participation.currencies or auction.offered is not None:
+            body, stripped, skip = self._suited(sale)
         skip = (
-            (Skip.MEDIA if imps == () else None)
-            or self._participation.objection(request)
+            skip
+            or participation.objection(auction.request)
             or (Skip.TIME if thinking_ns < self._minimum_ns else None)
             or self.health.refusal(now_ns)
         )
@@ -81,15 +95,30 @@ class DspBidder:
             self.health.skipped[skip.value] += 1
             auction.report(self, skipped=skip.value)
             return
-        body = self._bodies.body(
-            auction,
-            version=self.settings.version,
-            tmax=thinking_ns // _MS,
-            imps=imps,
-            currencies=self._participation.sent_currencies(request) if self._participation.currencies else (),
-            compressed=self.settings.gzip,
-        )
-        self._client.call(self.endpoint, body, self._ended, deadline_ns, auction)
+        if stripped is not None:
+            self.health.stripped[stripped.value] += 1
+        self._client.call(endpoint, body.of(auction, thinking_ns // _MS), self._on_done, deadline_ns, sale)
+
+    def privacy(self, request: BidRequest) -> tuple[Treatment, Reason | None]:
+        """What it would be told of the request's user, and why not more."""
+        found = signals(request)
+        return (Treatment.WHOLE, None) if found is None else found.verdict(self.settings.privacy)
+
+    def _suited(self, sale: Sale) -> tuple[Body, Reason | None, Skip | Reason | None]:
+        """The body for what it takes part in and may be told, why that is not all, and why it is not to be asked."""
+        auction, participation = sale.auction, self._participation
+        treatment, reason = Treatment.WHOLE, None
+        if sale.signals is not None:
+            treatment, reason = sale.signals.verdict(self.settings.privacy)
+            if treatment is Treatment.NONE:
+                return self._body, None, reason
+        offered = None if auction.offered is None else auction.offered.get(self.name, ())
+        imps = participation.imps(auction.request, offered)
+        if imps == ():
+            return self._body, None, Skip.MEDIA
+        currencies = participation.sent_currencies(auction.request) if participation.currencies else ()
+        form = replace(self._form, imps=imps, currencies=currencies, treatment=treatment)
+        return self._bodies.form(form), reason, None
 
     def claim(self, auction: OpenAuction, bid: Bid, cost_nanos: int) -> bool:
         """Its money is its own; the win is counted."""
@@ -98,49 +127,54 @@ class DspBidder:
 
     def _ended(self, call: Call) -> None:
         """The call's one end."""
-        auction: OpenAuction = call.context
-        now_ns = call.ended_ns
-        if call.failure is Failure.TIMEOUT:
-            self.health.timed_out(now_ns)
-            if call.deadline_ns < auction.deadline_ns:  # else the auction knows by itself that it is late
-                auction.report(self, failure=f"timeout: {call.detail}")
-        elif call.failure is not None:
-            self._failed(auction, now_ns, call.failure.value, call.detail)
-        elif call.status == 204 or (call.status == 200 and not call.content):
-            self._answered(auction, call, [], [])
-        elif call.status != 200:
-            self._failed(auction, now_ns, f"status-{call.status}", f"HTTP status {call.status} instead of 200 or 204")
-        else:
+        sale: Sale = call.context
+        if call.failure is not None:
+            self._without_answer(sale.auction, call, call.failure)
+        elif call.status == 200 and call.content:
             try:
-                bids, rejected = self._taken_in(openrtb.decode_response(call.content), auction.request)
+                bids, rejected = self._taken_in(decode_response(call.content), sale)
             except BadRequest as error:
-                self._failed(auction, now_ns, "response", str(error))
+                self._failed(sale.auction, call.ended_ns, "response", str(error))
             except Exception as error:
                 if type(error) not in self._logged:
                     self._logged.add(type(error))
                     _log.exception("bidder_failed", bidder=self.name, note="further ones of its kind are only counted")
-                self._failed(auction, now_ns, "intake", f"{type(error).__name__}: {error}")
+                self._failed(sale.auction, call.ended_ns, "intake", f"{type(error).__name__}: {error}")
             else:
-                self._answered(auction, call, bids, rejected)
+                self.health.answered(call.ended_ns, call.ended_ns - call.sent_ns, len(bids), len(rejected))
+                sale.auction.report(self, bids, rejected, answered_ns=call.ended_ns)
+        elif call.status in (200, 204):
+            self.health.answered(call.ended_ns, call.ended_ns - call.sent_ns, 0, 0)
+            sale.auction.report(self, answered_ns=call.ended_ns)
+        else:
+            why = f"HTTP status {call.status} instead of 200 or 204"
+            self._failed(sale.auction, call.ended_ns, f"status-{call.status}", why)
 
-    def _answered(self, auction: OpenAuction, call: Call, bids: list[Bid], rejected: list[Lost]) -> None:
-        self.health.answered(call.ended_ns, call.ended_ns - call.sent_ns, len(bids), len(rejected))
-        auction.report(self, bids, rejected, answered_ns=call.ended_ns)
+    def _without_answer(self, auction: OpenAuction, call: Call, failure: Failure) -> None:
+        if failure is not Failure.TIMEOUT:
+            self._failed(auction, call.ended_ns, failure.value, call.detail)
+            return
+        self.health.timed_out(call.ended_ns)
+        if call.deadline_ns < auction.deadline_ns:  # else the auction knows by itself that it is late
+            auction.report(self, failure=f"timeout: {call.detail}")
 
     def _failed(self, auction: OpenAuction, now_ns: int, kind: str, detail: str) -> None:
         self.health.failed(now_ns, kind)
         auction.report(self, failure=f"{kind}: {detail}", answered_ns=now_ns)
 
-    def _taken_in(self, response: BidResponse, request: BidRequest) -> tuple[list[Bid], list[Lost]]:
-        """The bids, at adjusted prices; those of an answer to another request, or of a foreign seat, are refused."""
-        seats = self.settings.seats
+    def _taken_in(self, response: BidResponse, sale: Sale) -> tuple[list[Bid], list[Lost]]:
+        """The bids, at adjusted prices; those of an answer to another request, of a foreign seat, or below this
+        bidder's floor are refused."""
         if not response.seatbid:
             return [], []
-        for seatbid in response.seatbid:
-            if not seatbid.seat and seats:
-                seatbid.seat = seats[0]
-        bids, rejected = take_in(response, request, self.name, self._rates, crid=self._crid, adomain=self._adomain)
-        if response.id is not None and response.id != request.id:
+        seats, offer = self.settings.seats, sale.offer
+        if seats:
+            for seatbid in response.seatbid:
+                seatbid.seat = seatbid.seat or seats[0]
+        bids, rejected = take_in(
+            response, offer.request, self.name, self._rates, crid=self._crid, adomain=self._adomain, offer=offer
+        )
+        if response.id is not None and response.id != offer.request.id:
             return [], rejected + [Lost(bid, Loss.INVALID_AUCTION_ID) for bid in bids]
         if seats:
             rejected += [Lost(bid, Loss.SEAT_BLOCKED) for bid in bids if bid.seat not in seats]
@@ -148,4 +182,8 @@ class DspBidder:
         if self._adjustment is not None:
             for bid in bids:
                 bid.price_micros = max(int(bid.price_micros * self._adjustment), 1)
+        floor = self._floor_micros
+        if floor:
+            rejected += [Lost(bid, Loss.BELOW_FLOOR, floor) for bid in bids if bid.price_micros < floor]
+            bids = [bid for bid in bids if bid.price_micros >= floor]
         return bids, rejected

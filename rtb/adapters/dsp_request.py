@@ -6,12 +6,20 @@ Bidders that are to get the same bytes share them: they are put together once an
 from __future__ import annotations
 
 import gzip
+import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 import msgspec
 from msgspec import Raw
 
 from rtb import openrtb
+from rtb.adapters.dsp_privacy import stripped
+from rtb.domain import money, privacy
+from rtb.domain.intake import Offer
+from rtb.domain.money import Rates
+from rtb.domain.privacy import Treatment
+from rtb.openrtb import Imp
 from rtb.ports import OpenAuction
 
 MOVED: dict[str, tuple[str, ...]] = {
@@ -20,85 +28,146 @@ MOVED: dict[str, tuple[str, ...]] = {
     "user": ("consent", "eids"),
 }
 """Members that 2.6 has in the object and 2.5, by its extensions, in the object's ``ext``."""
+MOST_VARIANTS = 1_024
 
 _members = msgspec.json.Decoder(dict[str, Raw])
 _list = msgspec.json.Decoder(list[Raw])
 _encode = msgspec.json.Encoder().encode
 _GZIP_LEVEL = 1
 
-_Key = tuple[str, tuple[int, ...] | None, tuple[str, ...]]
+
+class Form(msgspec.Struct, frozen=True, kw_only=True):
+    """How a request is sent.
+
+    Attributes:
+        version: "2.5" or "2.6": where moved members stand.
+        imps: the places of those to offer; None for all.
+        currencies: to be sent as ``cur``; () for what the request says.
+        treatment: what is left out of it.
+        compressed: by gzip.
+        floor_micros: CPM micros of the exchange currency below which no imp is offered.
+        adjustment: floors are divided by it, as the bids on them will be multiplied.
+    """
+
+    version: str = "2.6"
+    imps: tuple[int, ...] | None = None
+    currencies: tuple[str, ...] = ()
+    treatment: Treatment = Treatment.WHOLE
+    compressed: bool = False
+    floor_micros: int = 0
+    adjustment: float = 1.0
+
+
+class Body:
+    """The bytes in one form, of one auction at a time."""
+
+    __slots__ = ("_auction_id", "_body", "_rates", "_stem", "_tmax", "form")
+
+    def __init__(self, form: Form, rates: Rates) -> None:
+        """Of no auction yet."""
+        self.form = form
+        self._rates = rates
+        self._auction_id = ""
+        self._stem = self._body = b""
+        self._tmax = -1
+
+    def of(self, auction: OpenAuction, tmax: int) -> bytes:
+        """The bytes to post, with so many milliseconds as ``tmax``."""
+        if auction.id != self._auction_id:
+            self._stem = _stem(auction, self.form, self._rates)
+            self._auction_id = auction.id
+        elif tmax == self._tmax:
+            return self._body
+        self._tmax = tmax
+        body = b'%b,"tmax":%d}' % (self._stem, tmax)
+        self._body = gzip.compress(body, _GZIP_LEVEL, mtime=0) if self.form.compressed else body
+        return self._body
+
+
+class Sale:
+    """What the bidders of one auction share: what it says of privacy, and what their bids are checked against."""
+
+    __slots__ = ("_offer", "auction", "signals")
+
+    def __init__(self, auction: OpenAuction) -> None:
+        """Read the privacy signals."""
+        self.auction = auction
+        self.signals = privacy.signals(auction.request)
+        self._offer: Offer | None = None
+
+    @property
+    def offer(self) -> Offer:
+        """Made when the first bid is there."""
+        if self._offer is None:
+            self._offer = Offer(self.auction.request)
+        return self._offer
 
 
 class Bodies:
-    """The outgoing bodies of one auction at a time: whoever asks first for a variant has it put together."""
+    """The outgoing bodies of one auction at a time: whoever asks first for a form has it put together."""
 
-    def __init__(self) -> None:
-        """Of no auction yet."""
-        self._auction_id = ""
-        self._stems: dict[_Key, bytes] = {}
-        self._bodies: dict[tuple[_Key, int, bool], bytes] = {}
+    def __init__(self, rates: Rates) -> None:
+        """Of no auction yet; floors are converted by `rates`."""
+        self._rates = rates
+        self._bodies: dict[Form, Body] = {}
+        self._sale: Sale | None = None
 
-    def body(
-        self,
-        auction: OpenAuction,
-        *,
-        version: str,
-        tmax: int,
-        imps: tuple[int, ...] | None = None,
-        currencies: tuple[str, ...] = (),
-        compressed: bool = False,
-    ) -> bytes:
-        """The bytes to post.
+    def form(self, form: Form) -> Body:
+        """The bytes in a form: the same object for equal forms."""
+        found = self._bodies.get(form)
+        if found is None:
+            if len(self._bodies) >= MOST_VARIANTS:
+                self._bodies.clear()
+            found = self._bodies[form] = Body(form, self._rates)
+        return found
 
-        Args:
-            auction: what is sold.
-            version: "2.5" or "2.6": where moved members stand.
-            tmax: milliseconds to be sent as ``tmax``.
-            imps: the places of those to offer; None for all.
-            currencies: to be sent as ``cur``; () for what the request says.
-            compressed: by gzip.
-        """
-        if auction.id != self._auction_id:
-            self._auction_id = auction.id
-            self._stems.clear()
-            self._bodies.clear()
-        key: _Key = (version, imps, currencies)
-        body = self._bodies.get((key, tmax, compressed))
-        if body is None:
-            stem = self._stems.get(key)
-            if stem is None:
-                stem = self._stems[key] = _stem(auction, version, imps, currencies)
-            body = b'%b,"tmax":%d}' % (stem, tmax)
-            if compressed:
-                body = gzip.compress(body, _GZIP_LEVEL, mtime=0)
-            self._bodies[key, tmax, compressed] = body
-        return body
+    def sale(self, auction: OpenAuction) -> Sale:
+        """What the bidders of an auction share."""
+        sale = self._sale
+        if sale is None or sale.auction is not auction:
+            sale = self._sale = Sale(auction)
+        return sale
 
 
-def _stem(auction: OpenAuction, version: str, imps: tuple[int, ...] | None, currencies: tuple[str, ...]) -> bytes:
+def _stem(auction: OpenAuction, form: Form, rates: Rates) -> bytes:
     """The request but for ``tmax`` and its last brace."""
-    members = _members.decode(request_bytes(auction))
+    members = _members.decode(auction.body or openrtb.encode(auction.request))
     members.pop("tmax", None)
     members["at"] = Raw(b"%d" % auction.terms[0].at) if auction.terms else Raw(b"2")
     if auction.rehearsal:
         members["test"] = Raw(b"1")
-    if imps is not None:
-        members["imp"] = Raw(_encode(_chosen(_list.decode(members["imp"]), imps)))
-    if currencies:
-        members["cur"] = Raw(_encode(currencies))
+    if form.imps is not None or form.floor_micros or form.adjustment != 1:
+        members["imp"] = Raw(_encode(_imps(_list.decode(members["imp"]), auction.request.imp or (), form, rates)))
+    if form.currencies:
+        members["cur"] = Raw(_encode(form.currencies))
+    if form.treatment:
+        members = stripped(members, form.treatment)
     for name, moved in MOVED.items():
         if name in members:
-            members[name] = (_lowered if version == "2.5" else _raised)(members[name], moved)
+            members[name] = (_lowered if form.version == "2.5" else _raised)(members[name], moved)
     return _encode(members)[:-1]
 
 
-def request_bytes(auction: OpenAuction) -> bytes:
-    """The request as it came in; where it did not come as bytes, or they were not kept, as it was understood."""
-    return auction.body or openrtb.encode(auction.request)
+def _imps(sent: Sequence[Raw], imps: Sequence[Imp], form: Form, rates: Rates) -> list[Raw]:
+    """The chosen imps, with the floors that this bidder has to meet."""
+    places = range(len(sent)) if form.imps is None else form.imps
+    if not form.floor_micros and form.adjustment == 1:
+        return [sent[i] for i in places]
+    return [_floored(sent[i], imps[i], form, rates) for i in places]
 
 
-def _chosen(imps: Sequence[Raw], places: Sequence[int]) -> list[Raw]:
-    return [imps[i] for i in places]
+def _floored(raw: Raw, imp: Imp, form: Form, rates: Rates) -> Raw:
+    """An imp at the higher floor, its own or the bidder's, in the imp's currency; where that has no rate, as it was."""
+    code = imp.bidfloorcur or "USD"
+    if not rates.knows(code):
+        return raw
+    micros = max(money.to_micros(imp.bidfloor or 0.0), rates.outward_micros(form.floor_micros, code))
+    if not micros:
+        return raw
+    members = _members.decode(raw)
+    members["bidfloor"] = Raw(_encode(money.to_cpm(math.ceil(micros / Fraction(str(form.adjustment))))))
+    members["bidfloorcur"] = Raw(_encode(code))
+    return Raw(_encode(members))
 
 
 def _lowered(raw: Raw, moved: Sequence[str]) -> Raw:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 
 from rtb.domain.breaker import BreakerPolicy
 from rtb.domain.money import Rates
+from rtb.domain.privacy import PrivacyPolicy
 from rtb.domain.validation import is_or_under
 from rtb.openrtb import BidRequest, Imp
 
@@ -42,7 +43,10 @@ class BidderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         sites, sites_excluded: domains of site or app, and below, or app bundles.
         countries, countries_excluded: ISO-3166-1 alpha-3; a request without a country is in no list.
         currencies: that it bids in; the request's ``cur`` is cut down to these.
-        adjustment: what its prices are multiplied by, as where it bids gross of a fee.
+        adjustment: what its prices are multiplied by, as where it bids gross of a fee; the floors it is told are
+            divided by it.
+        floor: CPM of the exchange currency that its adjusted prices have to reach, besides the floor of the imp.
+        privacy: what it may be told of users.
         gzip: compress requests; `accept_gzip`: take compressed responses.
         headers: sent with each request; a value ``env:NAME`` is that variable of the environment.
         secondary: the auction does not wait for it once all others have answered.
@@ -70,6 +74,8 @@ class BidderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     sites_excluded: tuple[str, ...] = ()
     currencies: tuple[Currency, ...] = ()
     adjustment: Annotated[float, Meta(gt=0, le=10)] = 1.0
+    floor: Annotated[float, Meta(ge=0, le=1_000)] = 0.0
+    privacy: PrivacyPolicy = PrivacyPolicy()
     gzip: bool = False
     accept_gzip: bool = True
     headers: Mapping[str, str] = _NOTHING
@@ -115,6 +121,7 @@ class Participation:
     """Which auctions a bidder takes part in, with which imps, by what the request says."""
 
     __slots__ = (
+        "_checks",
         "_countries",
         "_media",
         "_not_countries",
@@ -123,6 +130,7 @@ class Participation:
         "_seats",
         "_sites",
         "_sizes",
+        "chooses",
         "currencies",
     )
 
@@ -137,16 +145,29 @@ class Participation:
         self._not_sites = frozenset(name.lower() for name in settings.sites_excluded)
         self._seats = frozenset(settings.seats)
         self.currencies = settings.currencies
+        self.chooses = bool(settings.media or settings.sizes)
+        """Whether some imps may not be for it."""
+        self._checks = self._needed()
 
     def objection(self, request: BidRequest) -> Skip | None:
         """Why it takes no part; None when it does."""
-        if self._seats and (request.wseat or request.bseat) and not self._seated(request):
-            return Skip.SEAT
-        if (self._countries or self._not_countries) and not self._lives_in(request):
-            return Skip.COUNTRY
-        if (self._sites or self._not_sites) and not self._visits(request):
-            return Skip.SITE
-        return Skip.CURRENCY if self.currencies and not self.sent_currencies(request) else None
+        for is_met, skip in self._checks:
+            if not is_met(request):
+                return skip
+        return None
+
+    def _needed(self) -> Sequence[tuple[Callable[[BidRequest], bool], Skip]]:
+        """The checks that its settings ask for."""
+        found: list[tuple[Callable[[BidRequest], bool], Skip]] = []
+        if self._seats:
+            found.append((self._seated, Skip.SEAT))
+        if self._countries or self._not_countries:
+            found.append((self._lives_in, Skip.COUNTRY))
+        if self._sites or self._not_sites:
+            found.append((self._visits, Skip.SITE))
+        if self.currencies:
+            found.append((lambda request: bool(self.sent_currencies(request)), Skip.CURRENCY))
+        return found
 
     def sent_currencies(self, request: BidRequest) -> tuple[str, ...]:
         """The currencies to ask it for: those that it bids in, the request allows, and the exchange can convert."""
@@ -154,13 +175,18 @@ class Participation:
         ours = self._rates.currency
         return tuple(code for code in self.currencies if (code in allowed or code == ours) and self._rates.knows(code))
 
-    def imps(self, request: BidRequest) -> tuple[int, ...] | None:
-        """The places of the imps to ask it for; None for all of them, () for none."""
-        if not self._media and not self._sizes:
+    def imps(self, request: BidRequest, offered: Collection[str] | None = None) -> tuple[int, ...] | None:
+        """The places of the imps to ask it for; None for all of them, () for none. `offered`: ids, where only these
+        are offered to it."""
+        if not self.chooses and offered is None:
             return None
-        offered = request.imp or ()
-        fitting = tuple(i for i, imp in enumerate(offered) if self._fits(imp))
-        return None if len(fitting) == len(offered) else fitting
+        imps = request.imp or ()
+        fitting = tuple(
+            i
+            for i, imp in enumerate(imps)
+            if (offered is None or imp.id in offered) and (not self.chooses or self._fits(imp))
+        )
+        return None if len(fitting) == len(imps) else fitting
 
     def _fits(self, imp: Imp) -> bool:
         """Whether a media of the imp is taken, in one of the sizes where it has any."""
@@ -178,6 +204,8 @@ class Participation:
         return False
 
     def _seated(self, request: BidRequest) -> bool:
+        if not request.wseat and not request.bseat:
+            return True
         seats = self._seats if not request.wseat else self._seats.intersection(request.wseat)
         return not seats <= frozenset(request.bseat or ())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from rtb.domain.auction import Bid, Lost, Terms
@@ -31,6 +31,11 @@ class OpenAuction(Protocol):
     @property
     def rehearsal(self) -> bool:
         """Whether nothing is sold: it is only asked what would be."""
+        ...
+
+    @property
+    def offered(self) -> Mapping[str, Collection[str]] | None:
+        """Bidder -> ids of the imps that it may bid on; None when all may on all."""
         ...
 
     @property

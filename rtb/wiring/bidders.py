@@ -41,7 +41,7 @@ class RemoteBidders:
         """
         self.client = FanoutClient(clock, allow=allow)
         self.bidders: tuple[DspBidder, ...] = ()
-        self._bodies = Bodies()
+        self._bodies = Bodies(rates)
         self._clock = clock
         self._rates = rates
         self._environ = environ

@@ -17,8 +17,9 @@ from rtb.domain.auction import Result
 from rtb.domain.bidder_policy import BidderSettings, Skip
 from rtb.domain.breaker import BreakerPolicy
 from rtb.domain.money import Rates
+from rtb.domain.privacy import Reason, Treatment
 from rtb.lab.dsp import DspScript, Misbehaviour, serving
-from rtb.openrtb import BidRequest, Loss
+from rtb.openrtb import BidRequest, Loss, Regs, User
 from rtb.services.exchange import Auction, Outcome, Status
 from rtb.wiring.bidders import RemoteBidders
 from tests.support.fanout import LOCAL
@@ -309,3 +310,57 @@ async def test_any_mistake_of_ours_in_taking_in_is_reported(build: Build, server
     held, _ = await auction(exchange(build, *bidders), bid_request())
     assert held.failures == {"dsp": "intake: ZeroDivisionError: a bug"}
     await remotes.close()
+
+
+async def test_a_bidder_is_told_what_the_law_lets_it_know(
+    build: Build, remotes: RemoteBidders, server: HttpServer
+) -> None:
+    """One that has consent everything, one without a stripped request, and one that is set so is not asked; why, is
+    counted and said."""
+    vendors = {"with": {"gvlid": 6}, "without": {"gvlid": 7}, "strict": {"gvlid": 7, "gdpr": "skip"}}
+    bidders = remotes.apply(
+        [
+            msgspec.convert({"name": name, "url": server.url(f"/{name}"), "privacy": policy}, BidderSettings)
+            for name, policy in vendors.items()
+        ]
+    )
+    consent = "COvFyGBOvFyGBAbAAAENAPCAAOAAAAAAAAAAAEEUACCKAAA"  # for vendors 2, 6 and 8
+    request = msgspec.structs.replace(bid_request(), regs=Regs(gdpr=1), user=User(id="u", consent=consent))
+    held, _ = await auction(exchange(build, *bidders), request)
+    found = {asked.target: json.loads(asked.body)["user"] for asked in server.requests}
+    assert found == {"/with": {"id": "u", "consent": consent}, "/without": {"consent": consent}}
+    why = "gdpr: no consent for its vendor id"
+    assert held.skipped == {"strict": why}
+    assert [dict(bidder.health.skipped) for bidder in bidders] == [{}, {}, {why: 1}]
+    assert [dict(bidder.health.stripped) for bidder in bidders] == [
+        {"gdpr: no opt-in to precise geolocation": 1},
+        {why: 1},
+        {},
+    ]
+    assert bidders[1].privacy(request) == (Treatment.ANONYMOUS, Reason.GDPR_VENDOR)
+
+
+@pytest.mark.parametrize(("price", "losses"), [(2.5, []), (2.2, [Loss.BELOW_FLOOR])])
+async def test_a_bidder_has_a_floor_of_its_own(
+    build: Build, remote: Remote, server: HttpServer, price: float, losses: list[Loss]
+) -> None:
+    """Its prices count after the adjustment: 2.50 x 0.8 reaches 2.00, and that is the floor it is told."""
+    bidder = remote(floor=2.0, adjustment=0.8)
+    server.default = answer({"price": price})
+    held, _ = await auction(exchange(build, bidder), bid_request())
+    assert json.loads(server.requests[0].body)["imp"][0]["bidfloor"] == 2.5
+    assert [(lost.reason, lost.min_to_win_micros) for lost in held.rejected] == [(loss, 2_000_000) for loss in losses]
+    assert bool(held.bids) is not bool(losses)
+
+
+async def test_a_bidder_is_asked_for_the_imps_that_are_offered_to_it(
+    build: Build, remote: Remote, server: HttpServer
+) -> None:
+    """Whoever else gets the others."""
+    bidder = remote()
+    request = bid_request()
+    request.imp = [msgspec.structs.replace(imp, id=name) for imp in request.imp or () for name in ("1", "2", "3")]
+    world = exchange(build, bidder)
+    held = world.exchange.begin(request, world.clock.monotonic_ns(), offered={"dsp": ["1", "3"]})
+    await world.exchange.finish(held)
+    assert [imp["id"] for imp in json.loads(server.requests[0].body)["imp"]] == ["1", "3"]

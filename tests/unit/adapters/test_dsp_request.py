@@ -10,8 +10,10 @@ import pytest
 from msgspec import Struct
 
 from rtb import openrtb
-from rtb.adapters.dsp_request import Bodies
+from rtb.adapters.dsp_request import Bodies, Form
 from rtb.domain.auction import Terms
+from rtb.domain.money import Rates
+from rtb.domain.privacy import Treatment
 from rtb.openrtb import BidRequest
 from rtb.ports import Bidder
 
@@ -28,9 +30,18 @@ class Sale(Struct):
     profile: None = None
     frequency: dict[str, int] = {}
     deadline_ns: int = 0
+    offered: None = None
 
     def report(self, bidder: Bidder, bids: Any = (), rejected: Any = (), failure: str | None = None) -> None:
         """Nobody bids here."""
+
+
+def sent(of: Sale, tmax: int = 9, **form: Any) -> bytes:
+    """What is sent of an auction."""
+    return Bodies(RATES).form(Form(**form)).of(of, tmax)
+
+
+RATES = Rates("USD", {"EUR": 2.0})
 
 
 def sale(message: dict[str, Any], *, name: str = "1", at: int = 2, rehearsal: bool = False, kept: bool = True) -> Sale:
@@ -51,20 +62,20 @@ BASE: dict[str, Any] = {
 
 def test_a_body_is_the_request_with_its_own_tmax_and_at() -> None:
     """Everything else is as it came, known or not, to the byte; `at` is what the auction is run under."""
-    body = Bodies().body(sale(BASE, at=1), version="2.6", tmax=73)
+    body = sent(sale(BASE, at=1), 73)
     assert json.loads(body) == BASE | {"tmax": 73, "at": 1}
     assert b'{"ua": "\\u2603", "sua": {"mobile": 1}}' in body
 
 
 def test_a_rehearsal_says_so() -> None:
     """A bidder must not count what is not sold."""
-    body = Bodies().body(sale(BASE, rehearsal=True), version="2.6", tmax=73)
+    body = sent(sale(BASE, rehearsal=True), 73)
     assert json.loads(body)["test"] == 1
 
 
 def test_a_request_that_is_no_longer_there_as_bytes_is_written_anew() -> None:
     """From what was understood of it."""
-    body = json.loads(Bodies().body(sale(BASE, kept=False), version="2.6", tmax=73))
+    body = json.loads(sent(sale(BASE, kept=False), 73))
     assert (body["id"], body["imp"], body["tmax"]) == ("r", [{"id": "1", "banner": {"w": 300, "h": 250}}], 73)
 
 
@@ -82,13 +93,13 @@ OLD = {
 
 def test_2_5_has_moved_members_in_ext() -> None:
     """schain, gdpr, us_privacy, gpp, consent, eids; what is in ext already stays."""
-    body = json.loads(Bodies().body(sale(BASE | NEW), version="2.5", tmax=9))
+    body = json.loads(sent(sale(BASE | NEW), version="2.5"))
     assert body == BASE | OLD | {"tmax": 9, "at": 2}
 
 
 def test_2_6_has_them_beside_ext() -> None:
     """Whatever the publisher sent; an ext that is left empty stays an object."""
-    body = json.loads(Bodies().body(sale(BASE | OLD), version="2.6", tmax=9))
+    body = json.loads(sent(sale(BASE | OLD), version="2.6"))
     assert body["source"] == {"fd": 1, "schain": {"complete": 1, "nodes": []}, "ext": {"x": 1}}
     assert body["regs"] == {"coppa": 0, "gdpr": 1, "us_privacy": "1YNN", "gpp": "D", "gpp_sid": [7], "ext": {}}
     assert body["user"] == {"id": "u", "consent": "older", "eids": [{"source": "s"}], "ext": {}}
@@ -99,24 +110,116 @@ def test_2_6_has_them_beside_ext() -> None:
 def test_an_ext_that_is_no_object_does_no_harm(ext: Any, version: str) -> None:
     """The members find their place all the same."""
     request = BASE | {"user": {"consent": "CP", "ext": ext}}
-    user = json.loads(Bodies().body(sale(request), version=version, tmax=9))["user"]
+    user = json.loads(sent(sale(request), version=version))["user"]
     assert user == ({"ext": {"consent": "CP"}} if version == "2.5" else {"consent": "CP", "ext": ext})
 
 
 def test_imps_and_currencies_are_cut_down() -> None:
     """To those that the bidder is for."""
     imps = [{"id": name, "banner": {"w": 1, "h": 1}, "x": name} for name in "abc"]
-    body = Bodies().body(sale(BASE | {"imp": imps}), version="2.6", tmax=9, imps=(0, 2), currencies=("EUR", "USD"))
+    body = sent(sale(BASE | {"imp": imps}), version="2.6", imps=(0, 2), currencies=("EUR", "USD"))
     assert json.loads(body) == BASE | {"imp": [imps[0], imps[2]], "cur": ["EUR", "USD"], "tmax": 9, "at": 2}
 
 
 def test_equal_bodies_are_one() -> None:
     """Bidders that get the same share the bytes; the next auction has its own."""
-    bodies, first, second = Bodies(), sale(BASE, name="1"), sale(BASE | {"id": "s"}, name="2")
-    body = bodies.body(first, version="2.6", tmax=9)
-    assert bodies.body(first, version="2.6", tmax=9) is body
-    assert bodies.body(first, version="2.6", tmax=8) != body
-    packed = bodies.body(first, version="2.6", tmax=9, compressed=True)
-    assert bodies.body(first, version="2.6", tmax=9, compressed=True) is packed
+    bodies, first, second = Bodies(RATES), sale(BASE, name="1"), sale(BASE | {"id": "s"}, name="2")
+    body = bodies.form(Form()).of(first, 9)
+    assert bodies.form(Form()).of(first, 9) is body
+    packed = bodies.form(Form(compressed=True)).of(first, 9)
+    assert bodies.form(Form(compressed=True)).of(first, 9) is packed
     assert gzip.decompress(packed) == body
-    assert json.loads(bodies.body(second, version="2.6", tmax=9))["id"] == "s"
+    assert json.loads(bodies.form(Form()).of(first, 8)) == json.loads(body) | {"tmax": 8}
+    assert json.loads(bodies.form(Form()).of(second, 8))["id"] == "s"
+    assert json.loads(bodies.form(Form()).of(first, 8))["id"] == "r"
+
+
+@pytest.mark.parametrize(
+    ("imp", "form", "floor"),
+    [
+        ({}, {"floor_micros": 500_000}, {"bidfloor": 0.5, "bidfloorcur": "USD"}),
+        ({"bidfloor": 0.7}, {"floor_micros": 500_000}, {"bidfloor": 0.7, "bidfloorcur": "USD"}),
+        ({"bidfloor": 0.1, "bidfloorcur": "EUR"}, {"floor_micros": 500_000}, {"bidfloor": 0.25, "bidfloorcur": "EUR"}),
+        ({"bidfloor": 0.1, "bidfloorcur": "XTS"}, {"floor_micros": 500_000}, {"bidfloor": 0.1, "bidfloorcur": "XTS"}),
+        ({"bidfloor": 0.9}, {"adjustment": 0.9}, {"bidfloor": 1.0, "bidfloorcur": "USD"}),
+        ({"bidfloor": 1.0}, {"adjustment": 0.85}, {"bidfloor": 1.176471, "bidfloorcur": "USD"}),  # 1 / 0.85, up
+        ({}, {"adjustment": 0.9}, {}),
+    ],
+)
+def test_a_bidder_is_told_the_floor_it_has_to_meet(imp: Any, form: dict[str, Any], floor: dict[str, Any]) -> None:
+    """The higher one of its own and the imp's, in the imp's currency, before its price is adjusted."""
+    one = {"id": "1", "banner": {"w": 1, "h": 1}}
+    body = json.loads(sent(sale(BASE | {"imp": [one | imp]}), **form))
+    assert body["imp"] == [one | floor]
+    assert body["ext"] == {"who": "knows"}
+
+
+USER: dict[str, Any] = {
+    "id": "u",
+    "buyeruid": "b",
+    "yob": 1990,
+    "gender": "F",
+    "keywords": "a,b",
+    "data": [{"id": "1"}],
+    "eids": [{"source": "s"}],
+    "consent": "CP",
+    "geo": {"lat": 48.85837, "lon": 2.294481, "zip": "75007", "country": "FRA"},
+    "ext": {"eids": [{"source": "t"}], "data": 1, "novel": 2},
+}
+DEVICE: dict[str, Any] = {
+    "ua": "x",
+    "ifa": "i",
+    "didsha1": "d",
+    "lmt": 1,
+    "ip": "203.0.113.77",
+    "ipv6": "2001:db8:1:2:3:4:5:6",
+    "geo": {"lat": -33.45694, "lon": 151, "accuracy": 5, "city": "x"},
+    "novel": 1,
+}
+
+
+def test_a_request_may_go_out_without_precise_geography() -> None:
+    """Two decimals of degrees, 24 bits of an IPv4 address, 48 of an IPv6 one; the rest as it is."""
+    body = json.loads(sent(sale(BASE | {"user": USER, "device": DEVICE}), treatment=Treatment.COARSE))
+    assert body["device"] == DEVICE | {
+        "ip": "203.0.113.0",
+        "ipv6": "2001:db8:1::",
+        "geo": {"lat": -33.46, "lon": 151, "city": "x"},
+    }
+    geo = {"lat": 48.86, "lon": 2.29, "country": "FRA"}
+    ext = {"data": 1, "novel": 2}
+    assert body["user"] == USER | {"geo": geo, "ext": ext}
+
+
+@pytest.mark.parametrize("version", ["2.5", "2.6"])
+def test_a_request_may_go_out_without_its_user(version: str) -> None:
+    """Neither who it is nor what is known of him; consent and what nobody knows stay, wherever the version has them."""
+    sold = sale(BASE | {"user": USER, "device": DEVICE})
+    body = json.loads(sent(sold, version=version, treatment=Treatment.ANONYMOUS))
+    geo = {"lat": 48.86, "lon": 2.29, "country": "FRA"}
+    consent = {"consent": "CP", "ext": {"novel": 2}} if version == "2.6" else {"ext": {"novel": 2, "consent": "CP"}}
+    assert body["user"] == {"geo": geo} | consent
+    assert body["device"] == {
+        "ua": "x",
+        "lmt": 1,
+        "ip": "203.0.113.0",
+        "ipv6": "2001:db8:1::",
+        "geo": {"lat": -33.46, "lon": 151, "city": "x"},
+        "novel": 1,
+    }
+    assert body["imp"] == BASE["imp"]
+
+
+@pytest.mark.parametrize(
+    ("members", "found"),
+    [
+        ({"user": {"geo": None, "id": "u"}}, {"user": {}}),
+        ({"user": {"ext": None}}, {"user": {"ext": None}}),
+        ({"device": {"ip": "all over"}}, {"device": {"ip": ""}}),
+        ({"user": None, "device": None}, {}),
+    ],
+)
+def test_what_is_not_as_it_should_be_does_not_slip_through(members: dict[str, Any], found: dict[str, Any]) -> None:
+    """It is left out."""
+    body = json.loads(sent(sale(BASE | {"device": {}} | members), treatment=Treatment.ANONYMOUS))
+    assert {name: body[name] for name in ("user", "device") if body.get(name)} == {k: v for k, v in found.items() if v}

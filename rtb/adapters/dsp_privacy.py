@@ -1,0 +1,89 @@
+"""A request's members without what a bidder may not be told of its user."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from rtb.domain.privacy import Treatment
+
+USER = ("id", "buyeruid", "customdata", "yob", "gender", "keywords", "kwarray", "data", "eids")
+USER_EXT = ("eids", "data", "prebid")
+DEVICE = ("ifa", "didsha1", "didmd5", "dpidsha1", "dpidmd5", "macsha1", "macmd5")
+GEO = ("accuracy", "lastfix", "ipservice", "zip")
+_DECIMALS = 2
+"""Of degrees: about a kilometre."""
+_KEPT_BITS = {"ip": 24, "ipv6": 48}
+
+_members = msgspec.json.Decoder(dict[str, Raw])
+_any = msgspec.json.Decoder(Any)
+_encode = msgspec.json.Encoder().encode
+
+
+def stripped(members: Mapping[str, Raw], treatment: Treatment) -> dict[str, Raw]:
+    """The members of a request after a treatment; what is not as the specification has it is left out."""
+    found = dict(members)
+    anonymous = treatment >= Treatment.ANONYMOUS
+    user, device = _object(members, "user"), _object(members, "device")
+    if user is not None:
+        _coarsen(user)
+        if anonymous:
+            _drop(user, USER)
+            ext = _object(user, "ext")
+            if ext is not None:
+                _drop(ext, USER_EXT)
+                user["ext"] = Raw(_encode(ext))
+        found["user"] = Raw(_encode(user))
+    if device is not None:
+        _coarsen(device)
+        for name, bits in _KEPT_BITS.items():
+            if name in device:
+                device[name] = Raw(_encode(_network(_any.decode(device[name]), bits)))
+        if anonymous:
+            _drop(device, DEVICE)
+        found["device"] = Raw(_encode(device))
+    for name in ("user", "device"):
+        if name in found and (user if name == "user" else device) is None:
+            del found[name]
+    return found
+
+
+def _object(members: Mapping[str, Raw], name: str) -> dict[str, Raw] | None:
+    """A member that is an object."""
+    try:
+        return _members.decode(members[name]) if name in members else None
+    except msgspec.DecodeError:
+        return None
+
+
+def _drop(members: dict[str, Raw], names: tuple[str, ...]) -> None:
+    for name in names:
+        members.pop(name, None)
+
+
+def _coarsen(holder: dict[str, Raw]) -> None:
+    """Its geo, if any, to about a kilometre."""
+    geo = _object(holder, "geo")
+    holder.pop("geo", None)
+    if geo is None:
+        return
+    _drop(geo, GEO)
+    for name in ("lat", "lon"):
+        if name in geo:
+            degrees = _any.decode(geo.pop(name))
+            if isinstance(degrees, int | float):
+                geo[name] = Raw(_encode(round(degrees, _DECIMALS)))
+    holder["geo"] = Raw(_encode(geo))
+
+
+def _network(address: object, bits: int) -> str:
+    """The first bits of an address; "" for what is none."""
+    try:
+        found = ip_address(str(address))
+    except ValueError:
+        return ""
+    return str(ip_network((found, bits), strict=False).network_address)
