@@ -50,6 +50,9 @@ from rtb.services.tracking import Tracking
 from rtb.services.wins import win_of, win_row
 
 CAMPAIGNS = 200
+INSTANCES = ("5be0a1c22f01", "0c9d44e871aa", "f3187b60d25e", "92ab05c7e413")
+"""Four daemons: an auction's id begins with what its daemon drew at its start, and goes on with a count, as the
+exchange makes them."""
 THRESHOLDS = (50_000, 20, 100)
 """Of the garbage collector, as in the daemon."""
 UA = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{}.0.0.0 Safari/537.36"
@@ -96,12 +99,12 @@ class Events:
         self._wins += 1
         now = self._clock.time()
         return Ticket(
-            auction_id=f"{self._dice.getrandbits(128):032x}",
+            auction_id=f"{INSTANCES[self._wins % len(INSTANCES)]}{self._wins:x}",
             impid="1",
             campaign_id=f"campaign-{self._dice.randrange(CAMPAIGNS):04d}",
             creative_id="ad",
             day=budget_day(now, UTC_ZONE),
-            instance=f"daemon-{self._wins % 4}",
+            instance=f"daemon-{self._wins % len(INSTANCES)}",
             pricing=Pricing.CPM,
             price_nanos=self._dice.randrange(100_000, 2_000_000),
             held_nanos=2_000_000,

@@ -24,6 +24,10 @@ from rtb.adapters.sql_errors import reason
 from rtb.errors import StoreError
 
 BUSY_TIMEOUT_MS = 5_000
+CACHE_KIB = 16_384
+"""Of SQLite's pages a connection keeps: the upper parts of the ledger's five indexes, and where they grow."""
+WAL_PAGES = 4_000
+"""SQLite's journal is written back after so many pages: one that many commits have changed, once (16 MB)."""
 ANSWER_LIMIT_S = 15.0
 CONNECTIONS = 5
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
@@ -210,6 +214,8 @@ def _sqlite_engine(url: URL, busy_timeout_ms: int) -> AsyncEngine:
             cursor.execute(f"PRAGMA busy_timeout = {busy_timeout_ms}")
             cursor.execute("PRAGMA journal_mode = WAL")
             cursor.execute("PRAGMA synchronous = FULL")
+            cursor.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            cursor.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
             cursor.close()
         except Exception:
             connection.close()  # the pool does not: its thread would stay

@@ -66,6 +66,8 @@ class Account:
 
     def ceiling(self, now_ms: int) -> int:
         """What a bill may bring `spent` to: the highest limit in force while its win can have been made."""
+        if not self.older:
+            return self.limit
         self.older = [(nanos, until_ms) for nanos, until_ms in self.older if until_ms >= now_ms]
         return max([self.limit, *(nanos for nanos, _ in self.older)])
 
@@ -187,19 +189,24 @@ class Book:
 
     def bill(self, bill: Bill, now_ms: int) -> Billed:
         """Charge the day and the lifetime account alike: what the price, and the room in both, allow."""
-        number = self.timing.key_bucket(bill.expires_ms)
-        keys = self.keys.setdefault(number, Keys())
-        if bill.key in keys.open or (bill.key in keys.charged and not self._is_over(number, keys, now_ms)):
-            return self._billed(BillStatus.AGAIN, bill, keys.charged[bill.key], now_ms)
+        number, key = self.timing.key_bucket(bill.expires_ms), bill.key
+        keys = self.keys.get(number)
+        if keys is None:
+            keys = self.keys[number] = Keys()
+        before = keys.charged.get(key)
+        if before is not None and (key in keys.open or not self._is_over(number, keys, now_ms)):
+            return self._billed(BillStatus.AGAIN, bill, before, now_ms)
         if self._must_ask(bill, now_ms):
             return Billed(BillStatus.ASK, 0, self.epoch, now_ms)
         accounts = self._accounts(bill.day)
-        room = min((account.ceiling(now_ms) - account.spent for account in accounts), default=0)
-        charged = max(0, min(bill.price_nanos, room))
+        charged = bill.price_nanos if accounts else 0
+        for account in accounts:
+            charged = min(charged, account.ceiling(now_ms) - account.spent)
+        charged = max(0, charged)
         for account in accounts:
             account.charge(bill.instance, charged, bill.held_nanos)
-        keys.charged[bill.key] = charged
-        keys.open.add(bill.key)
+        keys.charged[key] = charged
+        keys.open.add(key)
         return self._billed(BillStatus.OK, bill, charged, now_ms)
 
     def settle(self, bills: Iterable[Bill], now_ms: int) -> None:
@@ -308,13 +315,18 @@ class Book:
         return is_old and bill.asked_epoch != self.epoch
 
     def _accounts(self, day: str) -> list[Account]:
-        days = (day,) if day == LIFE else (day, LIFE)
-        return [self.accounts[name] for name in days if name in self.accounts]
+        """Those that pay on a day: its own, and the lifetime's."""
+        own, life = self.accounts.get(day), self.accounts.get(LIFE)
+        if own is None or own is life:
+            return [] if life is None else [life]
+        return [own] if life is None else [own, life]
 
     def _billed(self, status: BillStatus, bill: Bill, charged: int, now_ms: int) -> Billed:
-        days = [day for day in dict.fromkeys((bill.day, LIFE)) if day in self.accounts]
-        spent = {day: self.accounts[day].spent for day in days}
-        limits = {day: self.accounts[day].limit for day in days}
+        accounts, spent, limits = self.accounts, {}, {}
+        for day in (bill.day, LIFE):
+            account = accounts.get(day)
+            if account is not None:
+                spent[day], limits[day] = account.spent, account.limit
         return Billed(status, charged, self.epoch, now_ms, spent, limits)
 
 

@@ -7,13 +7,15 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
+import msgspec
 import structlog
+from msgspec import Struct
 
 from rtb import messages
 from rtb.domain.budget import LIFE, budget_day
 from rtb.edges.failure import MAX_ATTEMPTS, Failures, attempts, outlast
 from rtb.errors import Malformed, RtbError, Transient
-from rtb.messages import TRACKED_EVENT, WIN, MessageType
+from rtb.messages import MAX_BODY, TRACKED_EVENT, WIN, Id, MessageType, Time, TrackedEvent
 from rtb.ports import Broker, Clock, Delivery, LedgerKind, Subscription
 from rtb.services import topology
 from rtb.services.arrival import Arrival
@@ -196,14 +198,11 @@ class TrackedWork:
 
     def decode(self, delivery: Delivery) -> Arrival:
         """The event, and whether it is here for the last time."""
-        envelope = messages.decode(delivery.message.body)
-        if envelope.message_type is not self._type:
-            raise _misplaced(envelope.message_type, delivery.queue)
-        event = TRACKED_EVENT.decode(envelope.data)
-        texts = (envelope.message_id, event.campaign_id, event.refused, event.source, event.ua, event.ip)
-        if "\0" in "".join(texts) + event.order_id:
-            raise Malformed(NUL)
-        return Arrival(envelope.message_id, self._kind, event, attempts(delivery.message) >= MAX_ATTEMPTS)
+        message = delivery.message
+        message_type, message_id, event = _told(message.body)
+        if message_type is not self._type:
+            raise _misplaced(message_type, delivery.queue)
+        return Arrival(message_id, self._kind, event, bool(message.headers) and attempts(message) >= MAX_ATTEMPTS)
 
     async def handle(self, events: Sequence[Arrival]) -> Sequence[RtbError | None]:
         """Into the ledger."""
@@ -305,6 +304,44 @@ def tracked_consumers(
 
 
 NUL = "data: a field contains a NUL character"
+_ESCAPED_NUL = b"\\u0000"
+
+
+class _Told(Struct, frozen=True, gc=False):
+    """An envelope with a tracked event, read in one go."""
+
+    message_id: Id
+    message_type: MessageType
+    timestamp: Time
+    data: TrackedEvent
+    correlation_id: str | None = None
+    reply_to: str | None = None
+
+
+_told_decoder = msgspec.json.Decoder(_Told)
+
+
+def _told(body: bytes) -> tuple[MessageType, str, TrackedEvent]:
+    """Type, id and event of a message. Raises Malformed."""
+    if len(body) <= MAX_BODY and _ESCAPED_NUL not in body:
+        try:
+            told = _told_decoder.decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            pass  # step by step it will be told what is wrong
+        else:
+            return told.message_type, told.message_id, told.data
+    envelope = messages.decode(body)
+    if envelope.message_type not in _TRACKED_TYPES:
+        return envelope.message_type, envelope.message_id, _NO_EVENT
+    event = TRACKED_EVENT.decode(envelope.data)
+    texts = (envelope.message_id, event.campaign_id, event.refused, event.source, event.ua, event.ip, event.order_id)
+    if "\0" in "".join(texts):
+        raise Malformed(NUL)
+    return envelope.message_type, envelope.message_id, event
+
+
+_TRACKED_TYPES = frozenset(MessageType(kind.value) for kind in TRACKED.values())
+_NO_EVENT = TrackedEvent(received_at=1.0)
 
 
 def _misplaced(message_type: MessageType, queue: str) -> Malformed:

@@ -96,10 +96,15 @@ class Tracking:
         works = [Work(arrival) for arrival in arrivals]
         for work in works:
             self._admit(work)
-        await self._relate([work for work in works if work.open and work.arrival.kind is not LedgerKind.IMPRESSION])
-        await self._claim([work for work in works if work.open])
-        await self._promise([work for work in works if work.open and work.arrival.kind is LedgerKind.IMPRESSION])
-        await self._bill([work for work in works if work.open])
+        going = [work for work in works if not work.refused]
+        later = [work for work in going if work.arrival.kind is not LedgerKind.IMPRESSION]
+        if later:
+            await self._relate(later)
+            await self._claim(later)
+            going = [work for work in going if work.open]
+        await self._promise([work for work in going if work.arrival.kind is LedgerKind.IMPRESSION])
+        if going:
+            await self._bill(going)
         refused = {work.arrival.message_id: refusal(work) for work in works if work.refused}
         await self._ledger.refuse(list(refused.values()))
         for kept in refused.values():
@@ -151,8 +156,6 @@ class Tracking:
 
     async def _relate(self, works: Sequence[Work]) -> None:
         """Find the impression of each click, and what each conversion is owed to."""
-        if not works:
-            return
         untold = [work for work in works if work.ticket is None]
         found: dict[str, LedgerRow] = {}
         if untold:
@@ -164,7 +167,7 @@ class Tracking:
                 continue
             standing = found.get(work.key)
             if standing is not None:
-                self._meet(work, standing.event_id)
+                self._meet(work, standing)
             elif any(is_same_order(work, found.get(key)) for key in other_names(work)):
                 work.refused = Refused.DUPLICATE
             elif work.arrival.kind is LedgerKind.CLICK:
@@ -260,19 +263,20 @@ class Tracking:
             work.bill = self._event(work)
         results = await self._billing.bill([work.bill for work in works if work.bill is not None])
         for work, result in zip(works, results, strict=True):
-            if isinstance(result, NotFound):
+            if isinstance(result, LedgerRow):
+                if result.event_id != work.arrival.message_id:
+                    work.refused = Refused.DUPLICATE
+            elif isinstance(result, NotFound):
                 work.refused = Refused.NO_CAMPAIGN
-            elif isinstance(result, RtbError):
-                raise result
             else:
-                self._meet(work, result.event_id)
+                raise result
 
-    def _meet(self, work: Work, event_id: str) -> None:
+    def _meet(self, work: Work, standing: LedgerRow) -> None:
         """What stands in the ledger under its key is itself, come again, or another event."""
-        if event_id != work.arrival.message_id:
-            work.refused = Refused.DUPLICATE
-        elif work.bill is None:
+        if standing.event_id == work.arrival.message_id:
             work.repeated = True
+        else:
+            work.refused = Refused.DUPLICATE
 
     def _event(self, work: Work) -> BillingEvent:
         ticket, arrival = work.ticket, work.arrival
