@@ -233,6 +233,9 @@ class Outbox:
     async def _step(self) -> None:
         """Work off what cannot go straight to the broker, and open again when that is done."""
         self._wake.clear()
+        if self._open:  # woken by what was posted before it was opened, and is being sent by now
+            await self._sleep()
+            return
         if failed := await self._land():
             self._postpone()
             await self._keep(failed)

@@ -151,6 +151,28 @@ async def test_stop_ends_though_confirms_arrive_meanwhile(bench: Bench, between:
     assert (outbox.lost, outbox.dropped) == (0, 0)
 
 
+async def test_what_was_posted_during_the_replay_leaves_the_outbox_open(bench: Bench) -> None:
+    """It is sent, and the task is out of its way: when the broker goes away next, it is there at once."""
+    outbox = await bench.outbox(patience_s=3_600)
+    await bench.broker.close()
+    post(outbox, range(3))
+    await outbox.flush(20)
+    bench.broker.silent = True
+    await bench.broker.start()
+    await bench.broker.entered(3)
+    post(outbox, range(3, 4))
+    bench.broker.confirm()
+    bench.broker.silent = True
+    await bench.broker.entered(4)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    bench.broker.confirm()
+    await bench.broker.close()
+    async with asyncio.timeout(20):
+        await outbox.deliver(EXCHANGE, "a", numbered(4))
+    assert (outbox.confirmed, outbox.replayed, outbox.spooled) == (4, 3, 4)
+
+
 async def test_stop_ends_though_the_disk_does_not_answer(bench: Bench) -> None:
     """Whoever waits for a message that is neither confirmed nor on disk by then hears that it is lost."""
     bench.broker.frozen = True
