@@ -9,12 +9,13 @@ Times are RFC 3339 with an offset, written in UTC. `data` is decoded once, by th
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from rtb.errors import Malformed
 from rtb.openrtb import MAX_PRICE_CPM
@@ -204,6 +205,7 @@ class PerformanceUpdate(Struct, frozen=True, gc=False):
     """What a campaign's ads did since the last update, on `day` in its time zone.
 
     `spend` and `revenue` (what its conversions were worth to the advertiser) are in units of the exchange currency.
+    `more` are other campaigns' updates of the same moment: a message for each would cost more than what they tell.
     """
 
     campaign_id: Id
@@ -215,6 +217,13 @@ class PerformanceUpdate(Struct, frozen=True, gc=False):
     wins: Annotated[int, Meta(ge=0)] = 0
     day: Annotated[str, Meta(max_length=10)] = ""
     instance: Annotated[str, Meta(max_length=255)] = ""
+    more: tuple[PerformanceUpdate, ...] | UnsetType = UNSET
+
+    def each(self, message_id: str) -> Iterator[tuple[PerformanceUpdate, str]]:
+        """All updates of the message, each with an id of its own."""
+        yield self, message_id
+        for number, other in enumerate(self.more or (), 1):
+            yield other, f"{message_id}/{number}"
 
 
 class BidderNotice(Struct, frozen=True, gc=False):

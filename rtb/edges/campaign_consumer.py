@@ -76,7 +76,8 @@ class CampaignListener:
 
     def _act(self, envelope: Envelope) -> None:
         if envelope.message_type is MessageType.PERFORMANCE_UPDATE:
-            self._on_performance(PERFORMANCE_UPDATE.decode(envelope.data), envelope.message_id)
+            for performed, message_id in PERFORMANCE_UPDATE.decode(envelope.data).each(envelope.message_id):
+                self._on_performance(performed, message_id)
             return
         if envelope.message_type is not MessageType.CAMPAIGN_UPDATE:
             return

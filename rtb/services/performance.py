@@ -11,8 +11,10 @@ import asyncio
 import heapq
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
+from itertools import islice
 
 import structlog
+from msgspec.structs import replace
 
 from rtb import messages
 from rtb.domain.budget import budget_day, day_before
@@ -31,8 +33,8 @@ DATES = 3
 REMEMBERED = 20_000
 CHUNK = 500
 """Campaigns read at once."""
-POSTED = 100
-"""Updates posted in one loop step."""
+TOLD = 100
+"""Updates told in one message."""
 OVERLAP_S = 60.0
 """An event may be in the ledger so long after its receipt and still be noticed by time; later ones by their update."""
 REST = 20.0
@@ -168,19 +170,20 @@ class Performance:
         self._refreshed_at = now
 
     async def tell(self) -> None:
-        """Post what was written since the last time: one update a campaign and date."""
+        """Post what was written since the last time: an update a campaign and date, TOLD of them in a message."""
         untold, self._untold = self._untold, {}
         if self._post is None:
             return
         kind, now = MessageType.PERFORMANCE_UPDATE, self._clock.time()
         exchange, routing_key = topology.ROUTES[kind]
-        for number, ((campaign_id, date), counters) in enumerate(untold.items(), 1):
-            update = _update(campaign_id, date, self._instance, counters)
+        known = iter(untold.items())
+        while some := [_update(*of, self._instance, counters) for of, counters in islice(known, TOLD)]:
+            update = replace(some[0], more=tuple(some[1:])) if len(some) > 1 else some[0]
             self._told += 1
             name = message_id("performance", self._instance, str(self._told))
             body = messages.encode(kind, update, message_id=name, timestamp=now)
             self._post(exchange, routing_key, Message(body=body, message_id=name, timestamp=now, persistent=False))
-            if not number % POSTED:
+            if len(some) == TOLD:
                 await asyncio.sleep(0)  # auctions go on meanwhile
 
     def _add(self, campaign_id: str, date: str, counters: Counters) -> None:

@@ -116,7 +116,7 @@ class Profiles:
     def count(self, user_id: str, counter: str, window_s: int) -> None:
         """Count an impression of a capped campaign, here at once and in the state store soon."""
         user = self._users.get(user_id)
-        frequency = self._frequencies.get(user_id) if user is None else cast(dict[str, int], user.frequency)
+        frequency = self._frequencies.get(user_id) if user is None else cast("dict[str, int]", user.frequency)
         if frequency is not None:
             frequency[counter] = frequency.get(counter, 0) + 1
         self._impressions.count(user_id, counter, window_s)

@@ -27,6 +27,7 @@ class Net:
         self.clock = ManualClock(NOW)
         self.ledger = MemoryLedger()
         self.posted: list[tuple[PerformanceUpdate, str]] = []
+        self.messages = 0
         self._rows = 0
 
     def daemon(self, name: str, **options: int) -> Performance:
@@ -37,7 +38,8 @@ class Net:
         """Remember what is told."""
         assert (exchange, routing_key) == topology.ROUTES[MessageType.PERFORMANCE_UPDATE]
         envelope = messages.decode(message.body)
-        self.posted.append((PERFORMANCE_UPDATE.decode(envelope.data), envelope.message_id))
+        self.posted += PERFORMANCE_UPDATE.decode(envelope.data).each(envelope.message_id)
+        self.messages += 1
 
     async def write(self, daemon: Performance | None, kind: str = "impression", cost: int = 5, **fields: str) -> None:
         """A row, written by a daemon, or by nobody who tells."""
@@ -83,6 +85,19 @@ async def test_every_daemon_knows_what_all_did() -> None:
     await net.tell(two, one)
     assert one.current("c") == two.current("c", DAY) == Counters(1, 3, 1, 1, 30, 11)
     assert (two.repeated, one.current("nobody"), one.current("c", "2026-11-21")) == (2, NOTHING, NOTHING)
+
+
+async def test_what_many_campaigns_did_is_told_in_few_messages() -> None:
+    """A hundred in a message; heard twice, each counts once."""
+    net = Net()
+    one, two = net.daemon("one"), net.daemon("two")
+    names = [f"c{number}" for number in range(201)]
+    for name in names:
+        await net.write(one, campaign_id=name)
+    await net.tell(one, two, times=2)
+    assert (net.messages, len({message_id for _, message_id in net.posted})) == (3, 201)
+    assert [two.current(name) for name in names] == [Counters(impressions=1, cost_nanos=5)] * 201
+    assert two.repeated == 201
 
 
 async def test_a_lost_update_heals() -> None:
