@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
+import sys
 from pathlib import Path
-
-import pytest
 
 from rtb.adapters.clock import SystemClock
 from tests.support.dashboard_site import DashboardSite
 from tests.unit.parts import Prompt, bid_request, campaign, offer, world
 
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+RUNS = (
+    # To cover a campaign's many fields one by one would take a minute; that they are checked is seen elsewhere.
+    ("--phases", "coverage", "--exclude-path", "/api/campaigns/{id}"),
+    ("--phases", "fuzzing", "-n", "5"),
+)
 
 
 async def test_generated_requests_get_documented_answers(tmp_path: Path) -> None:
     """Of every operation, well-formed and not; the examples that found something are printed."""
-    tool = shutil.which("schemathesis")
-    if tool is None:
-        pytest.skip("schemathesis is not installed: pip install schemathesis")
     made = world(
         str(tmp_path / "rtb.db"),
         Prompt("dsp", offer("dsp", 2.5)),
@@ -29,19 +29,23 @@ async def test_generated_requests_get_documented_answers(tmp_path: Path) -> None
     site = DashboardSite(made)
     await site.start()
     await made.run(bid_request())
-    options = ["-H", "Authorization: Bearer ops-token", "--phases", "coverage,fuzzing", "-n", "10", "--checks", CHECKS]
+    ended = await asyncio.gather(*(_run(site.origin, options, tmp_path) for options in RUNS))
+    await site.stop()
+    await made.profiles.close()
+    await made.repository.close()
+    for code, said in ended:
+        assert code == 0, said[-5_000:]
+
+
+async def _run(origin: str, options: tuple[str, ...], folder: Path) -> tuple[int | None, str]:
+    """Exit code and output of schemathesis, as the operator."""
     process = await asyncio.create_subprocess_exec(
-        tool,
-        "run",
-        f"{site.origin}/api/openapi.json",
-        *options,
-        "--no-color",
-        cwd=tmp_path,
+        Path(sys.executable).with_name("schemathesis"),
+        *("run", f"{origin}/api/openapi.json", "-H", "Authorization: Bearer ops-token"),
+        *(*options, "--checks", CHECKS, "--no-color"),
+        cwd=folder,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
     said, _ = await process.communicate()
-    await site.stop()
-    await made.profiles.close()
-    await made.repository.close()
-    assert process.returncode == 0, said.decode()[-5_000:]
+    return process.returncode, said.decode()
