@@ -1,6 +1,6 @@
 """Fan-out to bidders over HTTP: the client alone, and auctions among five and ten of them; the same over aiohttp.
 
-    python -m benchmarks.fanout [all|client|auctions|sick] ... [--seconds 4]
+    python -m benchmarks.fanout [all|client|auctions|sick|shield] ... [--seconds 4]
 
 Bidders are `rtb lab dsps` in a process of their own, on the loopback. Figures are of this process's CPU time, which
 includes decoding the request, the auction, its fan-out and the encoded answer, as in a daemon, but no HTTP edge. What
@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,7 +40,7 @@ from rtb.openrtb import BidRequest, BidResponse
 from rtb.ports import Bidder
 from rtb.services.admission import Admission
 from rtb.services.answers import bid_response
-from rtb.services.exchange import Exchange, Rules
+from rtb.services.exchange import Auction, Exchange, Rules
 from rtb.wiring.bidders import RemoteBidders
 
 LOCAL = ("127.0.0.1",)
@@ -49,9 +49,19 @@ MARGIN_MS = 10
 """The way back to the SSP, as a daemon keeps it: an auction is settled that much before the deadline."""
 BODY_BYTES = 1024
 IN_FLIGHT = 64
+AUCTIONS = 256
 TURNS = 3
 SICK = ("--misbehave", "9:hang", "--misbehave", "10:hang")
+SICK_RATE = 100
+SHIELDED = ("--misbehave", "6:hang", "--misbehave", "7:drip", "--misbehave", "8:flood")
+SHIELD_RATE = 100
 NEVER_OPEN = BreakerPolicy(calls=1_000_000_000)
+
+
+Done = Callable[[bool], None]
+"""Told whether a piece of work went well."""
+Work = Callable[[int, Done], None]
+"""Begins a numbered piece of work."""
 
 
 class Figures(Struct):
@@ -74,6 +84,8 @@ class Figures(Struct):
         self.cpu_s += other.cpu_s
         self.wall_s += other.wall_s
         self.good += other.good
+        if self.latency is not None and other.latency is not None:
+            self.latency.add(other.latency)
 
 
 @contextmanager
@@ -90,65 +102,61 @@ def dsps(count: int, *flags: str) -> Iterator[list[str]]:
         process.wait(30)
 
 
-async def closed_loop(work: Callable[[int], Awaitable[bool]], in_flight: int, seconds: float) -> Figures:
-    """Keep so many under way, each as a task of its own as at the HTTP edge; `work` says whether it went well."""
+async def closed_loop(work: Work, in_flight: int, seconds: float) -> Figures:
+    """Keep so many under way; one begins when one ends."""
     figures = Figures(latency=Histogram())
-    latency = figures.latency
-    assert latency is not None
-    until = time.perf_counter() + seconds
-    loop = asyncio.get_running_loop()
-    over = loop.create_future()
-    under_way = 0
+    until_ns = time.monotonic_ns() + int(seconds * 1e9)
+    over = asyncio.get_running_loop().create_future()
+    under_way = in_flight
 
-    async def one(number: int) -> None:
+    def begin(number: int) -> None:
+        work(number, _timed(figures, lambda: end(number)))
+
+    def end(number: int) -> None:
         nonlocal under_way
-        begun_ns = time.monotonic_ns()
-        well = await work(number)
-        figures.good += well
-        latency.record(time.monotonic_ns() - begun_ns)
-        figures.count += 1
-        if time.perf_counter() < until:
-            tasks.add(task := loop.create_task(one(number + in_flight)))
-            task.add_done_callback(tasks.discard)
-        else:
-            under_way -= 1
-            if not under_way:
-                over.set_result(None)
+        if time.monotonic_ns() < until_ns:
+            begin(number + in_flight)
+            return
+        under_way -= 1
+        if not under_way:
+            over.set_result(None)
 
-    tasks: set[asyncio.Task[None]] = set()
     cpu, wall = time.process_time(), time.perf_counter()
     for number in range(in_flight):
-        under_way += 1
-        tasks.add(task := loop.create_task(one(number)))
-        task.add_done_callback(tasks.discard)
+        begin(number)
     await over
     figures.cpu_s, figures.wall_s = time.process_time() - cpu, time.perf_counter() - wall
     return figures
 
 
-async def open_loop(work: Callable[[int], Awaitable[bool]], rate: float, seconds: float) -> Figures:
+async def open_loop(work: Work, rate: float, seconds: float) -> Figures:
     """Begin so many a second, in bursts a millisecond apart, however the earlier ones fare."""
     figures = Figures(latency=Histogram())
-    latency = figures.latency
-    assert latency is not None
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def one(number: int) -> None:
-        begun_ns = time.monotonic_ns()
-        well = await work(number)
-        figures.good += well
-        latency.record(time.monotonic_ns() - begun_ns)
-
+    begun = 0
     cpu, wall = time.process_time(), time.perf_counter()
     while (passed := time.perf_counter() - wall) < seconds:
-        while figures.count < rate * passed:
-            tasks.add(task := asyncio.create_task(one(figures.count)))
-            task.add_done_callback(tasks.discard)
-            figures.count += 1
+        while begun < rate * passed:
+            work(begun, _timed(figures, lambda: None))
+            begun += 1
         await asyncio.sleep(0.001)
-    await asyncio.gather(*tasks)
+    while figures.count < begun:  # noqa: ASYNC110 - a last look a turn costs nobody anything
+        await asyncio.sleep(0.01)
     figures.cpu_s, figures.wall_s = time.process_time() - cpu, time.perf_counter() - wall
     return figures
+
+
+def _timed(figures: Figures, then: Callable[[], None]) -> Done:
+    """Counts a piece of work that begins now and ends when this is called."""
+    begun_ns = time.monotonic_ns()
+
+    def done(well: bool) -> None:
+        assert figures.latency is not None
+        figures.latency.record(time.monotonic_ns() - begun_ns)
+        figures.good += well
+        figures.count += 1
+        then()
+
+    return done
 
 
 async def ours_alone(url: str, bodies: Sequence[bytes], seconds: float) -> Figures:
@@ -230,14 +238,20 @@ async def aiohttp_alone(url: str, bodies: Sequence[bytes], seconds: float) -> Fi
     """The same with aiohttp's client under asyncio.wait_for."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=IN_FLIGHT)) as session:
 
-        async def call(number: int) -> bool:
+        async def call(number: int, done: Done) -> None:
             try:
                 await asyncio.wait_for(post(session, url, bodies[number % len(bodies)]), DEADLINE_MS / 1e3)
             except TimeoutError:
-                return False
-            return True
+                done(False)
+            else:
+                done(True)
 
-        return await closed_loop(call, IN_FLIGHT, seconds)
+        def begin(number: int, done: Done) -> None:
+            tasks.add(task := asyncio.create_task(call(number, done)))
+            task.add_done_callback(tasks.discard)
+
+        tasks: set[asyncio.Task[None]] = set()
+        return await closed_loop(begin, IN_FLIGHT, seconds)
 
 
 async def post(session: aiohttp.ClientSession, url: str, body: bytes) -> bytes:
@@ -263,7 +277,7 @@ class World:
         traffic = Traffic(1)
         self.bodies = [_anonymous(traffic.body(BODY_BYTES)) for _ in range(4_000)]
 
-    def auctions(self, bidders: Sequence[Bidder]) -> Callable[[int], Awaitable[bool]]:
+    def auctions(self, bidders: Sequence[Bidder]) -> Work:
         """One auction among these, from bytes to bytes: whether it ended inside its deadline."""
         system, bodies = self.system, self.bodies
         settle_ms = DEADLINE_MS - MARGIN_MS
@@ -272,26 +286,36 @@ class World:
             bidders, system.profiles, admission, system.metrics, system.clock, rates=system.rates, rules=Rules()
         )
 
-        async def run(number: int) -> bool:
+        def run(number: int, done: Done) -> None:
             received_ns = time.monotonic_ns()
-            request = openrtb.decode_request(bodies[number % len(bodies)])
-            auction = exchange.begin(request, received_ns)
-            outcome = auction.outcome or await exchange.finish(auction)
-            openrtb.encode(bid_response(request, outcome, system.rates))
-            return time.monotonic_ns() - received_ns <= DEADLINE_MS * 1_000_000
+            body = bodies[number % len(bodies)]
+            request = openrtb.decode_request(body)
+            auction = exchange.begin(request, received_ns, body=body)
+
+            def end(ended: Auction, error: Exception | None) -> None:
+                assert ended.outcome is not None
+                openrtb.encode(bid_response(request, ended.outcome, system.rates))
+                done(time.monotonic_ns() - received_ns <= DEADLINE_MS * 1_000_000)
+
+            if auction.outcome is None:
+                exchange.conclude(auction, end)
+            else:
+                asyncio.get_running_loop().call_soon(end, auction, None)
 
         return run
 
     @asynccontextmanager
-    async def ours(self, urls: Sequence[str]) -> AsyncIterator[Sequence[Bidder]]:
-        """Bidders on the fan-out client; breakers stay closed, so that every auction asks every one."""
+    async def ours(self, urls: Sequence[str], breaker: BreakerPolicy) -> AsyncIterator[Sequence[Bidder]]:
+        """Bidders on the fan-out client."""
         remotes = RemoteBidders(SystemClock(), self.system.rates, os.environ, allow=LOCAL)
         remotes.start()
         settings = [
-            BidderSettings(name=f"dsp{n}", url=url, max_in_flight=1_024, warm=8, breaker=NEVER_OPEN)
+            BidderSettings(name=f"dsp{n}", url=url, max_in_flight=1_024, warm=64, breaker=breaker)
             for n, url in enumerate(urls, 1)
         ]
-        yield remotes.apply(settings)
+        bidders = remotes.apply(settings)
+        await asyncio.sleep(2.0)  # until connections are warm
+        yield bidders
         await remotes.close()
 
     @asynccontextmanager
@@ -321,35 +345,57 @@ async def measure_auctions(world: World, seconds: float) -> None:
     """Five bidders that answer in 5 to 40 ms, over our client and over aiohttp's; what each further bidder costs."""
     with dsps(5) as urls:
         totals = {"ours": Figures(), "aiohttp": Figures()}
-        async with world.ours(urls) as ours, world.theirs(urls) as theirs:
+        async with world.ours(urls, NEVER_OPEN) as ours, world.theirs(urls) as theirs:
             works = {"ours": world.auctions(ours), "aiohttp": world.auctions(theirs)}
-            await closed_loop(works["ours"], IN_FLIGHT, 2.0)
+            await closed_loop(works["ours"], AUCTIONS, 2.0)
             for _ in range(TURNS):
-                for name, work in works.items():
-                    totals[name].add(await closed_loop(work, IN_FLIGHT, seconds))
-            click.echo(f"five bidders in 5-40 ms, {IN_FLIGHT} auctions under way")
+                totals["ours"].add(await closed_loop(works["ours"], AUCTIONS, seconds))
+                totals["aiohttp"].add(await closed_loop(works["aiohttp"], IN_FLIGHT, seconds))
+            click.echo(f"five bidders in 5-40 ms, {AUCTIONS} auctions under way ({IN_FLIGHT} over aiohttp)")
             for name, figures in totals.items():
                 click.echo(f"  {name:10}{_rates(figures)}")
-            costs = []
-            for count in (1, 3, 5):
-                work = world.auctions(ours[:count])
-                await closed_loop(work, IN_FLIGHT, 0.5)
-                costs.append(1e6 / (await closed_loop(work, IN_FLIGHT, seconds)).per_cpu_second)
-            click.echo(
-                f"  one, three, five bidders: {', '.join(f'{cost:.0f}' for cost in costs)} us an auction, "
-                f"{(costs[2] - costs[0]) / 4:.1f} us a further bidder"
-            )
+            await measure_bidders(world, ours, seconds)
             fastest = totals["ours"].count / totals["ours"].wall_s
             _show(f"at 70 % of {fastest:,.0f} a second", await open_loop(works["ours"], 0.7 * fastest, seconds))
+
+
+async def measure_bidders(world: World, bidders: Sequence[Bidder], seconds: float) -> None:
+    """What an auction costs among one, three and five bidders."""
+    totals = {count: Figures() for count in (1, 3, 5)}
+    works = {count: world.auctions(bidders[:count]) for count in totals}
+    for _ in range(TURNS):
+        for count, work in works.items():
+            totals[count].add(await closed_loop(work, AUCTIONS, seconds / TURNS))
+    costs = [1e6 / figures.per_cpu_second for figures in totals.values()]
+    click.echo(
+        f"  one, three, five bidders: {', '.join(f'{cost:.0f}' for cost in costs)} us an auction, "
+        f"{(costs[2] - costs[0]) / 4:.1f} us a further bidder"
+    )
 
 
 async def measure_sick(world: World, seconds: float) -> None:
     """Ten bidders of which two never answer: every auction takes its whole deadline, and not more."""
     with dsps(10, *SICK) as urls:
-        async with world.ours(urls) as bidders:
+        async with world.ours(urls, NEVER_OPEN) as bidders:
             work = world.auctions(bidders)
-            await open_loop(work, 300, 2.0)
-            _show("ten bidders of which two hang, 300 a second", await open_loop(work, 300, seconds))
+            await open_loop(work, SICK_RATE, 2.0)
+            _show(f"ten bidders of which two hang, {SICK_RATE} a second", await open_loop(work, SICK_RATE, seconds))
+
+
+async def measure_shield(world: World, seconds: float) -> None:
+    """What a dead, a dripping and a flooding bidder add to the time of auctions among five others, in turns."""
+    with dsps(8, *SHIELDED) as urls:
+        async with world.ours(urls, BreakerPolicy()) as bidders:
+            works = {"five healthy": world.auctions(bidders[:5]), "and three sick": world.auctions(bidders)}
+            await open_loop(works["and three sick"], SHIELD_RATE, 3.0)  # until their breakers are open
+            totals = {name: Figures(latency=Histogram()) for name in works}
+            for _ in range(2 * TURNS):
+                for name, work in works.items():
+                    totals[name].add(await open_loop(work, SHIELD_RATE, seconds / 2))
+            for name, figures in totals.items():
+                _show(f"{name}, {SHIELD_RATE} a second", figures)
+            p99 = [figures.latency.percentile(99) / 1e6 for figures in totals.values() if figures.latency]
+            click.echo(f"  the p99 rises by {p99[1] - p99[0]:.1f} ms")
 
 
 def _anonymous(body: bytes) -> bytes:
@@ -391,12 +437,14 @@ async def measure(parts: set[str], seconds: float) -> None:
             await measure_auctions(world, seconds)
         if parts & {"all", "sick"}:
             await measure_sick(world, seconds)
+        if parts & {"all", "shield"}:
+            await measure_shield(world, seconds)
         await system.profiles.close()
         await system.outside.repository.close()
 
 
 @click.command()
-@click.argument("parts", nargs=-1, type=click.Choice(["all", "client", "auctions", "sick"]))
+@click.argument("parts", nargs=-1, type=click.Choice(["all", "client", "auctions", "sick", "shield"]))
 @click.option("--seconds", default=4.0, show_default=True, help="Of each turn.")
 def main(parts: tuple[str, ...], seconds: float) -> None:
     """Print the figures."""

@@ -97,6 +97,8 @@ class DspBidder:
             return
         if stripped is not None:
             self.health.stripped[stripped.value] += 1
+        if self.health.is_probed:
+            auction.let_go(self)
         self._client.call(endpoint, body.of(auction, thinking_ns // _MS), self._on_done, deadline_ns, sale)
 
     def privacy(self, request: BidRequest) -> tuple[Treatment, Reason | None]:

@@ -63,6 +63,11 @@ class OpenAuction(Protocol):
         """When it closes, on the monotonic clock; a later report is too late."""
         ...
 
+    def let_go(self, bidder: Bidder) -> None:
+        """A bidder that was asked to find out how it does: the auction does not wait for it once all others have
+        reported."""
+        ...
+
     def report(
         self,
         bidder: Bidder,

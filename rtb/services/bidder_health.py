@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from rtb.domain.bidder_policy import BidderSettings, Skip, TokenBucket
-from rtb.domain.breaker import Breaker
+from rtb.domain.breaker import Breaker, State
 from rtb.domain.histogram import Histogram
 from rtb.domain.metrics import BidderTally
 from rtb.ports import Clock
@@ -87,6 +87,11 @@ class BidderHealth:
         self.in_flight += 1
         self.calls += 1
         return None
+
+    @property
+    def is_probed(self) -> bool:
+        """Whether what it is asked now is to find out if it has recovered."""
+        return self._breaker.state is not State.CLOSED
 
     def answered(self, now_ns: int, latency_ns: int, bids: int, rejected: int) -> None:
         """It answered in time, with so many valid and invalid bids."""

@@ -161,6 +161,10 @@ class Auction(Struct, eq=False):
         if self._complete is not None and self.pending <= self.secondary:
             self._complete()
 
+    def let_go(self, bidder: Bidder) -> None:
+        """Do not wait for it once all others have reported, as if it were secondary."""
+        self.secondary |= {bidder.name}
+
     def when_complete(self, complete: Callable[[], None]) -> None:
         """Call it when all have reported that the auction waits for. If only secondary bidders are left to wait for, it
         waits for them."""

@@ -20,7 +20,7 @@ from rtb.domain.money import Rates
 from rtb.domain.privacy import Reason, Treatment
 from rtb.lab.dsp import DspScript, Misbehaviour, serving
 from rtb.openrtb import BidRequest, Loss, Regs, User
-from rtb.services.exchange import Auction, Outcome, Status
+from rtb.services.exchange import NOT_AWAITED, Auction, Outcome, Status
 from rtb.wiring.bidders import RemoteBidders
 from tests.support.fanout import LOCAL
 from tests.support.http_server import HANG, RESET, HttpServer, Reply
@@ -226,6 +226,26 @@ async def test_a_failing_bidder_is_left_alone_but_for_probes(build: Build, remot
     assert len(server.requests) == 22
     assert bidder.health.report().state == "open"
     assert bidder.health.skipped == {Skip.BREAKER.value: 198}
+
+
+async def test_nobody_waits_for_a_probe(build: Build, remotes: RemoteBidders, server: HttpServer) -> None:
+    """An auction that is also to find out whether a bidder has recovered ends when the others have answered."""
+    policy = BreakerPolicy(calls=1, open_s=60, probe_share=1.0)
+    async with HttpServer(Reply(500)) as sick:
+        healthy, probed = remotes.apply(
+            [
+                BidderSettings(name="healthy", url=server.url("/bid")),
+                BidderSettings(name="probed", url=sick.url("/bid"), breaker=policy),
+            ]
+        )
+        server.default = answer({})
+        world = exchange(build, healthy, probed)
+        await auction(world, bid_request())
+        assert probed.health.report().state == "open"
+        sick.default = HANG
+        held, outcome = await auction(world, bid_request())
+        assert (outcome.status, held.skipped) == (Status.WON, {"probed": NOT_AWAITED})
+        await sick.asked(2)
 
 
 async def test_its_own_timeout_ends_before_the_auctions(build: Build, remote: Remote, server: HttpServer) -> None:
