@@ -205,6 +205,7 @@ class PerformanceUpdate(Struct, frozen=True, gc=False):
     """What a campaign's ads did since the last update, on `day` in its time zone.
 
     `spend` and `revenue` (what its conversions were worth to the advertiser) are in units of the exchange currency.
+    `sampled_bids` and `sampled_wins` are those of one auction in several (rtb.services.bid_sample).
     `more` are other campaigns' updates of the same moment: a message for each would cost more than what they tell.
     """
 
@@ -217,6 +218,8 @@ class PerformanceUpdate(Struct, frozen=True, gc=False):
     wins: Annotated[int, Meta(ge=0)] = 0
     day: Annotated[str, Meta(max_length=10)] = ""
     instance: Annotated[str, Meta(max_length=255)] = ""
+    sampled_bids: Annotated[int, Meta(ge=0)] = 0
+    sampled_wins: Annotated[int, Meta(ge=0)] = 0
     more: tuple[PerformanceUpdate, ...] | UnsetType = UNSET
 
     def each(self, message_id: str) -> Iterator[tuple[PerformanceUpdate, str]]:

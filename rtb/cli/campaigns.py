@@ -95,7 +95,8 @@ def stats(
     """Wins, impressions, clicks, conversions and money of campaigns, by the ledger; of those that cost most today when
     none is named.
 
-    TARGET is what pacing wants to be spent by now, PACE what was spent as a part of it.
+    TARGET is what pacing wants to be spent by now, PACE what was spent as a part of it. WIN_RATE is wins a bid, both
+    counted in one auction in sixteen since the daemons started; SAMPLED_BIDS (with --json) says of how many.
     """
     found = command(context, "campaigns.stats", ids=[*campaign_ids] or None, since=since, until=until, by=by)
     if as_json:
@@ -106,7 +107,7 @@ def stats(
     paced = ["target", "pace"] if any(row.get("target") is not None for row in rows) else []
     counts = ["wins", "impressions", "clicks", "conversions"]
     print_table(
-        ["id", *shown, *counts, "cost", *paced, "ctr", "cvr", "cpm", "cpc", "revenue", "roas"],
+        ["id", *shown, "win_rate", *counts, "cost", *paced, "ctr", "cvr", "cpm", "cpc", "revenue", "roas"],
         [{**row, **{name: _rounded(row.get(name)) for name in row}} for row in rows],
     )
 

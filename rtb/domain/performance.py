@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from rtb.domain.money import NANOS
+from rtb.domain.ratios import cost_of, ratio
 
 
 class Counters(Struct, frozen=True, gc=False):
     """`cost_nanos` is what the campaign's budget paid, `revenue_nanos` what its conversions were worth to the
-    advertiser."""
+    advertiser. `sampled_bids` and `sampled_wins` are those of one auction in several (rtb.services.bid_sample); they
+    make the win rate, and nothing else is made of them."""
 
     wins: int = 0
     impressions: int = 0
@@ -21,6 +22,8 @@ class Counters(Struct, frozen=True, gc=False):
     conversions: int = 0
     cost_nanos: int = 0
     revenue_nanos: int = 0
+    sampled_bids: int = 0
+    sampled_wins: int = 0
 
     def __add__(self, other: Counters) -> Counters:
         """The sums."""
@@ -31,50 +34,53 @@ class Counters(Struct, frozen=True, gc=False):
             self.conversions + other.conversions,
             self.cost_nanos + other.cost_nanos,
             self.revenue_nanos + other.revenue_nanos,
+            self.sampled_bids + other.sampled_bids,
+            self.sampled_wins + other.sampled_wins,
         )
 
     @property
     def ctr(self) -> float | None:
         """Clicks an impression."""
-        return _ratio(self.clicks, self.impressions)
+        return ratio(self.clicks, self.impressions)
 
     @property
     def cvr(self) -> float | None:
         """Conversions a click; those that a view alone led to count, so it may be above 1."""
-        return _ratio(self.conversions, self.clicks)
+        return ratio(self.conversions, self.clicks)
 
     @property
     def cpc(self) -> float | None:
         """Cost of a click, in units of the currency."""
-        return _ratio(self.cost_nanos, self.clicks * NANOS)
+        return cost_of(self.cost_nanos, self.clicks)
 
     @property
     def cpa(self) -> float | None:
         """Cost of a conversion, in units of the currency."""
-        return _ratio(self.cost_nanos, self.conversions * NANOS)
+        return cost_of(self.cost_nanos, self.conversions)
 
     @property
     def cpm(self) -> float | None:
         """Cost of a thousand impressions, in units of the currency."""
-        return _ratio(self.cost_nanos * 1_000, self.impressions * NANOS)
+        return cost_of(self.cost_nanos, self.impressions, 1_000)
 
     @property
     def roas(self) -> float | None:
         """Revenue a unit of cost: return on ad spend."""
-        return _ratio(self.revenue_nanos, self.cost_nanos)
+        return ratio(self.revenue_nanos, self.cost_nanos)
 
     @property
     def shown(self) -> float | None:
         """Impressions a win: what of the wins was seen."""
-        return _ratio(self.impressions, self.wins)
+        return ratio(self.impressions, self.wins)
 
-    def win_rate(self, bids: int) -> float | None:
-        """Wins a bid; only who bids knows how many those were."""
-        return _ratio(self.wins, bids)
+    @property
+    def win_rate(self) -> float | None:
+        """Wins a bid, of the auctions in the sample."""
+        return ratio(self.sampled_wins, self.sampled_bids)
 
     def against(self, target_nanos: int) -> float | None:
         """Cost as a part of what was to be spent by now: 1.0 is on target."""
-        return _ratio(self.cost_nanos, target_nanos)
+        return ratio(self.cost_nanos, target_nanos)
 
 
 NOTHING = Counters()
@@ -107,7 +113,3 @@ def total(parts: list[Counters]) -> Counters:
     for part in parts:
         sum_ = sum_ + part
     return sum_
-
-
-def _ratio(dividend: int, divisor: int) -> float | None:
-    return dividend / divisor if divisor else None

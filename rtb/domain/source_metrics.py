@@ -14,6 +14,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from rtb.domain.money import MICROS, NANOS, Rates
+from rtb.domain.ratios import cost_of, ratio
 
 _MOST = Decimal(10) ** 15  # of any currency unit; above that an answer is broken, not rich
 
@@ -48,27 +49,27 @@ class Figures(Struct, frozen=True, gc=False):
     @property
     def ctr(self) -> float | None:
         """Clicks an impression, None without impressions."""
-        return self.clicks / self.impressions if self.impressions else None
+        return ratio(self.clicks, self.impressions)
 
     @property
     def cvr(self) -> float | None:
         """Conversions a click, None without clicks."""
-        return self.conversions_micros / (self.clicks * MICROS) if self.clicks else None
+        return ratio(self.conversions_micros, self.clicks * MICROS)
 
     @property
     def cpc(self) -> float | None:
         """Currency units a click, None without clicks."""
-        return self.spend_nanos / (self.clicks * NANOS) if self.clicks else None
+        return cost_of(self.spend_nanos, self.clicks)
 
     @property
     def cpm(self) -> float | None:
         """Currency units a thousand impressions, None without impressions."""
-        return self.spend_nanos * 1000 / (self.impressions * NANOS) if self.impressions else None
+        return cost_of(self.spend_nanos, self.impressions, 1_000)
 
     @property
     def roas(self) -> float | None:
         """Revenue a unit of spend, None without spend."""
-        return self.revenue_nanos / self.spend_nanos if self.spend_nanos else None
+        return ratio(self.revenue_nanos, self.spend_nanos)
 
 
 class CampaignMetrics(Struct, frozen=True, gc=False):

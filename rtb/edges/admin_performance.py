@@ -34,11 +34,22 @@ _KEYS: Mapping[str, _Key] = {
 }
 
 
+def _unsampled(campaign_id: str, since: str, until: str) -> Sequence[Performed]:
+    return ()
+
+
 def stats_command(
-    performance: Performance, catalogue: Campaigns, clock: Clock, currency: str, pace: Callable[[str], Pace | None]
+    performance: Performance,
+    catalogue: Campaigns,
+    clock: Clock,
+    currency: str,
+    pace: Callable[[str], Pace | None],
+    *,
+    sampled: Callable[[str, str, str], Sequence[Performed]] = _unsampled,
 ) -> Command:
     """``campaigns.stats``: of the campaigns in `ids`, on dates from `since` to `until` (today of each campaign where
-    neither is given), a row each, or one `by` date or instance; `pace` knows what should have been spent by now."""
+    neither is given), a row each, or one `by` date or instance; `pace` knows what should have been spent by now,
+    `sampled` what is told of bids (rtb.services.bid_sample)."""
 
     async def run(arguments: dict[str, Any]) -> Any:
         now = clock.time()
@@ -52,7 +63,8 @@ def stats_command(
             campaign = catalogue.get(campaign_id)
             today = budget_day(now, campaign.zone)
             only_today = not since and not until
-            parts = await performance.stats(campaign_id, today if only_today else since, today if only_today else until)
+            first, last = (today, today) if only_today else (since, until)
+            parts = [*await performance.stats(campaign_id, first, last), *sampled(campaign_id, first, last)]
             target = pace(campaign_id) if only_today and by == "campaign" else None
             rows += _rows(campaign_id, parts, by, target)
         return {"currency": currency, "rows": rows}
@@ -105,6 +117,8 @@ def _figures(counters: Counters) -> dict[str, Any]:
         "conversions": counters.conversions,
         "cost": counters.cost_nanos / NANOS,
         "revenue": counters.revenue_nanos / NANOS,
+        "sampled_bids": counters.sampled_bids,
+        "win_rate": counters.win_rate,
         "shown": counters.shown,
         "ctr": counters.ctr,
         "cvr": counters.cvr,
