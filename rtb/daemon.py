@@ -142,6 +142,8 @@ async def _start(system: System, stack: AsyncExitStack, stop: asyncio.Event) -> 
         stack.push_async_callback(system.outside.management.close)
     await system.told.performance.start()
     stack.push_async_callback(_within, system.told.performance.stop, patience, "performance")
+    await system.sample.start()
+    stack.push_async_callback(system.sample.stop)
     await system.told.refusals.start()
     stack.push_async_callback(system.told.refusals.stop)
     await system.elsewhere.start()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -30,6 +31,7 @@ from rtb.lab.load.queue_target import run_queue
 from rtb.messages import PerformanceUpdate
 from rtb.ports import Broker, Clock
 from rtb.services.automation import Automation
+from rtb.services.bid_sample import BidSample
 from rtb.services.campaigns import Campaigns
 from rtb.services.exchange import Exchange
 from rtb.services.frames import FrameExchange
@@ -52,6 +54,8 @@ from rtb.wiring.sources import Elsewhere, elsewhere
 from rtb.wiring.tracking import Told, signer, told
 
 __all__ = ["Money", "Outside", "System", "Told", "build", "dashboard", "resource"]
+
+_UTC = ZoneInfo("UTC")
 
 
 @dataclass(slots=True)
@@ -82,6 +86,7 @@ class System:
     exchange: Exchange
     market: Market
     operators: Operators
+    sample: BidSample
     frames: FrameExchange
     recording: Recording | None
     consumer: BidRequestConsumer
@@ -155,7 +160,17 @@ def build(settings: Settings, pid: int) -> System:
         rates=rates,
     )
 
+    def zone(campaign_id: str) -> ZoneInfo:
+        campaign = late.campaign(campaign_id)
+        return _UTC if campaign is None else campaign.zone
+
+    shared = settings.broker.url != MEMORY
+    sample = BidSample(clock, instance=instance, zone=zone, post=outbox.post if shared else None)
+    trade.exchange.listen(sample.auction_closed)
+
     def performed(update: PerformanceUpdate, message_id: str) -> None:
+        if sample.hear(update):
+            return
         after.performance.hear(update, message_id)
         home.pacer.performed(update.campaign_id, update.day, update.impressions)
 
@@ -187,6 +202,7 @@ def build(settings: Settings, pid: int) -> System:
         exchange=trade.exchange,
         market=trade,
         operators=people,
+        sample=sample,
         frames=FrameExchange(source, broker, instance=instance),
         recording=recording(settings, trade, home.bidder, clock, rates, instance),
         consumer=BidRequestConsumer(
@@ -209,7 +225,9 @@ def _commands(system: System, home: House, pid: int) -> dict[str, Command]:
         **broker_commands(system.broker, system.monitor, system.outbox),
         "audit": audit_command(system.money.audit, currency),
         "campaigns.history": history_command(out.history, catalogue),
-        "campaigns.stats": stats_command(told.performance, catalogue, clock, currency, home.pacer.pace),
+        "campaigns.stats": stats_command(
+            told.performance, catalogue, clock, currency, home.pacer.pace, sampled=system.sample.performed
+        ),
         "campaigns.metrics": metrics_command(system.elsewhere.sources, catalogue, clock),
         "bidders.list": system.market.listed,
         "bidders.switch": system.market.switched,
