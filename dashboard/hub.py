@@ -32,7 +32,7 @@ _SEND_BUFFER_BYTES = 64 * 1024
 _MAX_INCOMING_BYTES = 4 * 1024
 _AT_ONCE = 8
 """Commands of a client under way."""
-_SLICE, _STEP_S, _SPREAD_S = 8, 0.005, 0.5
+_SLICE, _STEP_S, _SPREAD_S = 16, 0.01, 0.5
 """Clients served in one step of the loop, at least; the pause between two; how long it may take to serve them all."""
 PROTOCOL = 2
 GREETED = 300
