@@ -123,9 +123,14 @@ class Hub:
         """Send everybody an event; one of a channel those who have subscribed to it."""
         wanted = [c for c in self._clients if c.greeted and (not channel or channel in c.channels)]
         if wanted:
-            message = Encoded(_encoder.encode({"type": kind, "data": data}))
-            for client in wanted:
-                client.add(message)
+            self._tell_some(Encoded(_encoder.encode({"type": kind, "data": data})), wanted)
+
+    def _tell_some(self, message: Encoded, wanted: list[Client]) -> None:
+        """Tell so many now, and the others a little later: what happens is told in the middle of an auction."""
+        for client in wanted[:_SLICE]:
+            client.add(message)
+        if len(wanted) > _SLICE:
+            asyncio.get_running_loop().call_later(_STEP_S, self._tell_some, message, wanted[_SLICE:])
 
     async def _serve(self, client: Client, transport: asyncio.Transport | None) -> None:
         """Send in one task and listen in this one, until either ends."""

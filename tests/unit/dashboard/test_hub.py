@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from dashboard.client import Encoded
 from dashboard.guard import HEADERS, require_loopback
 from dashboard.hub import Hub
 from dashboard.server import HUB, create_app
@@ -339,3 +340,28 @@ def test_other_addresses_are_a_config_error(host: str) -> None:
     """There is no login, and the message says what to do."""
     with pytest.raises(ConfigError, match=r"127\.0\.0\.1"):
         require_loopback(host)
+
+
+async def test_many_clients_are_all_served_a_few_at_a_time(start: Start, session: aiohttp.ClientSession) -> None:
+    """Each gets every update and every event, in order."""
+    site = await start()
+    clients = [await session.ws_connect(site.url("/ws")) for _ in range(40)]
+    for client in clients:
+        await client.receive()
+    for _ in range(2):
+        site.tick()
+        for client in clients:
+            assert (await client.receive_json())["seq"] == site.source.latest.seq
+    site.hub.tell("alert", {"n": 1})
+    for client in clients:
+        assert (await client.receive_json())["data"] == {"n": 1}
+        await client.close()
+
+
+@pytest.mark.parametrize("length", [0, 125, 126, 65_535, 65_536])
+def test_a_message_is_framed_as_the_protocol_says(length: int) -> None:
+    """One final text frame, not masked. Source: RFC 6455 5.2."""
+    encoded = Encoded(b"x" * length)
+    short = {0: b"\x81\x00", 125: b"\x81\x7d", 126: b"\x81\x7e\x00\x7e", 65_535: b"\x81\x7e\xff\xff"}
+    head = short.get(length, b"\x81\x7f\x00\x00\x00\x00\x00\x01\x00\x00")
+    assert encoded.frame == head + b"x" * length
