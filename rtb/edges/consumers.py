@@ -109,7 +109,10 @@ class BidRequestConsumer:
             message = delivery.message
             envelope = messages.decode(message.body)
             request, body = _request(envelope, self._rates.currency)
-            auction = self._exchange.begin(request, self._received_ns(envelope, delivery), body=body)
+            received_ns = (
+                delivery.arrived_ns if not envelope.timestamp.microsecond else self._made_ns(envelope, delivery)
+            )
+            auction = self._exchange.begin(request, received_ns, body=body)
             asked = _Asked(delivery, message, envelope, request, not body)
             if auction.outcome is None:
                 self._exchange.conclude(auction, partial(self._concluded, asked))
@@ -190,16 +193,15 @@ class BidRequestConsumer:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _received_ns(self, envelope: Envelope, delivery: Delivery) -> int:
-        """When the deadline starts: when the message was made, if that can be told to the fraction, else arrival.
+    def _made_ns(self, envelope: Envelope, delivery: Delivery) -> int:
+        """When a message was made whose timestamp tells that to the fraction: its deadline starts then, not on arrival.
 
         A whole second says too little for a deadline of 100 ms, and an age outside 0..120 s is a wrong clock.
         """
-        if envelope.timestamp.microsecond:
-            age_ns = int((self._clock.time() - envelope.time) * 1e9)
-            waited_ns = self._clock.monotonic_ns() - delivery.arrived_ns
-            if waited_ns <= age_ns <= MAX_AGE_NS:
-                return self._clock.monotonic_ns() - age_ns
+        age_ns = int((self._clock.time() - envelope.time) * 1e9)
+        waited_ns = self._clock.monotonic_ns() - delivery.arrived_ns
+        if waited_ns <= age_ns <= MAX_AGE_NS:
+            return self._clock.monotonic_ns() - age_ns
         return delivery.arrived_ns
 
 

@@ -102,7 +102,8 @@ class HouseBidder:
 
     def _bids(self, auction: OpenAuction) -> list[Candidate]:
         imps, all_terms = auction.request.imp or (), auction.terms
-        context, match = self.context(auction), self.index.match
+        match, now = self.index.match, self._clock.time()
+        context = facts.context(auction.request, auction.profile, auction.frequency, now=now)
         if len(imps) == 1:
             placement = facts.placement(imps[0], self._rates, all_terms[0])
             return match(context, placement, limit=self.advertisers, admits=self.admits)
