@@ -16,8 +16,9 @@ class Holding:
     """What a daemon has of one account, in nanos.
 
     `holds` are the open holds, a sum for each 10 s they expire in (end, Unix seconds), `held` their sum; `settled` is
-    what the account has told of them so far. What all daemons spent is as of the last reply. `owed` is leased and free,
-    but the account is in debt: it goes back with the next sync, and must not be spent before.
+    what the account has told of them so far. What all daemons spent, and what others have leased (`elsewhere`), is as
+    of the last reply. `owed` is leased and free, but the account is in debt: it goes back with the next sync, and must
+    not be spent before.
     """
 
     leased: int = 0
@@ -28,6 +29,7 @@ class Holding:
     spent: int = 0
     unsettled: int = 0
     available: int = 0
+    elsewhere: int = 0
 
     @property
     def free(self) -> int:
@@ -50,6 +52,7 @@ class Holding:
         self.spent = state.spent_nanos
         self.available = state.available_nanos
         self.unsettled = state.unsettled_nanos
+        self.elsewhere = max(0, state.limit_nanos - self.available - self.spent - self.leased)
         for bucket, nanos in state.settled.items():
             self._end(bucket, nanos - self.settled.get(bucket, 0))
         self.settled = dict(state.settled)

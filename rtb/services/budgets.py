@@ -160,7 +160,7 @@ class Budgets:
         purse = self._purses.get(campaign_id)
         campaign = self._limited.get(campaign_id)
         if purse is None and campaign is not None:
-            purse = self._purses[campaign_id] = Purse(campaign)
+            purse = self._purses[campaign_id] = Purse(campaign, near=self._near is not None)
             purse.begin(campaign, self._clock.time(), *self._terms)
             dropped = self.active.get(campaign_id)
             if dropped is not None:  # a new balance would give away what this one still holds

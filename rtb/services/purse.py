@@ -28,10 +28,12 @@ class Purse(Struct, gc=False, eq=False):
     that a sync is under way. `exhausted`: what was spent leaves less than one impression, so that nothing changes
     before a new day or limit. `spent_nanos` is what all daemons spent of `day`, as last heard; `heard` that an account
     has told it. `only` is the holding where one account pays alone. `reserve_nanos` of the day's limit are not spent:
-    the campaign pauses before; what was won earlier is still billed from them.
+    the campaign pauses before; what was won earlier is still billed from them. Where the accounts are `near`, in this
+    process, what others have leased is what earlier processes still hold: it is as good as spent.
     """
 
     campaign: Campaign
+    near: bool = False
     limits: Mapping[str, Limit] = {}
     days: tuple[str, ...] = ()
     day: str = ""
@@ -98,7 +100,9 @@ class Purse(Struct, gc=False, eq=False):
             return 0
         free = min(balance.spendable(day, now_ns) for day in self.days)
         if self.reserve_nanos:
-            free = min(free, self.most(self.day) - balance.holding(self.day).committed)
+            holding = balance.holding(self.day)
+            taken = holding.committed + (holding.elsewhere if self.near else 0)
+            free = min(free, self.most(self.day) - taken)
         return free
 
     def hold(self, nanos: int, bucket: int, now_ns: int) -> bool:
