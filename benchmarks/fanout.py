@@ -91,7 +91,7 @@ class Figures(Struct):
 @contextmanager
 def dsps(count: int, *flags: str) -> Iterator[list[str]]:
     """So many bidders in a process of their own: their URLs."""
-    command = [sys.executable, "-m", "rtb.cli.lab_dsps", str(count), "--port", "0", *flags]
+    command = [sys.executable, "-m", "rtb", "lab", "dsps", str(count), "--port", "0", *flags]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

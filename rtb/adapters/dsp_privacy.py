@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
-from ipaddress import ip_address, ip_network
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ DEVICE = ("ifa", "didsha1", "didmd5", "dpidsha1", "dpidmd5", "macsha1", "macmd5"
 GEO = ("accuracy", "lastfix", "ipservice", "zip")
 _DECIMALS = 2
 """Of degrees: about a kilometre."""
-_KEPT_BITS = {"ip": 24, "ipv6": 48}
+_KEPT_BYTES = (("ip", socket.AF_INET, 3), ("ipv6", socket.AF_INET6, 6))
 
 _members = msgspec.json.Decoder(dict[str, Raw])
 _any = msgspec.json.Decoder(Any)
@@ -40,9 +40,9 @@ def stripped(members: Mapping[str, Raw], treatment: Treatment) -> dict[str, Raw]
         found["user"] = Raw(_encode(user))
     if device is not None:
         _coarsen(device)
-        for name, bits in _KEPT_BITS.items():
+        for name, family, kept in _KEPT_BYTES:
             if name in device:
-                device[name] = Raw(_encode(_network(_any.decode(device[name]), bits)))
+                device[name] = Raw(_encode(_network(_any.decode(device[name]), family, kept)))
         if anonymous:
             _drop(device, DEVICE)
         found["device"] = Raw(_encode(device))
@@ -80,10 +80,10 @@ def _coarsen(holder: dict[str, Raw]) -> None:
     holder["geo"] = Raw(_encode(geo))
 
 
-def _network(address: object, bits: int) -> str:
-    """The first bits of an address; "" for what is none."""
+def _network(address: object, family: int, kept: int) -> str:
+    """The first bytes of an address, zeros for the rest; "" for what is none."""
     try:
-        found = ip_address(str(address))
-    except ValueError:
+        packed = socket.inet_pton(family, str(address))
+    except (OSError, ValueError):
         return ""
-    return str(ip_network((found, bits), strict=False).network_address)
+    return socket.inet_ntop(family, packed[:kept] + bytes(len(packed) - kept))
