@@ -1,7 +1,7 @@
 // @ts-check
 /** The header: whether it is live, which instance, which range, pause and rewind, the theme, who is there. */
 
-import { el, put, replace } from "./lib/dom.js";
+import { el, put, replace, toast } from "./lib/dom.js";
 import * as format from "./lib/format.js";
 import { setTheme, theme } from "./lib/theme.js";
 import { RANGES } from "./lib/time.js";
@@ -22,6 +22,7 @@ export function wireHeader(live, time, api) {
   live.on("state", (now) => showState(now, live));
   live.on("update", () => showUpdate(live, time));
   watchInstances(live, time, api);
+  watchAlerts(live, api);
   time.on(() => showTime(live, time));
   wireRanges(time);
   instance.addEventListener("change", () => {
@@ -45,7 +46,7 @@ export function showAccount(me) {
   if (!me.name) return; // nobody had to log in
   byId("logout").hidden = false;
   byId("who").title = `${me.name}, ${me.role}`;
-  put(byId("who"), `Log out ${me.name}`);
+  replace(byId("who"), "Log out ", el("span", { class: "who", text: me.name }));
 }
 
 /** @param {import("./lib/types.js").State} now @param {import("./lib/live.js").Live} live */
@@ -74,6 +75,34 @@ function watchInstances(live, time, api) {
     known = now;
     const rows = (await api.get("/api/instances").catch(() => null))?.instances ?? live.about.instances ?? [];
     showInstances(rows, time);
+  });
+}
+
+/**
+ * How many alerts are firing, beside the name of their page; a new one is said aloud.
+ * @param {import("./lib/live.js").Live} live @param {import("./lib/api.js").Api} api
+ */
+function watchAlerts(live, api) {
+  /** @type {Set<string>} */
+  let firing = new Set();
+  const show = () => {
+    const badge = byId("firing");
+    badge.hidden = firing.size === 0;
+    put(badge, String(firing.size));
+    badge.setAttribute("aria-label", `${firing.size} firing`);
+  };
+  live.on("state", async (state) => {
+    if (state !== "live") return;
+    const rows = (await api.get("/api/alerts").catch(() => null))?.alerts ?? [];
+    firing = new Set(rows.filter((/** @type {any} */ row) => row.phase === "firing").map((/** @type {any} */ row) => row.rule.id));
+    show();
+  });
+  live.on("alert", (row) => {
+    const known = firing.has(row.rule.id);
+    if (row.phase === "firing") firing.add(row.rule.id);
+    else firing.delete(row.rule.id);
+    if (!known && row.phase === "firing") toast(`${row.rule.id} is firing: ${format.words(row.rule.metric)}`, row.rule.severity === "info" ? "info" : "error");
+    show();
   });
 }
 

@@ -8,13 +8,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from rtb.adapters.clock import ManualClock
-from rtb.domain.campaign import Campaign, Pacing, Pricing, Status
+from rtb.domain.bidder_policy import BidderSettings
+from rtb.domain.campaign import Campaign, Pacing, Pricing, Status, Targeting
 from rtb.domain.money import NANOS
 from rtb.domain.pacing import Pace
 from rtb.domain.source_metrics import CampaignMetrics, Days, Figures
 from rtb.openrtb import BidRequest, Device, Geo, Loss, NoBid, Site
 from rtb.ports import LedgerKind, LedgerRow, OpenAuction
 from rtb.ports.metric_source import BidResult, BidUpdate, SourceError, SourceFailure
+from rtb.services.bidder_health import BidderHealth
 from rtb.services.metrics import Metrics
 from rtb.services.queue_monitor import MinuteRow, QueueReport, QueueRow, Warned
 from tests.support.dashboard_site import DashboardSite
@@ -45,6 +47,15 @@ NAMES = (
     ("mountain-huts", "Hut to hut, all summer", "Somnia Rail"),
     ("fresh-pasta", "Fresh pasta in 20 minutes", "Crema & Co"),
 )
+
+
+REMOTE = {
+    "northlight": (18.0, 0.004, 0.0),
+    "bidwell": (31.0, 0.02, 0.002),
+    "tern": (44.0, 0.06, 0.01),
+    "harbour": (27.0, 0.01, 0.6),
+}
+"""Remote bidders: the median of their answers in ms, the share that is late, the share that fails."""
 
 
 class Moody(Prompt):
@@ -96,8 +107,8 @@ class Demo:
         self.dice = random.Random(seed)
         self.clock = ManualClock(NOON)
         bidders = [
-            Moody("northlight", 0.55, 1.0, 4.2, self.dice),
-            Moody("bidwell", 0.35, 0.6, 3.4, self.dice),
+            Moody("northlight", 0.35, 1.0, 4.2, self.dice),
+            Moody("bidwell", 0.25, 0.6, 3.4, self.dice),
             Moody("tern", 0.2, 2.0, 6.5, self.dice),
         ]
         self.world = world(
@@ -108,6 +119,10 @@ class Demo:
         )
         platforms = [AdPlatform("google_ads", self.dice), AdPlatform("facebook_ads", self.dice, away=True)]
         self.site = DashboardSite(self.world, sources=platforms)
+        self.remote = [
+            BidderHealth(BidderSettings(name=name, url=f"https://{name}.example/bid"), self.clock) for name in REMOTE
+        ]
+        self.site.bidders += self.remote
         self.second_instance = Metrics("exchange-2", self.clock)
         self.world.metrics.instance = "exchange-1"
         self.seconds = 0
@@ -140,10 +155,29 @@ class Demo:
         rate = 1_150 + 260 * _wave(self.seconds, 97) + 70 * _wave(self.seconds, 23)
         for metrics, share in ((self.world.metrics, 0.6), (self.second_instance, 0.4)):
             self._count(metrics, round(self.dice.gauss(share * rate, 15)), slow)
+        for health in self.remote:
+            self._ask(health)
         self.clock.advance(0.4)
         self._look_at_queues()
         self.site.source.receive(self.second_instance.frame())
         self.site.source.tick()
+
+    def _ask(self, health: BidderHealth) -> None:
+        """Forty calls: answers of some speed, some late, and of the last one so many errors that it is throttled."""
+        median_ms, late, wrong = REMOTE[health.name]
+        for _ in range(40):
+            now_ns = self.clock.monotonic_ns()
+            if health.refusal(now_ns) is not None:
+                health.skipped["breaker"] += 1
+            elif self.dice.random() < wrong:
+                health.failed(now_ns, self.dice.choice(("status-503", "connect")))
+            elif self.dice.random() < late:
+                health.timed_out(now_ns)
+            else:
+                took_ms = min(89.0, median_ms * self.dice.lognormvariate(0, 0.35))
+                health.answered(now_ns, round(took_ms * 1e6), int(self.dice.random() < 0.4), 0)
+                if self.dice.random() < 0.1:
+                    health.won(2_100_000)
 
     def _took_ms(self, slow: bool) -> float:
         return (5.5 if slow else 2.2) * self.dice.lognormvariate(0, 0.8 if slow else 0.55)
@@ -175,7 +209,7 @@ class Demo:
     def _request(self) -> BidRequest:
         country, region, city = self.dice.choice(PLACES)
         return bid_request(
-            imp("1", bidfloor=self.dice.choice((0.2, 0.5, 1.0, 2.5))),
+            imp("1", bidfloor=self.dice.choice((0.2, 0.5, 1.0, 3.5))),
             site=Site(domain=self.dice.choice(SITES)),
             device=Device(
                 os=self.dice.choice(("iOS", "Android", "macOS")),
@@ -268,6 +302,9 @@ def demo_campaigns() -> list[Campaign]:
                 pricing=Pricing.CPC if i % 7 == 3 else Pricing.CPM,
                 daily_budget=None if i % 8 == 6 else 40.0 + 20 * (i % 5),
                 pacing=Pacing.EVEN if i % 3 else Pacing.ASAP,
+                targeting=Targeting(
+                    domain=(SITES[i % 6], SITES[(i * 5 + 2) % 6]), country=() if i % 2 else (PLACES[i // 2 % 4][0],)
+                ),
             )
         )
     return found

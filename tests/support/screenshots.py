@@ -25,7 +25,7 @@ async def main(folder: Path, wanted: list[str]) -> None:
     with tempfile.TemporaryDirectory() as data:
         demo = Demo(Path(data))
         await demo.start()
-        print("living through a quarter of an hour ...", file=sys.stderr)
+        print("living through a quarter of an hour, which takes a minute ...", file=sys.stderr)
         await demo.live(PAST_S)
         await add_alerts(demo.site)
         auction = demo.site.tape.recent(30)[-1].id

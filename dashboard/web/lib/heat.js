@@ -29,7 +29,7 @@ export class HeatStrip {
         el("h2", {}, "Every auction", " ", el("span", { class: "unit", text: "ms" })),
         el("ul", { class: "legend" }, [
           el("li", { class: "heat-key" }, "few ", el("i", { class: "scale" }), " many"),
-          el("li", {}, `over ${deadline} ms `, this.late, el("span", { class: "unit", text: "%" })),
+          el("li", {}, `over ${deadline} ms `, this.late, " ", el("span", { class: "unit", text: "%" })),
         ]),
       ),
       el("div", { class: "heat-plot" }, this.rows, this.canvas),

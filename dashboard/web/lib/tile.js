@@ -22,7 +22,7 @@ export class Tile {
       "article",
       { class: "card tile", data: { tile: name }, style: { "--colour": `var(${colour})` } },
       el("h2", {}, href ? el("a", { href, text: title }) : title),
-      el("p", { class: "big" }, this.value, " ", this.unit),
+      el("p", { class: "big" }, this.value, this.unit),
       this.note,
       spark ? svg("svg", { class: "spark", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" }, this.area, this.line) : null,
     );

@@ -157,7 +157,7 @@ function columns(context, changed) {
     {
       key: "name",
       title: "Campaign",
-      width: "minmax(9.5rem, 2.2fr)",
+      width: "minmax(9rem, 2.2fr)",
       value: (row) => row.name || row.id,
       make: () => el("a", { class: "name" }),
       update: (cell, row) => {
@@ -168,28 +168,28 @@ function columns(context, changed) {
         cell.title = `${row.name} (${row.id})`;
       },
     },
-    { key: "advertiser", title: "Advertiser", width: "minmax(6rem, 1.2fr)", from: 1000, value: (row) => row.advertiser, text: (row) => row.advertiser },
-    { key: "status", title: "Status", width: "6.4rem", value: (row) => standing(row)[0], make: statusPill, update: (cell, row) => showStatus(/** @type {Element} */ (cell.firstChild), row) },
+    { key: "advertiser", title: "Advertiser", width: "minmax(5.5rem, 1.2fr)", from: 1100, value: (row) => row.advertiser, text: (row) => row.advertiser },
+    { key: "status", title: "Status", width: "6.2rem", value: (row) => standing(row)[0], make: statusPill, update: (cell, row) => showStatus(/** @type {Element} */ (cell.firstChild), row) },
     {
       key: "bid",
       title: "Bid",
       end: true,
-      width: "7.4rem",
+      width: "7.2rem",
       value: (row) => row.bid,
       make: (row) => keep(new BidEditor(context, row, changed)),
       update: show,
     },
-    { key: "spent", title: "Spent today", unit: "of budget", end: true, width: "minmax(9.4rem, 1fr)", value: (row) => row.spent_today, make: budgetBar, update: (cell, row) => showBudget(/** @type {HTMLElement} */ (cell.firstChild), row) },
-    { key: "pace", title: "Pace", unit: "%", end: true, width: "4.9rem", value: pace, text: (row) => format.percent(pace(row), 0) },
-    { key: "wins", title: "Wins", end: true, width: "4.6rem", value: (row) => row.wins, text: (row) => format.count(row.wins) },
-    { key: "impressions", title: "Shown", end: true, width: "4.9rem", value: (row) => row.impressions, text: (row) => format.count(row.impressions) },
-    { key: "clicks", title: "Clicks", end: true, width: "4.6rem", value: (row) => row.clicks, text: (row) => format.count(row.clicks) },
-    { key: "ctr", title: "CTR", unit: "%", end: true, width: "4.8rem", value: (row) => row.ctr, text: (row) => format.percent(row.ctr, 2) },
-    { key: "conversions", title: "Conv.", end: true, width: "4.4rem", value: (row) => row.conversions, text: (row) => format.count(row.conversions) },
-    { key: "roas", title: "ROAS", end: true, width: "4.6rem", value: (row) => row.roas, text: (row) => format.ratio(row.roas) },
+    { key: "spent", title: "Spent today", end: true, width: "minmax(8.6rem, 1fr)", value: (row) => row.spent_today, make: budgetBar, update: (cell, row) => showBudget(/** @type {HTMLElement} */ (cell.firstChild), row) },
+    { key: "pace", title: "Pace", unit: "%", end: true, width: "4.4rem", from: 900, value: pace, text: (row) => format.percent(pace(row), 0) },
+    { key: "wins", title: "Wins", end: true, width: "4.2rem", from: 800, value: (row) => row.wins, text: (row) => format.count(row.wins) },
+    { key: "impressions", title: "Shown", end: true, width: "4.4rem", value: (row) => row.impressions, text: (row) => format.count(row.impressions) },
+    { key: "clicks", title: "Clicks", end: true, width: "4.2rem", from: 800, value: (row) => row.clicks, text: (row) => format.count(row.clicks) },
+    { key: "ctr", title: "CTR", unit: "%", end: true, width: "4.5rem", value: (row) => row.ctr, text: (row) => format.percent(row.ctr, 2) },
+    { key: "conversions", title: "Conv.", end: true, width: "4rem", from: 800, value: (row) => row.conversions, text: (row) => format.count(row.conversions) },
+    { key: "roas", title: "ROAS", end: true, width: "4.2rem", value: (row) => row.roas, text: (row) => format.ratio(row.roas) },
   ];
   if (context.role === "operator") {
-    found.push({ key: "act", title: "Action", width: "5.4rem", end: true, make: (row) => keep(new PauseButton(context, row, changed)), update: show });
+    found.push({ key: "act", title: "Action", width: "5.8rem", end: true, make: (row) => keep(new PauseButton(context, row, changed)), update: show });
   }
   return found;
 }

@@ -20,7 +20,7 @@ export class Percentiles {
     ]).map(([label, field, name]) => {
       const value = el("span", { text: format.NONE, data: { value: name } });
       const track = el("span", { class: "track", style: { "--deadline": `${share(deadline) * 100}%`, "--colour": `var(--${name})` } });
-      const row = el("tr", {}, el("th", { scope: "row", text: label }), el("td", { class: "big" }, value, " ", el("span", { class: "unit", text: "ms" })), el("td", { class: "track-cell", "aria-hidden": "true" }, track));
+      const row = el("tr", {}, el("th", { scope: "row", text: label }), el("td", { class: "big" }, value, el("span", { class: "unit", text: "ms" })), el("td", { class: "track-cell", "aria-hidden": "true" }, track));
       return { field, value, track, row };
     });
     this.element = el(

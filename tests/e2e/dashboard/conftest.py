@@ -14,6 +14,7 @@ from rtb.adapters.clock import ManualClock
 from rtb.domain.campaign import Status
 from tests.e2e.conftest import CHROMIUM_ARGS
 from tests.support.dashboard_site import DashboardSite
+from tests.unit.metric_parts import Platform
 from tests.unit.parts import Prompt, campaign, offer, world
 
 HOSTILE = "<img src=x onerror=document.title='owned'>"
@@ -40,8 +41,14 @@ async def chromium() -> AsyncIterator[Browser]:
         await browser.close()
 
 
+@pytest.fixture
+def platform() -> Platform:
+    """A metric source beside the house's ledger, which knows nothing of any campaign at first."""
+    return Platform("platform", batch=100)
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def site(tmp_path: Path) -> AsyncIterator[DashboardSite]:
+async def site(tmp_path: Path, platform: Platform) -> AsyncIterator[DashboardSite]:
     """A DSP that bids 2.5, and three campaigns: one with a budget of 10 a day, one with a hostile name, one paused."""
     made = world(
         str(tmp_path / "rtb.db"),
@@ -53,7 +60,7 @@ async def site(tmp_path: Path) -> AsyncIterator[DashboardSite]:
         ],
         clock=ManualClock(),
     )
-    site = DashboardSite(made)
+    site = DashboardSite(made, sources=[platform])
     await site.start()
     yield site
     await site.stop()

@@ -106,7 +106,7 @@ async def test_search_sort_and_export(site: DashboardSite, visit: Visit, tmp_pat
         await page.get_by_role("button", name="Export CSV").click()
     await (await started.value).save_as(tmp_path / "campaigns.csv")
     lines = (tmp_path / "campaigns.csv").read_text(encoding="utf-8-sig").splitlines()
-    assert lines[0].startswith("Campaign,Advertiser,Status,Bid,Spent today (of budget),")
+    assert lines[0].startswith("Campaign,Advertiser,Status,Bid,Spent today,")
     assert lines[1].startswith("At rest,rest,paused,1,0,")
     assert lines[4].startswith('"\'=HYPERLINK(""http://evil"",""x"")",\'@cmd,active,9,0,')
 
