@@ -32,6 +32,8 @@ _SEND_BUFFER_BYTES = 64 * 1024
 _MAX_INCOMING_BYTES = 4 * 1024
 _AT_ONCE = 8
 """Commands of a client under way."""
+_HOLD_S = 0.5
+"""How long one more may wait for one of these to end."""
 _SLICE, _STEP_S, _SPREAD_S = 16, 0.01, 0.5
 """Clients served in one step of the loop, at least; the pause between two; how long it may take to serve them all."""
 PROTOCOL = 2
@@ -147,18 +149,21 @@ class Hub:
                 message = await client.ws.receive()  # answers pings; returns at the end, or at a message
                 if message.type is not WSMsgType.TEXT or self._commands is None:
                     break
-                self._obey(self._commands, client, message.data)
+                await self._obey(self._commands, client, message.data)
         finally:
             sender.cancel()
         if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
             await client.close(WSCloseCode.POLICY_VIOLATION, b"this socket only sends")
 
-    def _obey(self, commands: Commands, client: Client, text: str) -> None:
-        """Do what a client says beside listening to it, which answers its pings; a change is made to its end."""
+    async def _obey(self, commands: Commands, client: Client, text: str) -> None:
+        """Do what a client says beside listening to it, which answers its pings; a change is made to its end. A page
+        that subscribes to many things at once is not listened to for that moment."""
 
         async def run() -> None:
             client.add(Encoded(await commands.run(client, text)))
 
+        if len(client.tasks) >= _AT_ONCE:
+            await asyncio.wait(client.tasks, timeout=_HOLD_S, return_when=asyncio.FIRST_COMPLETED)
         if len(client.tasks) >= _AT_ONCE:
             refusal = {"type": "error", "id": None, "error": "too much at once; wait for the answers"}
             client.add(Encoded(_encoder.encode(refusal)))

@@ -271,6 +271,15 @@ async def test_an_update_of_twenty_campaigns_is_under_4_kb(site: DashboardSite, 
     assert len(text.encode()) < 4_096
 
 
+async def test_a_page_may_subscribe_to_much_at_once(site: DashboardSite, connect: Connect) -> None:
+    """As it does when it comes back: nothing is refused."""
+    async with connect() as socket:
+        for n in range(100):
+            await socket.ws.send_json({"type": "subscribe", "id": n, "campaign_id": "ab"[n % 2]})
+        answers = [await socket.hear() for _ in range(64)]
+        assert {answer["type"] for answer in answers} == {"ok"}
+
+
 async def test_too_much_at_once_is_refused(site: DashboardSite, connect: Connect) -> None:
     """While eight commands are under way a ninth is not begun; those under way are finished."""
     async with site.catalogue._changing, connect() as socket:
