@@ -10,7 +10,7 @@ ignored with a warning, see `NOT_DONE`.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -21,7 +21,7 @@ from rtb.errors import BadRequest
 from rtb.openrtb import BidRequest
 
 MARK = b'"prebid"'
-"""Stands in every request that says something to Prebid."""
+"""Stands in every ext that says something to Prebid."""
 NOT_DONE = {
     "adservertargeting": "key-values are those of ext.prebid.targeting",
     "bidadjustmentfactors": "prices are adjusted by the exchange's own settings",
@@ -110,6 +110,7 @@ _request_decoder = msgspec.json.Decoder(_RequestExt)
 _imp_decoder = msgspec.json.Decoder(_ImpExt)
 _storing_decoder = msgspec.json.Decoder(_StoringRequest)
 _NOTHING = RequestPrebid()
+_NO_EXT, _NO_IMP_EXT = _RequestExt(), _ImpExt()
 _NO_CODES: Mapping[str, str] = {}
 
 
@@ -184,6 +185,16 @@ class Asked(Struct, frozen=True):
         return bid.bidder
 
 
+def may_ask(request: BidRequest) -> bool:
+    """Whether there is any ext that could say something to Prebid: most requests of servers are sorted out by it."""
+    if request.ext:
+        return True
+    for imp in request.imp or ():  # noqa: SIM110  a generator costs five times that
+        if imp.ext:
+            return True
+    return False
+
+
 def read(request: BidRequest, bidders: Collection[str], own: str) -> Asked | None:
     """What the request asks of Prebid; None when it does not mention it.
 
@@ -195,11 +206,11 @@ def read(request: BidRequest, bidders: Collection[str], own: str) -> Asked | Non
     Raises:
         BadRequest: a member of the wrong type or without sense, or something that was to be stored here.
     """
-    asked = _decoded(_request_decoder, request.ext, "ext").prebid if request.ext else None
+    asked = _decoded(_request_decoder, request.ext, "", _NO_EXT).prebid if request.ext else None
     imps: dict[str, ImpPrebid] = {}
     for i, imp in enumerate(request.imp or ()):
         if imp.ext:
-            said = _decoded(_imp_decoder, imp.ext, f"imp[{i}].ext").prebid
+            said = _decoded(_imp_decoder, imp.ext, f"imp[{i}].", _NO_IMP_EXT).prebid
             if said is not None:
                 _refuse_stored(said, f"imp[{i}].ext.prebid")
                 imps[imp.id or ""] = said
@@ -242,9 +253,12 @@ def _refuse_stored(asked: RequestPrebid | ImpPrebid, field: str) -> None:
             raise BadRequest(f"{field}.{name}: {_NOT_STORED}")
 
 
-def _decoded(decoder: msgspec.json.Decoder[_T], raw: Any, field: str) -> _T:
+def _decoded(decoder: msgspec.json.Decoder[_T], raw: Raw, place: str, nothing: _T) -> _T:
+    """What an ext says to Prebid; one that is no object, and does not mention it, says nothing."""
     try:
         return decoder.decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
+        if MARK not in bytes(raw):
+            return nothing
         what, _, where = " ".join(str(error).split())[:300].partition(" - at `$")
-        raise BadRequest(f"{field}{where.rstrip('`')}: {what[:1].lower()}{what[1:]}") from None
+        raise BadRequest(f"{place}ext{where.rstrip('`')}: {what[:1].lower()}{what[1:]}") from None

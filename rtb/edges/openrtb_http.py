@@ -108,7 +108,7 @@ class AuctionResponder:
             return _EMPTY[Status.SHED]
         try:
             request = openrtb.decode_request(body)
-            asked = prebid.read(request, self._bidders(), self._prebid.own) if prebid.MARK in body else None
+            asked = prebid.read(request, self._bidders(), self._prebid.own) if prebid.may_ask(request) else None
             offered = None if asked is None else asked.offers
             auction = self._exchange.begin(request, connection.arrived_ns, body=body, offered=offered)
         except BadRequest as reason:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from rtb.domain.auction import Bid
-from rtb.domain.prebid import NOT_DONE, Asked, read, storing
+from rtb.domain.prebid import NOT_DONE, Asked, may_ask, read, storing
 from rtb.errors import BadRequest
 from rtb.openrtb import decode_request
 
@@ -35,6 +35,14 @@ def bid(bidder: str, seat: str = "", impid: str = "1") -> Bid:
 def test_a_request_that_says_nothing_to_prebid() -> None:
     """Whatever else its exts say."""
     assert read(decode_request(body({"data": {}}, ext={"rtb": {"nbr": 1}})), BIDDERS, "rtb") is None
+
+
+def test_an_ext_that_is_no_object_says_nothing() -> None:
+    """It is not for us to refuse; one that mentions Prebid is."""
+    assert read(decode_request(body([1], ext="x")), BIDDERS, "rtb") is None
+    assert not may_ask(decode_request(b'{"id":"r","imp":[{"id":"1","banner":{}}]}'))
+    with pytest.raises(BadRequest, match=r"^imp\[0\]\.ext: expected `object`"):
+        read(decode_request(body(["prebid"])), BIDDERS, "rtb")
 
 
 def test_an_imp_alone_can_ask() -> None:
