@@ -8,6 +8,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from rtb.domain.bidder_policy import Skip
+from rtb.domain.privacy import Reason
 from rtb.openrtb import Loss
 
 
@@ -62,7 +63,11 @@ _BY_FAILURE = {
     "response": NonBid.INVALID_RESPONSE,
     "intake": NonBid.INVALID_RESPONSE,
 }
-_BY_SKIP = {Skip.MEDIA.value: NonBid.BLOCKED_MEDIA, Skip.CURRENCY.value: NonBid.BLOCKED_CURRENCY}
+_BY_SKIP: dict[str, NonBid] = {
+    Skip.MEDIA.value: NonBid.BLOCKED_MEDIA,
+    Skip.CURRENCY.value: NonBid.BLOCKED_CURRENCY,
+    **{reason.value: NonBid.BLOCKED_PRIVACY for reason in Reason},
+}
 
 
 def of_loss(reason: Loss) -> NonBid:
