@@ -68,7 +68,8 @@ class DspBidder:
             floor_micros=self._floor_micros,
             adjustment=settings.adjustment,
         )
-        self._body = bodies.form(self._form)
+        self._treated = [bodies.form(replace(self._form, treatment=treatment)) for treatment in Treatment]
+        self._body = self._treated[Treatment.WHOLE]
         self._on_done = self._ended
         self._logged: set[type[Exception]] = set()
 
@@ -118,6 +119,8 @@ class DspBidder:
         imps = participation.imps(auction.request, offered)
         if imps == ():
             return self._body, None, Skip.MEDIA
+        if imps is None and not participation.currencies:
+            return self._treated[treatment], reason, None
         currencies = participation.sent_currencies(auction.request) if participation.currencies else ()
         form = replace(self._form, imps=imps, currencies=currencies, treatment=treatment)
         return self._bodies.form(form), reason, None
