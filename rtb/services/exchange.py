@@ -172,6 +172,11 @@ class Auction(Struct, eq=False):
             self.secondary = frozenset()
         self._complete = complete
 
+    def forget_completion(self) -> None:
+        """Call nobody any more. What would be called holds the auction: together they would be garbage that only the
+        collector frees, and it looks at what is older than a moment once in 100,000 auctions."""
+        self._complete = None
+
 
 Done = Callable[[Auction, Exception | None], None]
 """Hears that an auction is settled, or of the mistake of ours that prevented it."""
@@ -327,6 +332,7 @@ class Exchange:
         """Settle it; who is still pending is late."""
         if auction.outcome is not None:
             return
+        auction.forget_completion()
         failed = None
         try:
             self._settle(auction)
