@@ -11,12 +11,13 @@ from tests.support.hanging import (
 from tests.support.postgres import own_postgres, postgres_databases, postgres_server
 from tests.support.production import production
 from tests.support.rabbitmq import make_rabbit, rabbit_server
-from tests.support.redis import make_redis, redis_cluster, redis_server
+from tests.support.redis import make_redis, own_cluster, redis_cluster, redis_server
 
 __all__ = [
     "certificates",
     "make_rabbit",
     "make_redis",
+    "own_cluster",
     "own_postgres",
     "postgres_databases",
     "postgres_server",
