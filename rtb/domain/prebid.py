@@ -63,7 +63,7 @@ class RequestPrebid(Struct, frozen=True, kw_only=True):
     aliases: dict[str, str] | None = None
     alternatebiddercodes: Alternates | None = None
     returnallbidstatus: bool = False
-    auctiontimestamp: int = 0
+    auctiontimestamp: Raw = Raw()
     passthrough: Raw = Raw()
     events: Raw = Raw()
     storedrequest: Raw = Raw()

@@ -6,12 +6,15 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rtb.domain.auction import Lost
 from rtb.domain.campaign import Creative, Media
 from rtb.domain.intake import RemoteBid
 from rtb.domain.prebid import read
 from rtb.domain.tracking import Keys, Signer
+from rtb.errors import BadRequest
 from rtb.openrtb import Bid as WireBid
 from rtb.openrtb import Loss, decode_request, encode
 from rtb.services.answers_prebid import prebid_response
@@ -192,3 +195,50 @@ async def test_an_auction_that_was_not_held(build: Build) -> None:
         ("house", [{"impid": "1", "statuscode": 3}]),
         ("quiet", [{"impid": "1", "statuscode": 3}]),
     ]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+CODES = st.dictionaries(st.sampled_from(["rtb", "house", "Acme", "x", "", "hb"]), JSON, max_size=3)
+SAID = st.fixed_dictionaries(
+    {},
+    optional={
+        "targeting": JSON
+        | st.fixed_dictionaries(
+            {},
+            optional={
+                "pricegranularity": JSON | st.sampled_from(["low", "auto"]),
+                "includewinners": st.booleans(),
+                "includebidderkeys": st.booleans(),
+                "includeformat": st.booleans(),
+                "prefix": st.text(max_size=9),
+            },
+        ),
+        "aliases": JSON | st.dictionaries(st.sampled_from(["rtb", "x"]), st.sampled_from(["house", "rtb", "y"])),
+        "alternatebiddercodes": JSON | st.just({"enabled": True, "bidders": {"house": {"enabled": True}}}),
+        "returnallbidstatus": st.booleans(),
+        "auctiontimestamp": JSON,
+        "passthrough": JSON,
+        "events": JSON,
+        "cache": JSON,
+    },
+)
+
+
+@given(said=SAID, codes=CODES, passthrough=JSON)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_whatever_is_asked_is_answered_or_refused(build: Build, said: Any, codes: Any, passthrough: Any) -> None:
+    """A bid response that is JSON, or a BadRequest: nothing else comes of any ext.prebid."""
+    world = build(campaigns=[campaign("a", 3.0)])
+    imp = {**BANNER, "ext": {"prebid": {"bidder": codes, "passthrough": passthrough}}}
+    try:
+        asked, auction = begin(world, asking(imp, **said))
+    except BadRequest:
+        return
+    assert auction.outcome is not None
+    encoded = encode(prebid_response(asked, auction, auction.outcome, world.rates))
+    answered = msgspec.json.decode(encoded)
+    assert ("seatbid" in answered) != ("nbr" in answered)
