@@ -28,6 +28,9 @@ SICK_AFTER = 5
 """Failures in a row after which a host gets one notice at a time, until one succeeds."""
 WAITING_PER_STEP = 64
 """One step is done in an iteration of the loop, and one more for so many that wait."""
+FEW = 4
+WAITING_PER_PLACE = 16
+"""A few notices are under way to a host at once, and one more for so many that wait for it, up to its limit."""
 MAX_BODY = 4 << 10
 """Bytes of an answer that are read, so that the connection can be used again; nobody looks at them."""
 
@@ -280,13 +283,18 @@ class NoticeSender:
         while ready and len(self._sent) < self._at_once:
             lane = next(iter(ready))
             del ready[lane]
-            most = 1 if lane.failures >= SICK_AFTER else self._at_once_per_host
-            if lane.queue and lane.in_flight < most:
+            if lane.queue and lane.in_flight < self._most(lane):
                 if len(lane.queue) > 1:
                     ready[lane] = None
                 self._start(lane, lane.queue.popleft())
                 return True
         return False
+
+    def _most(self, lane: _Lane) -> int:
+        """How many may be under way to a host: more while more wait, so that few answers come at once."""
+        if lane.failures >= SICK_AFTER:
+            return 1
+        return min(self._at_once_per_host, FEW + len(lane.queue) // WAITING_PER_PLACE)
 
     def _start(self, lane: _Lane, notice: Notice) -> None:
         lane.in_flight += 1
