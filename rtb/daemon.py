@@ -26,6 +26,8 @@ from rtb.services import topology
 from rtb.wiring import System, build, dashboard
 
 SWEEP_S = 1.0
+LEAVING_S = 1.0
+"""How long a part that has used up its time may take to hear that it is over."""
 WARM = 256
 """Campaigns, of those that bid most, that money is leased for before the first auction."""
 
@@ -308,11 +310,16 @@ async def _remove_socket(runner: web.AppRunner, path: Path) -> None:
 
 
 async def _within(work: Callable[[], Awaitable[None]], patience: Patience, what: str) -> None:
+    """Give a part its time to stop; what does not even take its cancellation is left behind."""
     limit_s = patience.left_s
-    try:
-        await asyncio.wait_for(work(), limit_s)
-    except TimeoutError:
+    stopping = asyncio.ensure_future(work())
+    await asyncio.wait({stopping}, timeout=limit_s)
+    if not stopping.done():
         _log.warning("drain_limit_reached", part=what, limit_s=round(limit_s, 3))
+        stopping.cancel()
+        await asyncio.wait({stopping}, timeout=LEAVING_S)
+    else:
+        stopping.result()
 
 
 def _handle_signals(stop: asyncio.Event) -> None:
