@@ -241,6 +241,10 @@ class Currency(Section, frozen=True):
 
     code: Annotated[str, Meta(pattern="^[A-Z]{3}$")] = "USD"
     rates: dict[str, Annotated[float, Meta(gt=0)]] = {}
+    source: str = ""
+    refresh_s: Seconds = 3_600.0
+    stale_s: Seconds = 172_800.0
+    allow: tuple[str, ...] = ()
 
 
 class Log(Section, frozen=True):

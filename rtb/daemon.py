@@ -132,6 +132,9 @@ async def _start(system: System, stack: AsyncExitStack, stop: asyncio.Event) -> 
     stack.push_async_callback(_within, system.writer.stop, patience, "campaign updates")
     await system.listener.start()
     stack.push_async_callback(system.listener.stop)
+    if system.rates_source is not None:
+        await system.rates_source.start()
+        stack.push_async_callback(_within, system.rates_source.stop, patience, "rates")
     if system.recording is not None:
         system.recording.start()
         stack.push_async_callback(system.recording.stop)

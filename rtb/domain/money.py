@@ -71,6 +71,17 @@ class Rates:
                 raise ValueError(f"rate of {code} is {rate}, not a positive number")
             self._rates.setdefault(code, Fraction(str(rate)))
 
+    def take_over(self, other: Rates) -> None:
+        """Have the rates of `other`, which are into the same currency, from now on. A currency that it does not have
+        keeps its rate, so that an auction under way can always be answered.
+
+        Raises:
+            ValueError: they are into another currency.
+        """
+        if other.currency != self.currency:
+            raise ValueError(f"rates into {other.currency} are none into {self.currency}")
+        self._rates = {**self._rates, **other._rates}
+
     def knows(self, code: str) -> bool:
         """Whether there is a rate for the currency."""
         return code in self._rates

@@ -26,6 +26,7 @@ from rtb.edges.http1 import Limits, Server
 from rtb.edges.openrtb_http import AuctionResponder
 from rtb.edges.prebid_http import Origins, PrebidPages
 from rtb.edges.prometheus_events import EventsCollector
+from rtb.edges.prometheus_market import MarketCollector
 from rtb.lab.load.plan import Plan
 from rtb.lab.load.queue_target import run_queue
 from rtb.messages import PerformanceUpdate
@@ -49,6 +50,7 @@ from rtb.wiring.market import Market
 from rtb.wiring.money import Money, money
 from rtb.wiring.operators import Operators, dashboard, operators
 from rtb.wiring.outside import Outside, outside
+from rtb.wiring.rates import FollowedRates, followed_rates
 from rtb.wiring.recording import Recording, recording
 from rtb.wiring.sources import Elsewhere, elsewhere
 from rtb.wiring.tracking import Told, signer, told
@@ -89,6 +91,7 @@ class System:
     sample: BidSample
     frames: FrameExchange
     recording: Recording | None
+    rates_source: FollowedRates | None
     consumer: BidRequestConsumer
     responder: AuctionResponder
     server: Server
@@ -204,6 +207,7 @@ def build(settings: Settings, pid: int) -> System:
         operators=people,
         sample=sample,
         frames=FrameExchange(source, broker, instance=instance),
+        rates_source=followed_rates(settings, rates, clock),
         recording=recording(settings, trade, home.bidder, clock, rates, instance),
         consumer=BidRequestConsumer(
             broker, trade.exchange, metrics, clock, rates, prefetch=settings.broker.prefetch, links=after.links
@@ -253,6 +257,13 @@ def _pages(system: System, pid: int) -> dict[bytes, Callable[[], bytes]]:
         told.tracker, told.tracking, told.notices, system.outbox, lambda: system.profiles.caps_unknown
     )
 
+    source, recorded = system.rates_source, system.recording
+    market = MarketCollector(
+        system.market.reports,
+        None if source is None else source.conversion.report,
+        None if recorded is None else lambda: recorded.file.dropped,
+    )
+
     def health() -> bytes:
         body = {"status": "ok", "pid": pid, "instance": system.instance}
         return http1.response(b"200 OK", msgspec.json.encode(body))
@@ -264,7 +275,7 @@ def _pages(system: System, pid: int) -> dict[bytes, Callable[[], bytes]]:
         return http1.response(status, msgspec.json.encode(body))
 
     def metrics() -> bytes:
-        body = prometheus.render(system.metrics, system.monitor.report, events)
+        body = prometheus.render(system.metrics, system.monitor.report, events, market)
         return http1.response(b"200 OK", body, content_type=prometheus.CONTENT_TYPE.encode())
 
     return {b"/healthz": health, b"/readyz": readiness, b"/metrics": metrics}

@@ -150,3 +150,13 @@ def test_a_clearing_price_fits_between_floor_and_bid_in_either_currency(one: int
     low, high = known.inward_micros(floor, "EUR"), known.bid_micros(bid, "EUR")
     for price in {low, (low + high) // 2, high} if low <= high else ():
         assert floor <= known.outward_micros(price, "EUR") <= bid
+
+
+def test_rates_are_taken_over_in_place() -> None:
+    """Everybody who holds them has the new ones; a currency that is left out keeps its rate, so that an auction under
+    way can be answered."""
+    rates = Rates("USD", {"EUR": 1.0, "KRW": 0.001})
+    rates.take_over(Rates("USD", {"EUR": 1.25}))
+    assert (rates.inward_micros(1_000_000, "EUR"), rates.inward_micros(1_000_000, "KRW")) == (1_250_000, 1_000)
+    with pytest.raises(ValueError, match="rates into EUR are none into USD"):
+        rates.take_over(Rates("EUR", {}))
