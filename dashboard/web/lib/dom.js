@@ -57,7 +57,11 @@ function assign(element, props) {
 
 /** Change a text only where it changes: no needless layout, selections survive. @param {Node} node @param {string} text */
 export function put(node, text) {
-  if (node.textContent !== text) node.textContent = text;
+  const only = node.firstChild;
+  // The data of a text node is cheaper to change than the children of an element.
+  if (only instanceof Text && !only.nextSibling) {
+    if (only.data !== text) only.data = text;
+  } else if (node.textContent !== text) node.textContent = text;
 }
 
 /** Add and remove children in place of the present ones. @param {Element} parent @param {...Child} children */

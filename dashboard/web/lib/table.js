@@ -3,13 +3,15 @@
  * exports as CSV. */
 
 import { csv, download } from "./csv.js";
-import { el, keyed, put } from "./dom.js";
+import { el, put } from "./dom.js";
 
 const AROUND = 6;
 const ROW_PX = 40;
+const REST_MS = 150;
 
 /**
- * A column shows `text(row)`, or what `make(row)` builds once and `update(cell, row)` keeps up. It sorts and exports by
+ * A column shows `text(row)`, or what `make(row)` builds and `update(cell, row)` fills: a row's elements serve another row
+ * when it is scrolled out of sight, so `update` must not rely on the row of `make`. It sorts and exports by
  * `value(row)`; without one it does neither.
  * @typedef {Object} Column
  * @property {string} key
@@ -49,6 +51,7 @@ export class Table {
     this.descending = options.sort?.descending ?? false;
     this.active = 0;
     this.queued = false;
+    this.resting = 0;
     this.sight = "";
     /** Which columns there is room for. @type {boolean[]} */
     this.shown = options.columns.map(() => true);
@@ -94,6 +97,8 @@ export class Table {
     this.element.style.setProperty("--tracks", tracks.join(" "));
     this.element.style.setProperty("--least", `calc(${least})`);
     this.heads.forEach((head, i) => (head.hidden = !this.shown[i]));
+    // Cells that stick cost a layer each: only where there is something to stick to.
+    this.element.classList.toggle("wide", this.element.scrollWidth > width);
   }
 
   /** Show these rows, in the order of the sort. @param {readonly any[]} rows */
@@ -117,6 +122,7 @@ export class Table {
 
   destroy() {
     this.observer.disconnect();
+    clearTimeout(this.resting);
   }
 
   /** Its rows as a file. */
@@ -194,12 +200,51 @@ export class Table {
     this.active = Math.max(0, Math.min(this.active, sorted.length - 1));
     const shown = sorted.slice(first, last).map((row, i) => ({ row, at: first + i }));
     this.pin(shown, first, last);
-    keyed(this.body, shown, ({ row }) => options.key(row), ({ row }) => this.make(row), (item, { row, at }) => this.show(item, row, at));
+    this.place(shown);
     const sight = shown.map(({ row }) => options.key(row)).join("\n");
     if (sight !== this.sight) {
       this.sight = sight;
       options.visible?.(shown.map(({ row }) => row));
     }
+  }
+
+  /** Have the elements of rows out of sight serve those that have come into it. @param {{row: any, at: number}[]} shown */
+  place(shown) {
+    const keys = new Set(shown.map(({ row }) => this.options.key(row)));
+    /** @type {Map<string, HTMLElement>} */
+    const kept = new Map();
+    /** @type {HTMLElement[]} */
+    const free = [];
+    for (const item of /** @type {Iterable<HTMLElement>} */ (/** @type {unknown} */ (this.body.children))) {
+      const key = item.dataset.key ?? "";
+      if (keys.has(key)) kept.set(key, item);
+      else free.push(item);
+    }
+    for (const { row, at } of shown) {
+      const key = this.options.key(row);
+      let item = kept.get(key) ?? free.pop();
+      if (!item) this.body.append((item = this.make(row)));
+      item.dataset.key = key;
+      this.show(item, row, at);
+    }
+    for (const item of free) item.remove();
+    clearTimeout(this.resting);
+    this.resting = setTimeout(() => this.tidy(), REST_MS);
+  }
+
+  /** Put the elements into the order of their rows, in which the tab key and screen readers go. Rows stand where they
+   * do by their transform, so this can wait until the scrolling rests: moving elements is what costs most. */
+  tidy() {
+    const items = /** @type {HTMLElement[]} */ ([...this.body.children]);
+    items.sort((a, b) => Number(a.getAttribute("aria-rowindex")) - Number(b.getAttribute("aria-rowindex")));
+    const focused = document.activeElement;
+    items.forEach((item, i) => {
+      const there = this.body.children[i];
+      if (there === item) return;
+      // What has the focus would lose it: the others move around it.
+      if (item.contains(focused)) while (this.body.children[i] !== item) this.body.append(this.body.children[i]);
+      else this.body.insertBefore(item, there);
+    });
   }
 
   /** The row with the focus stays in the document when it is scrolled away, or the keyboard would lose its place.
@@ -230,10 +275,11 @@ export class Table {
     item.style.transform = `translateY(${at * ROW_PX}px)`;
     item.setAttribute("aria-rowindex", String(at + 2));
     item.tabIndex = at === this.active ? 0 : -1;
-    item.className = `t-row ${this.options.mark?.(row) ?? ""}${this.options.open ? " opens" : ""}`;
+    const name = `t-row ${this.options.mark?.(row) ?? ""}${this.options.open ? " opens" : ""}`;
+    if (item.className !== name) item.className = name;
     this.options.columns.forEach((column, i) => {
       const cell = /** @type {HTMLElement} */ (item.children[i]);
-      cell.hidden = !this.shown[i];
+      if (cell.hidden === this.shown[i]) cell.hidden = !this.shown[i];
       if (column.update) column.update(cell, row);
       else if (column.text) {
         const text = column.text(row);

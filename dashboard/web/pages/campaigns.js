@@ -12,6 +12,8 @@ export const styles = ["campaigns"];
 const AT_ONCE = 1000;
 const FOLLOWED = 60;
 const AGAIN_MS = 15_000;
+/** How long rows must be in sight to be followed: nobody follows what flies past. */
+const REST_MS = 250;
 
 /** @typedef {import("../lib/types.js").CampaignRow} Row */
 /** @typedef {import("../lib/types.js").Context} Context */
@@ -34,6 +36,7 @@ class CampaignsPage {
     this.followed = new Map();
     this.abort = new AbortController();
     this.again = 0;
+    this.resting = 0;
     this.currency = "";
     this.search = el("input", { class: "input search", type: "search", placeholder: "Search name, id, advertiser", "aria-label": "Search campaigns", oninput: () => this.filter() });
     this.status = el(
@@ -51,7 +54,10 @@ class CampaignsPage {
       filename: "campaigns",
       empty: "no campaign fits",
       open: (row) => context.go(`#/campaigns/${encodeURIComponent(row.id)}`),
-      visible: (rows) => this.follow(rows),
+      visible: (rows) => {
+        clearTimeout(this.resting);
+        this.resting = setTimeout(() => this.follow(rows), REST_MS);
+      },
     });
     root.append(
       el("div", { class: "page-head" }, el("h1", {}, title, " ", this.count), this.search, this.status, this.table.exportButton()),
@@ -63,6 +69,7 @@ class CampaignsPage {
   unmount() {
     this.abort.abort();
     clearTimeout(this.again);
+    clearTimeout(this.resting);
     for (const release of this.followed.values()) release();
     this.table.destroy();
   }
@@ -81,8 +88,8 @@ class CampaignsPage {
           seen.add(row.id);
           this.rows.set(row.id, Object.assign(this.rows.get(row.id) ?? {}, row));
         }
+        if (!cursor) this.filter(); // something to see while the rest comes
         cursor = page.next;
-        this.filter();
       } while (cursor);
       for (const id of this.rows.keys()) if (!seen.has(id)) this.rows.delete(id);
       this.filter();

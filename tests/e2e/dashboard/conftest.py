@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 from rtb.adapters.clock import ManualClock
 from rtb.domain.campaign import Status
@@ -17,6 +17,7 @@ from tests.support.dashboard_site import DashboardSite
 from tests.unit.metric_parts import Platform
 from tests.unit.parts import Prompt, campaign, offer, world
 
+expect.set_options(timeout=30_000)  # a browser on a busy machine
 HOSTILE = "<img src=x onerror=document.title='owned'>"
 Visit = Callable[..., Awaitable[Page]]
 
@@ -84,7 +85,7 @@ async def visit(chromium: Browser, site: DashboardSite, page_errors: list[str]) 
         size = {"width": width, "height": 900}
         context = await chromium.new_context(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
         contexts.append(context)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(30_000)
         await context.add_cookies([{"name": "rtb_session", "value": site.cookie(by), "url": site.origin}])
         page = await context.new_page()
         page.on("pageerror", lambda error: page_errors.append(str(error)))
