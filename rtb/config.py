@@ -100,6 +100,16 @@ class Alerts(Section, frozen=True):
     allow: tuple[str, ...] = ()
 
 
+class Supply(Section, frozen=True):
+    """What is asked of the supply chain of a request; see rtb.domain.schain."""
+
+    on_fault: Literal["ignore", "mark", "refuse"] = "ignore"
+    required: bool = False
+    most_nodes: Annotated[int, Meta(ge=1, le=32)] = 32
+    blocked: tuple[str, ...] = ()
+    folder: str = ""
+
+
 class Bidders(Section, frozen=True):
     """The remote bidders, each a table of the file; see config/bidders.example.toml."""
 
@@ -286,6 +296,7 @@ class Settings(Section, frozen=True):
     budgets: Budgets = Budgets()
     tracking: Tracking = Tracking()
     notices: Notices = Notices()
+    supply: Supply = Supply()
     bidders: Bidders = Bidders()
     alerts: Alerts = Alerts()
     sources: Sources = Sources()

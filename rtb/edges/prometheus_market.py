@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from rtb.openrtb import NoBid
 from rtb.services.bidder_health import BidderReport
 from rtb.services.conversion_rates import RatesReport
 
@@ -23,6 +24,7 @@ class MarketCollector(Collector):
     bidders: Callable[[], Sequence[BidderReport]]
     rates: Callable[[], RatesReport] | None
     unrecorded: Callable[[], int] | None
+    faults: Callable[[], Mapping[NoBid, int]]
 
     def collect(self) -> Iterator[Metric]:
         """The families."""
@@ -32,7 +34,7 @@ class MarketCollector(Collector):
             for report in reports:
                 family.add_metric([report.name], getattr(report, name))
             yield family
-        for name in ("errors", "skipped"):
+        for name in ("errors", "skipped", "stripped"):
             family = CounterMetricFamily(
                 f"rtb_bidder_{name}_by", f"Remote bidders: {name}.", labels=["bidder", "reason"]
             )
@@ -51,6 +53,10 @@ class MarketCollector(Collector):
             if found.age_s is not None:
                 yield GaugeMetricFamily("rtb_rates_age_seconds", "Age of the conversion rates.", value=found.age_s)
             yield GaugeMetricFamily("rtb_rates_stale", "Whether the rates are too old, or unread.", value=found.stale)
+        faults = CounterMetricFamily("rtb_supply_faults", "Requests with a supply chain at fault.", labels=["reason"])
+        for reason, count in self.faults().items():
+            faults.add_metric([reason.name.lower()], count)
+        yield faults
         if self.unrecorded is not None:
             yield CounterMetricFamily(
                 "rtb_replay_dropped", "Auctions that the replay log did not keep.", value=self.unrecorded()

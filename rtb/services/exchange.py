@@ -21,8 +21,9 @@ import structlog
 from msgspec import Struct
 
 from rtb.domain import auction as rules
-from rtb.domain import money
+from rtb.domain import money, privacy
 from rtb.domain.auction import HOUSE, Bid, Lost, Result, Terms
+from rtb.domain.privacy import PrivacyPolicy, Treatment
 from rtb.domain.profile import Profile
 from rtb.errors import BadRequest
 from rtb.openrtb import AuctionType, BidRequest, Loss, NoBid
@@ -39,6 +40,7 @@ NOT_AWAITED = "secondary: all others had answered"
 NOT_OFFERED = "the request names others"
 """Why a bidder was not asked for any imp."""
 
+_OWN_PRIVACY = PrivacyPolicy()
 _SECOND_PRICE, _FIRST_PRICE = int(AuctionType.SECOND_PRICE_PLUS), int(AuctionType.FIRST_PRICE)
 _OUTBID = int(Loss.OUTBID)
 
@@ -213,6 +215,11 @@ class Exchange:
         self._broken: set[str] = set()
         self._listeners: list[Callable[[Auction, Outcome], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._gate: Callable[[BidRequest], NoBid | None] | None = None
+
+    def guard(self, gate: Callable[[BidRequest], NoBid | None]) -> None:
+        """Ask it of every request why it is not to be auctioned; None when it is."""
+        self._gate = gate
 
     def set_bidders(self, bidders: Sequence[Bidder]) -> None:
         """Have these from the next auction on. What is under way goes on with those it was given to; only a bid of one
@@ -266,9 +273,11 @@ class Exchange:
         auction_id = f"{self._id_prefix}{self._id_count:x}"
         auction = Auction(auction_id, request, received_ns, deadline_ns, rehearsal, body, offered)
         now_ns = self._clock.monotonic_ns()
-        refusal = self._admission.refusal(request, deadline_ns - now_ns, self._metrics.in_flight) or self._terms(
-            auction
-        )
+        refusal = self._admission.refusal(request, deadline_ns - now_ns, self._metrics.in_flight)
+        if refusal is None and self._gate is not None:
+            refusal = self._gate(request)
+        if refusal is None:
+            refusal = self._terms(auction)
         self._metrics.in_flight += 1
         if received_ns < deadline_ns <= now_ns:  # it waited in a queue past its deadline
             self._close(auction, Outcome(auction.id, Status.TIMEOUT, NoBid.ALL_LATE, (), auction.currency))
@@ -539,12 +548,14 @@ def _tell(ended: asyncio.Future[Outcome], auction: Auction, failed: Exception | 
 
 
 def _user_id(request: BidRequest) -> str:
-    """The id profiles go by; nobody's where COPPA applies or the device limits tracking [3.2.3, 3.2.18]."""
-    user = request.user
-    if user is None or (request.regs is not None and request.regs.coppa == 1):
+    """The id profiles go by; nobody's where privacy forbids to know who it is (rtb.domain.privacy)."""
+    user, device = request.user, request.device
+    if user is None:
         return ""
-    if request.device is not None and request.device.lmt == 1:
-        return ""
+    if request.regs is not None or (device is not None and (device.lmt == 1 or device.dnt == 1)):
+        found = privacy.signals(request)
+        if found is not None and found.verdict(_OWN_PRIVACY)[0] >= Treatment.ANONYMOUS:
+            return ""
     user_id = user.id or user.buyeruid or ""
     return user_id if len(user_id) <= MAX_USER_ID else ""
 

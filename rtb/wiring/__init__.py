@@ -262,6 +262,7 @@ def _pages(system: System, pid: int) -> dict[bytes, Callable[[], bytes]]:
         system.market.reports,
         None if source is None else source.conversion.report,
         None if recorded is None else lambda: recorded.file.dropped,
+        lambda: {} if system.market.gate is None else system.market.gate.faults,
     )
 
     def health() -> bytes:

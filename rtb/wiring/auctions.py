@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
 from rtb.adapters.bidder_file import BidderFile
 from rtb.adapters.coroutine_bidder import CoroutineBidder
+from rtb.adapters.supply_files import supply_files
 from rtb.config import Settings
 from rtb.domain.money import Rates, to_micros
+from rtb.domain.schain import SchainPolicy, SupplyCheck, SupplyFiles
+from rtb.errors import ConfigError
 from rtb.lab.bidders import SlowBidder
 from rtb.ports import Bidder
 from rtb.ports.clock import TimerClock
@@ -20,6 +24,7 @@ from rtb.services.auction_log import AuctionLog
 from rtb.services.exchange import Exchange, Rules
 from rtb.services.metrics import Metrics
 from rtb.services.results import Results
+from rtb.services.supply import SupplyGate
 from rtb.wiring.bidders import RemoteBidders
 from rtb.wiring.house import House
 from rtb.wiring.market import Market
@@ -62,10 +67,34 @@ def market(
         return Exchange(bidders, house.profiles, admission, counters, clock, rates=rates, rules=rules)
 
     made = exchange(own, metrics)
+    gate = _supply_gate(settings)
+    if gate is not None:
+        made.guard(gate)
     if settings.log.auctions:
         made.listen(AuctionLog(settings.log.auctions))
     if settings.state.announce_results:
         made.listen(Results(out.state, clock, rates, links=told.links))
     if told.notices is not None and (len(own) > 1 or file is not None):
         made.listen(told.notices.auction_closed)
-    return Market(made, rules, own, remote, file, clock, lambda bidder: exchange([bidder], Metrics("test", clock)))
+    alone = partial(_alone, exchange, clock)
+    return Market(made, rules, own, remote, file, clock, alone, code=settings.http.bidder_code, gate=gate)
+
+
+def _alone(exchange: Callable[[Sequence[Bidder], Metrics], Exchange], clock: TimerClock, bidder: Bidder) -> Exchange:
+    """An exchange of one bidder, which counts for nobody."""
+    return exchange([bidder], Metrics("test", clock))
+
+
+def _supply_gate(settings: Settings) -> SupplyGate | None:
+    """What judges supply chains; None where nobody wants to know. Raises ConfigError."""
+    given = settings.supply
+    if given.on_fault == "ignore":
+        return None
+    policy = SchainPolicy(
+        on_fault=given.on_fault, required=given.required, most_nodes=given.most_nodes, blocked=given.blocked
+    )
+    try:
+        files = supply_files(Path(given.folder)) if given.folder else SupplyFiles()
+    except ConfigError as error:
+        raise ConfigError(f"supply.folder: {error}") from None
+    return SupplyGate(SupplyCheck(policy, files))

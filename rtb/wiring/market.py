@@ -16,6 +16,7 @@ from rtb.errors import BadRequest, ConfigError, NotFound
 from rtb.ports import Bidder, Clock
 from rtb.services.bidder_health import BidderReport
 from rtb.services.exchange import Exchange, Rules
+from rtb.services.supply import SupplyGate
 from rtb.wiring.bidders import RemoteBidders
 
 _log = structlog.get_logger(__name__)
@@ -36,12 +37,18 @@ class Market:
         file: BidderFile | None,
         clock: Clock,
         alone: Callable[[Bidder], Exchange],
+        *,
+        code: str = "",
+        gate: SupplyGate | None = None,
     ) -> None:
-        """Nothing is read yet; `own` are the bidders that always take part, `alone` makes an exchange of one bidder."""
+        """Nothing is read yet; `own` are the bidders that always take part, `alone` makes an exchange of one bidder.
+        No bidder may be called `code`: that is the whole exchange."""
         self.exchange = exchange
         self.rules = rules
         self.remote = remote
+        self.gate = gate
         self.problem = ""
+        self._code = code
         self._own = tuple(own)
         self._file = file
         self._clock = clock
@@ -122,6 +129,10 @@ class Market:
 
     def _apply(self, file: BidderFile) -> None:
         wanted = file.read()
+        if any(one.name == self._code for one in wanted):
+            raise ConfigError(
+                f"bidder {self._code}: this is what http.bidder_code calls the exchange; rename one of them"
+            )
         self.exchange.set_bidders([*self._own, *self.remote.apply(wanted)])
         self._off = [one.name for one in wanted if not one.enabled]
         self.problem = ""
