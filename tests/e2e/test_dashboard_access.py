@@ -31,7 +31,8 @@ def test_the_token_of_the_first_start_opens_the_dashboard(tmp_path: Path) -> Non
         assert ask(daemon, "GET", "/").headers["location"] == "/login"
         assert ask(daemon, "GET", "/api/metrics", token).status == 200
         missing = ask(daemon, "PATCH", "/api/campaigns/none", token, {"status": "paused"})
-        assert (missing.status, msgspec.json.decode(missing.body)["error"]) == (404, "campaign 'none': unknown; `rtb campaigns list` names them all")
+        assert missing.status == 404
+        assert msgspec.json.decode(missing.body)["error"].startswith("campaign 'none': unknown")
     made = run(tmp_path, "dashboard", "token", "wall-screen")
     assert made.code == 0
     with Daemon(tmp_path, "dashboard.open_on_loopback=false") as daemon:
