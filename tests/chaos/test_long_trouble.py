@@ -30,6 +30,8 @@ WARM_S = 15.0
 TROUBLE_S = float(os.environ.get("RTB_TROUBLE_S", "60"))
 """How long a consumer is slower than its producer; ``RTB_TROUBLE_S=600 scripts/test -s -k memory_stays_flat``
 takes ten minutes and prints the figures."""
+FULL = 50_000
+"""Requests that wait in a run so long that the oldest of them expire."""
 MIB = 1 << 20
 
 
@@ -80,7 +82,7 @@ async def test_memory_stays_flat_behind_a_fast_producer(tmp_path: Path, producti
             answer = await asyncio.to_thread(get, daemon.url, "/healthz")
             await broker.purge(topology.BID_REQUESTS)
         assert answer.status == 200
-        assert waiting > sent // 4, f"{waiting} of {sent} waited: the producer was not faster"
+        assert waiting > min(sent // 4, FULL), f"{waiting} of {sent} waited: the producer was not faster"
         assert grown < 16 * MIB, f"grew by {grown / MIB:.1f} MiB"
     finally:
         await broker.close()
