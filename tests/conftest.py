@@ -1,5 +1,7 @@
 """Real servers, one of a kind for the whole session; and those a test may kill. Hooks that let no test hang."""
 
+from hypothesis import settings
+
 from tests.support.certificates import certificates, strangers
 from tests.support.hanging import (
     pytest_configure,
@@ -32,3 +34,6 @@ __all__ = [
     "redis_server",
     "strangers",
 ]
+
+settings.register_profile("rtb", deadline=None)  # a machine may be busy
+settings.load_profile("rtb")

@@ -93,6 +93,8 @@ async function show(first = false) {
     document.title = "rtb exchange";
     const line = error instanceof Error ? error.message : String(error);
     replace(main, el("p", { class: "card", role: "alert" }, `This page does not open: ${line}`));
+    // Browsers remember a module that could not be fetched: a server that is back is asked by a new page.
+    if (page && live.state !== "live") live.on("state", (now) => now === "live" && location.reload());
   }
   document.documentElement.dataset.page = name;
   scrollTo(0, 0);

@@ -135,7 +135,11 @@ class Asked(Struct, frozen=True):
     def warnings(self) -> list[str]:
         """One line for each thing that is ignored."""
         asked = self.request
-        return [f"ext.prebid.{name}: ignored, {why}" for name, why in NOT_DONE.items() if getattr(asked, name)]
+        lines = [f"ext.prebid.{name}: ignored, {why}" for name, why in NOT_DONE.items() if getattr(asked, name)]
+        for part, where in ((asked, ""), *((imp, f"imp {impid!r}: ") for impid, imp in self.imps.items())):
+            stored = [name for name in _STORED if getattr(part, name, None)]
+            lines += [f"{where}ext.prebid.{name}: ignored, nothing is stored here" for name in stored]
+        return lines
 
     @property
     def for_page(self) -> bool:
@@ -204,7 +208,7 @@ def read(request: BidRequest, bidders: Collection[str], own: str) -> Asked | Non
         own: the bidder code that stands for all of them.
 
     Raises:
-        BadRequest: a member of the wrong type or without sense, or something that was to be stored here.
+        BadRequest: a member of the wrong type or without sense.
     """
     asked = _decoded(_request_decoder, request.ext, "", _NO_EXT).prebid if request.ext else None
     imps: dict[str, ImpPrebid] = {}
@@ -212,13 +216,11 @@ def read(request: BidRequest, bidders: Collection[str], own: str) -> Asked | Non
         if imp.ext:
             said = _decoded(_imp_decoder, imp.ext, f"imp[{i}].", _NO_IMP_EXT).prebid
             if said is not None:
-                _refuse_stored(said, f"imp[{i}].ext.prebid")
                 imps[imp.id or ""] = said
     if asked is None:
         if not imps:
             return None
         asked = _NOTHING
-    _refuse_stored(asked, "ext.prebid")
     if asked.targeting is not None:
         asked.targeting.checked()
     aliases = asked.aliases or _NO_CODES
@@ -245,12 +247,6 @@ def storing(body: bytes) -> str:
             if name in imp.ext.prebid:
                 return f"imp[{i}].ext.prebid.{name}: {_NOT_STORED}"
     return ""
-
-
-def _refuse_stored(asked: RequestPrebid | ImpPrebid, field: str) -> None:
-    for name in _STORED:
-        if getattr(asked, name, None):
-            raise BadRequest(f"{field}.{name}: {_NOT_STORED}")
 
 
 def _decoded(decoder: msgspec.json.Decoder[_T], raw: Raw, place: str, nothing: _T) -> _T:

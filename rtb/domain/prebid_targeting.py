@@ -111,8 +111,6 @@ class Targeting(Struct, frozen=True):
         Raises:
             BadRequest: it makes no sense; names the field.
         """
-        if not self.winners and not self.bidder_keys:
-            raise BadRequest(f"{_FIELD}: includewinners or includebidderkeys must be true, or there are no keys")
         _check(self.pricegranularity, f"{_FIELD}.pricegranularity")
         for media in ByMedia.__struct_fields__:
             own = getattr(self.mediatypepricegranularity, media, None)

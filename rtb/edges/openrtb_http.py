@@ -114,7 +114,8 @@ class AuctionResponder:
         except BadRequest as reason:
             self._metrics.invalid += 1
             status = b"413 Content Too Large" if isinstance(reason, TooLarge) else b"400 Bad Request"
-            return error(status, prebid.storing(body) or str(reason))
+            line = str(reason)
+            return error(status, (line.startswith("imp") and prebid.storing(body)) or line)
         if auction.outcome is not None:
             return self._encode(auction, auction.outcome, asked)
         self._waiting += 1

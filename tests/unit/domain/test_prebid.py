@@ -108,15 +108,18 @@ def test_what_is_ignored_is_warned_of() -> None:
     """One line a member, which says what holds instead."""
     assert asked(cache={"bids": {}}, debug=True).warnings == [f"ext.prebid.cache: ignored, {NOT_DONE['cache']}"]
     assert len(asked(**{name: {} for name in NOT_DONE}).warnings) == len(NOT_DONE)
+    stored = body({"prebid": {"storedbidresponse": [{}]}}, ext={"prebid": {"storedrequest": {"id": "1"}}})
+    found = read(decode_request(stored), BIDDERS, "rtb")
+    assert found is not None
+    assert found.warnings == [
+        "ext.prebid.storedrequest: ignored, nothing is stored here",
+        "imp '1': ext.prebid.storedbidresponse: ignored, nothing is stored here",
+    ]
 
 
 @pytest.mark.parametrize(
     ("said", "imp_ext", "reason"),
     [
-        ({"storedrequest": {"id": "1"}}, {}, "ext.prebid.storedrequest: nothing is stored here"),
-        ({"storedauctionresponse": {"id": "1"}}, {}, "ext.prebid.storedauctionresponse: nothing"),
-        ({}, {"prebid": {"storedrequest": {"id": "1"}}}, "imp[0].ext.prebid.storedrequest: nothing"),
-        ({}, {"prebid": {"storedbidresponse": [{}]}}, "imp[0].ext.prebid.storedbidresponse: nothing"),
         ({"targeting": {"includewinners": "yes"}}, {}, "ext.prebid.targeting.includewinners: expected `bool"),
         ({"targeting": {"prefix": "very-long-one"}}, {}, "ext.prebid.targeting.prefix: expected `str` of length <= 8"),
         ({"targeting": {"pricegranularity": "x"}}, {}, "ext.prebid.targeting.pricegranularity: 'x' is none"),

@@ -95,7 +95,6 @@ def test_media_can_have_buckets_of_their_own() -> None:
             '[{"max": 5, "increment": 1}, {"max": 5, "increment": 2}]}}}',
             "ext.prebid.targeting.mediatypepricegranularity.native.ranges[1].max: 5.0 is not above",
         ),
-        ('{"includewinners": false, "includebidderkeys": false}', "ext.prebid.targeting: includewinners or"),
     ],
 )
 def test_nonsense_is_refused(text: str, reason: str) -> None:

@@ -48,8 +48,8 @@ async def test_every_message_type_reaches_its_queues(message_type: MessageType) 
 
 
 def test_every_message_type_has_a_route() -> None:
-    """All but the result, which goes to its requester, and frames, which go to who listens."""
-    unrouted = {MessageType.AUCTION_RESULT, MessageType.METRICS_FRAME}
+    """All but the result, which goes to its requester, frames, which go to who listens, and notices."""
+    unrouted = {MessageType.AUCTION_RESULT, MessageType.METRICS_FRAME, MessageType.BIDDER_NOTICE}
     assert set(table.ROUTES) == set(MessageType) - unrouted == set(WHERE)
 
 
