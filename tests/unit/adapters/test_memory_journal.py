@@ -66,7 +66,12 @@ class Life:
         """What a new process finds after a while if the present one dies now."""
         self._copies += 1
         copy = self.folder.with_name(f"copy{self._copies}")
-        shutil.copytree(self.folder, copy)
+        while True:
+            try:
+                shutil.copytree(self.folder, copy)
+                break
+            except shutil.Error:  # the thread deleted a file meanwhile: that was no moment in time
+                shutil.rmtree(copy)
         self.clock.advance(away_s)
         return await self.begin(copy)
 
