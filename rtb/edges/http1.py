@@ -349,14 +349,15 @@ class Connection(asyncio.Protocol):
         if not self._url.startswith(b"/"):
             self._url = _origin_form(self._url)
         close = not self._parser.should_keep_alive() or self._server.draining
-        self._respond(method, self._url.partition(b"?")[0], body, close=close)
+        self._respond(method, self._url.partition(b"?")[0], body, close=close, plain=not self._encoding)
 
-    def _respond(self, method: bytes, path: bytes, body: bytes, *, close: bool) -> None:
+    def _respond(self, method: bytes, path: bytes, body: bytes, *, close: bool, plain: bool = True) -> None:
+        """Have it answered. `plain`: no header says how the body is encoded, so that it may be gzip unannounced."""
         slot = Slot(close)
         self._slots.append(slot)
         self._closing = close
         try:
-            if body.startswith(GZIP):
+            if plain and body.startswith(GZIP):
                 body = inflate(body, b"gzip", self._server.limits.body_bytes)
             answer = self._server.responder.respond(self, method, path, body)
         except NotInflated as reason:

@@ -167,14 +167,11 @@ async def test_every_request_has_an_id_of_its_own() -> None:
 
 
 async def test_a_pipeline_is_answered_in_order() -> None:
-    """Several requests under way on one connection each get their own answer; on a busy machine some are not even
-    sent."""
+    """Several requests under way on one connection each get their own answer, however busy the machine."""
     async with serving(lambda number: "won" if number % 2 else "no-bid") as server:
-        result = await load(server, connections=1, pipeline=16, rate=2000)
+        result = await load(server, connections=1, pipeline=16, rate=2000, give_up_ms=20_000)
     assert result.balances
-    assert (result.won, result.no_bid) == (server.did["won"], server.did["no-bid"])
-    assert result.won > 0
-    assert set(result.reasons) <= {"never sent", "unanswered"}
+    assert (result.won, result.no_bid, result.lost) == (server.did["won"], server.did["no-bid"], 0)
 
 
 async def test_a_closed_loop_balances() -> None:
