@@ -57,6 +57,7 @@ class Outbox:
         self._buffer: deque[Posting] = deque()
         self._flying: dict[Posting, bool] = {}  # in the order of sending; True: refused
         self._refused = 0
+        self._writing = 0  # on their way to the disk
         self._oldest: Posting | None = None  # in flight when last looked
         self._timer: asyncio.TimerHandle | None = None
         self._open = self._pumping = self._hurried = self._spilling = self._stopped = False
@@ -71,7 +72,7 @@ class Outbox:
     @property
     def waiting(self) -> int:
         """Messages in memory and on disk that are not confirmed yet."""
-        return len(self._buffer) + len(self._flying) + self._spool.waiting
+        return len(self._buffer) + len(self._flying) + self._writing + self._spool.waiting
 
     async def start(self) -> None:
         """Open the spool and begin to publish, what an earlier process left first. Raises StoreError."""
@@ -117,7 +118,7 @@ class Outbox:
         self._spilling = True
         self._give_up()
         if not await within(self._settled.wait(), max(limit_s, 1.0)):
-            _log.error("outbox_not_flushed", messages=len(self._buffer) + len(self._flying))
+            _log.error("outbox_not_flushed", messages=self.waiting - self._spool.waiting)
         self._spilling = False
 
     async def stop(self, limit_s: float = 5.0) -> None:
@@ -287,10 +288,10 @@ class Outbox:
             await asyncio.sleep(FIRST_WAIT_S)
         elif self._spool.waiting and not self._disk_refuses():  # later ones stay behind earlier ones
             some = self._take(WINDOW)
-            failed = await self._publish([posting for posting in some if not posting.message.persistent])
-            if failed:
+            await self._keep([posting for posting in some if posting.message.persistent])
+            if failed := await self._publish([posting for posting in some if not posting.message.persistent]):
                 self._postpone()
-            await self._keep([posting for posting in some if posting.message.persistent] + failed)
+                self._drop(failed)
 
     def _take(self, count: int) -> list[Posting]:
         return [self._buffer.popleft() for _ in range(min(count, len(self._buffer)))]
@@ -326,6 +327,7 @@ class Outbox:
         if not lasting:
             return
         first = not self._spool.waiting
+        self._writing = len(lasting)
         try:
             await self._spool.append([postings.encode(posting) for posting in lasting])
         except BaseException as error:
@@ -336,6 +338,8 @@ class Outbox:
                 _log.error("spool_refuses", reason=str(error), waiting=self.waiting)
             self._disk_retry_at = asyncio.get_running_loop().time() + LONGEST_WAIT_S
             return
+        finally:
+            self._writing = 0
         self._disk_retry_at = 0.0
         if first:
             _log.warning("spooling", reason="the broker is away or too slow")

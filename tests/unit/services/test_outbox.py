@@ -181,6 +181,7 @@ async def test_stop_ends_though_the_disk_does_not_answer(bench: Bench) -> None:
     await outbox.start()
     delivering = [asyncio.create_task(outbox.deliver(EXCHANGE, "a", numbered(n, persistent=n != 1))) for n in range(2)]
     await spool.reached.wait()
+    assert outbox.waiting == 1  # the other one was dropped; what is on its way to the disk waits still
     async with asyncio.timeout(20):
         await outbox.stop(0.01)
     for task in delivering:
