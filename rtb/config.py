@@ -126,7 +126,7 @@ class Auction(Section, frozen=True):
     max_in_flight: Positive = 512
     increment_cpm: Annotated[float, Meta(ge=0)] = 0.01
     deals: Annotated[str, Meta(pattern="^(priority|price)$")] = "priority"
-    advertisers: Positive = 10
+    advertisers: Positive = 4
     crid: CridRule = CridRule.OPTIONAL
     adomain_required: bool = False
     auction_types: tuple[Annotated[int, Meta(ge=500)], ...] = ()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -80,6 +81,7 @@ class TcString(Struct, frozen=True):
         return gvlid <= self.most_vendor and bool(self.vendors >> (self.most_vendor - gvlid) & 1)
 
 
+@lru_cache(1_024)
 def tc_string(text: str | None) -> TcString | None:
     """Read a TC string; None when there is none, or it is not of version 2."""
     if not text:

@@ -15,10 +15,19 @@ comes from the user's profile, and the context score (0 to 1) says how well user
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from rtb.domain.campaign import MILLION, Campaign, Pricing
 from rtb.domain.facts import Context, with_parents
+
+
+def entering(prices: Sequence[int], most: int) -> int:
+    """How many bids enter an auction that takes `most`, of some from the highest price down: where the price of the
+    highest reaches so far, all that bid it, for the auction draws lots among these."""
+    if len(prices) <= most or prices[most - 1] != prices[0]:
+        return min(len(prices), most)
+    return prices.count(prices[0])
 
 
 class CtrModel(Protocol):

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 
-from rtb.domain import facts, money
+from rtb.domain import facts, money, pricing
 from rtb.domain.auction import HOUSE, Bid
 from rtb.domain.campaign import Campaign, Pricing, Status
-from rtb.domain.facts import Context
+from rtb.domain.facts import Context, Placement
 from rtb.domain.frequency import reached
 from rtb.domain.money import Rates
 from rtb.domain.pricing import charge_nanos
@@ -26,6 +26,8 @@ _Hope = tuple[OpenAuction, Collection[str], asyncio.TimerHandle]
 """An auction that waits, for which campaigns, and what ends that."""
 _CPM = Pricing.CPM
 _MOST_PAGES = 8_192
+_TIED = 16
+"""Advertisers that enter when all that would enter bid the same, so that the draw is not among those of low ids."""
 
 
 class HouseBidder:
@@ -40,13 +42,15 @@ class HouseBidder:
         clock: Clock,
         rates: Rates,
         *,
-        advertisers: int = 10,
+        advertisers: int = 4,
         budgets: Budgets | None = None,
         signer: Signer | None = None,
         windows: Windows | None = None,
         bills_wins: bool = False,
     ) -> None:
         """Start with an empty catalogue; `load` fills it.
+
+        Second price needs two bids, and a spare or two for when a budget cannot pay the win after all.
 
         Without `budgets` they are those of this process; without a `signer` tickets tell neither user nor destination.
         `windows` say how long a win is held, by format, the budgets' own window at most. With `bills_wins` the win is
@@ -102,16 +106,24 @@ class HouseBidder:
 
     def _bids(self, auction: OpenAuction) -> list[Candidate]:
         imps, all_terms = auction.request.imp or (), auction.terms
-        match, now = self.index.match, self._clock.time()
+        match, now = self._match, self._clock.time()
         context = facts.context(auction.request, auction.profile, auction.frequency, now=now)
         if len(imps) == 1:
             placement = facts.placement(imps[0], self._rates, all_terms[0])
-            return match(context, placement, limit=self.advertisers, admits=self.admits)
+            return match(context, placement)
         bids: list[Candidate] = []
         for imp, terms in zip(imps, all_terms, strict=True):
             placement = facts.placement(imp, self._rates, terms)
-            bids += match(context, placement, limit=self.advertisers, admits=self.admits)
+            bids += match(context, placement)
         return bids
+
+    def _match(self, context: Context, placement: Placement) -> list[Candidate]:
+        most = self.advertisers
+        bids = self.index.match(context, placement, limit=most, admits=self.admits)
+        if len(bids) < most or bids[-1].price_micros != bids[0].price_micros:
+            return bids
+        bids = self.index.match(context, placement, limit=max(most, _TIED), admits=self.admits)
+        return bids[: pricing.entering([bid.price_micros for bid in bids], most)]
 
     def _any_ready(self, bids: Sequence[Candidate]) -> bool:
         """Whether one could pay at once; those before it in rank are leased for, so that they can the next time."""

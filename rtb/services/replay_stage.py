@@ -220,7 +220,7 @@ def _choose(auction: Auction, cue: Cue, changes: Changes, campaigns: Campaigns, 
             cue.add(recorded, place, price)
     for bids in house.values():
         bids.sort(key=lambda bid: (-bid[2], bid[0]))
-        for place, recorded, price in bids[:advertisers]:
+        for place, recorded, price in bids[: pricing.entering([price for *_, price in bids], advertisers)]:
             cue.add(recorded, place, price)
 
 

@@ -22,6 +22,24 @@ def made(**fields: Any) -> Campaign:
 
 
 @pytest.mark.parametrize(
+    ("prices", "most", "entering"),
+    [
+        ([], 4, 0),
+        ([3, 2], 4, 2),
+        ([5, 4, 3, 2, 1], 4, 4),
+        ([5, 4, 4, 4, 4], 4, 4),  # who bids less than the best only prices it
+        ([5, 5, 5, 4, 4], 4, 4),
+        ([5, 5, 5, 5, 4], 4, 4),
+        ([5, 5, 5, 5, 5, 4], 4, 5),
+        ([5, 5, 4], 1, 2),
+    ],
+)
+def test_how_many_enter(prices: list[int], most: int, entering: int) -> None:
+    """Four, or all that tie for the win."""
+    assert pricing.entering(prices, most) == entering
+
+
+@pytest.mark.parametrize(
     ("model", "bid", "pctr", "pcvr", "micros"),
     [
         (Pricing.CPM, 2.5, 0.5, 0.5, 2_500_000),

@@ -27,7 +27,7 @@ from rtb.domain.campaign import (
 )
 from rtb.domain.facts import Context, Placement
 from rtb.domain.money import Rates
-from rtb.domain.targeting import Candidate, Fit, Index, candidate, check
+from rtb.domain.targeting import Candidate, Fit, Index, block, candidate, check
 from rtb.lab.catalogue import campaigns as campaign_catalogue
 from rtb.lab.traffic import Traffic
 from rtb.openrtb import Audio, Banner, BidRequest, Deal, DurFloors, Format, Imp, Native, Pmp, Video
@@ -322,6 +322,20 @@ def test_one_advertiser_takes_one_place_however_many_campaigns_it_has() -> None:
     cheap = [banner_campaign(number, 1.0) for number in range(2000, 2020)]
     found = Index([*cheap, *dear]).match(Context(now=NOW), BANNER)
     assert [c.campaign.id for c in found] == ["c00000", *(f"c{n:05d}" for n in range(2000, 2009))]
+
+
+def test_bids_that_were_forgotten_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five imps, each called otherwise, in turns, of which a block may remember the bids for two or three: every answer
+    is what checking every campaign gives."""
+    monkeypatch.setattr(block, "_MOST_MADE", 40)
+    campaigns = {c.id: c for c in [banner_campaign(number, 1.0 + number / 100) for number in range(30)]}
+    index, twin = Index(campaigns.values()), Twin()
+    twin.campaigns = campaigns
+    for turn in range(20):
+        banner = Banner(w=300, h=250, btype=[turn % 5 + 10])  # of no type that a campaign has
+        placement = facts.placement(Imp(id=str(turn % 5), banner=banner), Rates())
+        context = Context(now=NOW)
+        assert index.match(context, placement, limit=15) == twin.match(context, placement, 15)
 
 
 def test_flag_survives_replacement_and_ends_with_removal() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 import pytest
 from msgspec.structs import replace
 
 from rtb.domain.campaign import Campaign, FrequencyCap, Pricing, Status, Targeting
 from rtb.domain.profile import Profile
+from rtb.domain.targeting import Candidate
 from rtb.openrtb import Device, Loss, Regs
 from rtb.services.exchange import Outcome
 from rtb.services.exchange import Status as Ended
@@ -194,6 +196,24 @@ async def test_an_auction_in_flight_keeps_the_value_it_holds(build: Build) -> No
     dsp.seen[0].report(dsp)
     outcome = await running
     assert outcome.results[0].price_micros == 2_000_000
+
+
+async def test_lots_are_drawn_among_all_who_bid_the_same(build: Build) -> None:
+    """Nine advertisers at 1.00, of whom four enter an auction: each of them wins some, and pays 1.00; two at 2.00 win
+    before all of them, at 2.00."""
+    world = build(campaigns=[campaign(f"c{n}", 1.0) for n in range(9)])
+    won = Counter([winner_of(await world.run(bid_request())) for _ in range(200)])
+    assert set(won) == {(f"c{n}", 1_000_000) for n in range(9)}
+    for name in ("d1", "d2"):
+        world.house.put(campaign(name, 2.0))
+    won = Counter([winner_of(await world.run(bid_request())) for _ in range(50)])
+    assert set(won) == {("d1", 2_000_000), ("d2", 2_000_000)}
+
+
+def winner_of(outcome: Outcome) -> tuple[str, int]:
+    [result] = outcome.results
+    assert isinstance(result.winner, Candidate)
+    return result.winner.campaign.id, result.price_micros
 
 
 def cpc(**fields: object) -> Campaign:
