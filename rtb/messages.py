@@ -23,6 +23,8 @@ from rtb.openrtb import MAX_PRICE_CPM
 MAX_BODY = 256 * 1024
 HOUSE_TIMEOUT_MS = 120
 MAX_AMOUNT_NANOS = 9 * 10**15
+MAX_MORE_WINS = 15
+"""Wins of a message besides the first."""
 
 _T = TypeVar("_T")
 Id = Annotated[str, Meta(min_length=1, max_length=255)]
@@ -140,7 +142,8 @@ class Win(Struct, frozen=True, gc=False):
 
     `day` is the budget day that pays ("" when the campaign has no budget), `price_nanos` the clearing price of the
     impression; the billing event is in time until `expires_at`. That and `received_at`, the time of the win, are Unix
-    seconds. `user` is the digest that the win's tracking URLs carry.
+    seconds. `user` is the digest that the win's tracking URLs carry. `more` are other wins of the same moment: a
+    message for each would cost more than what they tell.
     """
 
     auction_id: Id
@@ -153,6 +156,7 @@ class Win(Struct, frozen=True, gc=False):
     received_at: Annotated[float, Meta(gt=0, lt=1e11)]
     creative_id: Annotated[str, Meta(max_length=200)] = ""
     user: Annotated[str, Meta(max_length=64)] = ""
+    more: Annotated[tuple[Win, ...], Meta(max_length=MAX_MORE_WINS)] | UnsetType = UNSET
 
 
 class TrackedEvent(Struct, frozen=True, gc=False, omit_defaults=True):

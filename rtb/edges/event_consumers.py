@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -15,8 +16,8 @@ from rtb import messages
 from rtb.domain.budget import LIFE, budget_day
 from rtb.edges.failure import MAX_ATTEMPTS, Failures, attempts, outlast
 from rtb.errors import Malformed, RtbError, Transient
-from rtb.messages import MAX_BODY, TRACKED_EVENT, WIN, Id, MessageType, Time, TrackedEvent
-from rtb.ports import Broker, Clock, Delivery, LedgerKind, Subscription
+from rtb.messages import MAX_BODY, TRACKED_EVENT, WIN, Id, MessageType, Time, TrackedEvent, Win
+from rtb.ports import Broker, Clock, Delivery, LedgerKind, Message, Subscription
 from rtb.services import topology
 from rtb.services.arrival import Arrival
 from rtb.services.billing import Billing, BillingEvent
@@ -24,7 +25,7 @@ from rtb.services.metrics import Metrics
 from rtb.services.rebuild import UTC_ZONE
 from rtb.services.tracking import Tracking
 from rtb.services.waiting import ended
-from rtb.services.wins import win_row
+from rtb.services.wins import event_id_of, message_of, win_row, wins_of
 
 BATCH = 1_000
 LINGER_S = 0.05
@@ -44,6 +45,10 @@ class Work(Protocol[_T]):
 
     async def handle(self, events: Sequence[_T]) -> Sequence[RtbError | None]:
         """Take them; for each None, or why it ends or comes again (Transient). Repeatable. Raises StoreError."""
+        ...
+
+    def parts(self, event: _T) -> Sequence[Message]:
+        """The messages that a message of several may be split into; none where there is only one."""
         ...
 
     async def check(self) -> None:
@@ -173,18 +178,28 @@ class EventConsumer(Generic[_T]):
             results = await outlast(lambda: self._work.handle(events), "ledger", reachable=self._work.check)
         except Transient as error:
             if len(entries) == 1:
-                await self._failures.settle(entries[0][0], error)
+                await self._refuse(*entries[0], error)
                 return
             for entry in entries:  # one of them is refused: the others shall not suffer
                 await self._finish([entry])
             return
         failed: list[Coroutine[Any, Any, None]] = []
-        for (delivery, _), result in zip(entries, results, strict=True):
+        for (delivery, event), result in zip(entries, results, strict=True):
             if result is None:
                 delivery.ack()
             else:
-                failed.append(self._failures.settle(delivery, result))
+                failed.append(self._refuse(delivery, event, result))
         await asyncio.gather(*failed)
+
+    async def _refuse(self, delivery: Delivery, event: _T, error: RtbError) -> None:
+        """Let it come again or bury it; a message of several is split first, for only one of them may be at fault."""
+        parts = self._work.parts(event)
+        if not parts:
+            await self._failures.settle(delivery, error)
+            return
+        for part in parts:
+            await outlast(partial(self._broker.publish, "", self.queue, part), "broker")
+        delivery.ack()
 
 
 class TrackedWork:
@@ -203,6 +218,10 @@ class TrackedWork:
         if message_type is not self._type:
             raise _misplaced(message_type, delivery.queue)
         return Arrival(message_id, self._kind, event, bool(message.headers) and attempts(message) >= MAX_ATTEMPTS)
+
+    def parts(self, event: Arrival) -> Sequence[Message]:
+        """None: a message tells one event."""
+        return ()
 
     async def handle(self, events: Sequence[Arrival]) -> Sequence[RtbError | None]:
         """Into the ledger."""
@@ -223,32 +242,40 @@ class WinWork:
         self._bills = bills
         self._date = date
 
-    def decode(self, delivery: Delivery) -> BillingEvent:
-        """The win, as it would be billed."""
+    def decode(self, delivery: Delivery) -> Sequence[Win]:
+        """The wins of a message."""
         envelope = messages.decode(delivery.message.body)
         if envelope.message_type is not MessageType.WIN:
             raise _misplaced(envelope.message_type, delivery.queue)
-        win = WIN.decode(envelope.data)
-        names = win.auction_id + win.impid + win.campaign_id + win.day + win.instance + win.creative_id + win.user
-        if "\0" in names + envelope.message_id:
-            raise Malformed(NUL)
-        date = win.day if win.day and win.day != LIFE else self._date(win.campaign_id, win.received_at)
-        return BillingEvent(win_row(win, date, envelope.message_id), win.price_nanos)
+        wins = wins_of(WIN.decode(envelope.data))
+        for win in wins:
+            names = win.auction_id + win.impid + win.campaign_id + win.day + win.instance + win.creative_id + win.user
+            if "\0" in names:
+                raise Malformed(NUL)
+        return wins
 
-    async def handle(self, events: Sequence[BillingEvent]) -> Sequence[RtbError | None]:
+    def parts(self, event: Sequence[Win]) -> Sequence[Message]:
+        """A message for each win."""
+        return [message_of([win]) for win in event] if len(event) > 1 else ()
+
+    async def handle(self, events: Sequence[Sequence[Win]]) -> Sequence[RtbError | None]:
         """Record them, or bill them."""
+        rows = [win_row(win, self._day(win), event_id_of(win)) for wins in events for win in wins]
         if not self._bills:
-            await self._billing.record([event.row for event in events])
+            await self._billing.record(rows)
             return [None] * len(events)
-        results = await self._billing.bill(events)
-        return [result if isinstance(result, RtbError) else None for result in results]
+        results = iter(await self._billing.bill([BillingEvent(row, row.price_nanos) for row in rows]))
+        return [_first_error([next(results) for _ in wins]) for wins in events]
+
+    def _day(self, win: Win) -> str:
+        return win.day if win.day and win.day != LIFE else self._date(win.campaign_id, win.received_at)
 
     async def check(self) -> None:
         """Whether ledger and accounts are there."""
         await self._billing.check()
 
 
-class WinConsumer(EventConsumer[BillingEvent]):
+class WinConsumer(EventConsumer[Sequence[Win]]):
     """Takes the wins on ``ad.wins``; with `bills` a win of a campaign that nobody knows goes to the dead letters."""
 
     def __init__(
@@ -260,14 +287,19 @@ class WinConsumer(EventConsumer[BillingEvent]):
         *,
         bill_wins: bool = True,
         date: Callable[[str, float], str] = lambda campaign_id, at: budget_day(at, UTC_ZONE),
-        prefetch: int = PREFETCH,
-        batch: int = BATCH,
+        prefetch: int = PREFETCH // 4,
+        batch: int = BATCH // 4,
         linger_s: float = LINGER_S,
     ) -> None:
-        """With `bill_wins` the win is the billing event of a CPM campaign: where no impression is tracked."""
+        """With `bill_wins` the win is the billing event of a CPM campaign: where no impression is tracked. `prefetch`
+        and `batch` are less than others': a message may tell 16 wins."""
         work = WinWork(billing, bills=bill_wins, date=date)
         limits = {"prefetch": prefetch, "batch": batch}
         super().__init__(broker, topology.WINS, work, metrics, clock, **limits, linger_s=linger_s)
+
+
+def _first_error(results: Sequence[object]) -> RtbError | None:
+    return next((result for result in results if isinstance(result, RtbError)), None)
 
 
 TRACKED = {

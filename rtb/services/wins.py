@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from msgspec import UNSET
+from msgspec.structs import replace
 
 from rtb import messages
-from rtb.domain.tracking import Ticket, event_id
-from rtb.messages import MessageType, Win
+from rtb.domain.tracking import Ticket
+from rtb.messages import MAX_MORE_WINS, MessageType, Win
 from rtb.ports import LedgerKind, LedgerRow, Message
 from rtb.services import topology
+
+_IN_A_MESSAGE = 1 + MAX_MORE_WINS
 
 Post = Callable[[str, str, Message], None]
 
@@ -33,12 +38,30 @@ class Wins:
         """Post what was noted."""
         won, self._won = self._won, []
         exchange, routing_key = topology.ROUTES[MessageType.WIN]
-        for ticket in won:
-            message_id = event_id(ticket, "win")
-            won_at = ticket.won_at
-            body = messages.encode(MessageType.WIN, win_of(ticket), message_id=message_id, timestamp=won_at)
-            self._post(exchange, routing_key, Message(body=body, message_id=message_id, timestamp=won_at))
+        for first in range(0, len(won), _IN_A_MESSAGE):
+            self._post(
+                exchange, routing_key, message_of([win_of(ticket) for ticket in won[first : first + _IN_A_MESSAGE]])
+            )
         self.posted += len(won)
+
+
+def message_of(wins: Sequence[Win]) -> Message:
+    """A message of one to 16 wins, called by the first."""
+    win, message_id, won_at = wins[0], event_id_of(wins[0]), wins[0].received_at
+    if len(wins) > 1:
+        win = replace(win, more=tuple(wins[1:]))
+    body = messages.encode(MessageType.WIN, win, message_id=message_id, timestamp=won_at)
+    return Message(body=body, message_id=message_id, timestamp=won_at)
+
+
+def wins_of(win: Win) -> Sequence[Win]:
+    """Every win of a message."""
+    return (win,) if win.more is UNSET else (replace(win, more=UNSET), *win.more)
+
+
+def event_id_of(win: Win) -> str:
+    """The message id of a win that was posted alone, as `rtb.domain.tracking.event_id` has it."""
+    return f"{win.auction_id}:{win.impid}:win"
 
 
 def win_of(ticket: Ticket) -> Win:
@@ -60,7 +83,7 @@ def win_of(ticket: Ticket) -> Win:
 def win_row(win: Win, date: str, event_id: str) -> LedgerRow:
     """The ledger row of a win, not charged yet."""
     return LedgerRow(
-        key=f"{win.auction_id}:{win.impid}:win",
+        key=event_id_of(win),
         kind=LedgerKind.WIN,
         campaign_id=win.campaign_id,
         day=win.day,

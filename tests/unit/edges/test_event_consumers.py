@@ -20,13 +20,13 @@ from rtb.domain.campaign import Campaign, Pricing
 from rtb.domain.tracking import Ticket, impid_in_ledger
 from rtb.edges.event_consumers import WinConsumer
 from rtb.errors import StoreError
-from rtb.messages import MessageType
+from rtb.messages import WIN, MessageType
 from rtb.ports import ERROR, Delivery, LedgerRow, Message, Subscription
 from rtb.services import topology
 from rtb.services.billing import Billing
 from rtb.services.metrics import Metrics
 from rtb.services.rebuild import Rebuild
-from rtb.services.wins import Wins
+from rtb.services.wins import Wins, wins_of
 from tests.contract.support import PATIENCE_S
 from tests.unit.parts import campaign
 
@@ -126,16 +126,18 @@ class World:
         """Publish."""
         self.posted.append(asyncio.ensure_future(self.broker.publish(exchange, routing_key, message)))
 
-    async def win(self, count: int, campaign_id: str = "c", impid: str = "1", first: int = 0) -> None:
-        """That many, published."""
+    async def win(
+        self, count: int, payer: Callable[[int], str] = lambda _: "c", impid: str = "1", *, apart: bool = False
+    ) -> None:
+        """That many, each paid by the campaign that `payer` names, published; `apart`, each in a message of its own."""
         day = messages.datetime.now(messages.UTC).date().isoformat()
-        for n in range(first, first + count):
+        for n in range(count):
             now = self.clock.time()
             self.wins(
                 Ticket(
                     f"a{n}",
                     impid_in_ledger(impid),
-                    campaign_id,
+                    payer(n),
                     "ad",
                     day,
                     "i",
@@ -146,6 +148,8 @@ class World:
                     now + 60.0,
                 )
             )
+            if apart:
+                self.wins.flush()
         await asyncio.sleep(0)
         await asyncio.gather(*self.posted)
 
@@ -209,11 +213,13 @@ async def test_the_ledger_is_away_for_a_while(world: World) -> None:
 
 
 async def test_who_cannot_be_billed_does_not_hold_up_the_others(world: World) -> None:
-    """A win of a campaign that nobody knows goes to the dead letters with that reason."""
-    await world.win(1, "nobody")
-    await world.win(2, first=1)
-    assert await world.until(2) == ["a1:1:win", "a2:1:win"]
-    assert "'nobody' is unknown" in str((await world.dead()).headers[ERROR])
+    """A win of a campaign that nobody knows goes to the dead letters with that reason, alone, though it came in one
+    message with others."""
+    await world.win(3, lambda n: "nobody" if n == 1 else "c")
+    assert await world.until(2) == ["a0:1:win", "a2:1:win"]
+    dead = await world.dead()
+    assert "'nobody' is unknown" in str(dead.headers[ERROR])
+    assert [win.auction_id for win in wins_of(WIN.decode(messages.decode(dead.body).data))] == ["a1"]
 
 
 async def test_a_row_that_the_ledger_refuses_is_tried_again_alone(world: World) -> None:
@@ -265,7 +271,7 @@ async def test_what_a_lost_connection_left_is_forgotten() -> None:
     no more of them are kept than can be acknowledged."""
     async with running(World(prefetch=4, batch=2)) as world:
         world.ledger.away = True
-        await world.win(4)
+        await world.win(4, apart=True)
         for _ in range(6):
             for _ in range(4):
                 await asyncio.wait_for(world.connection.delivered.get(), PATIENCE_S)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+from msgspec import structs
+
 from rtb import messages
 from rtb.domain.campaign import Pricing
 from rtb.domain.tracking import Ticket
-from rtb.messages import WIN, MessageType, Win
+from rtb.messages import MAX_BODY, MAX_MORE_WINS, WIN, MessageType, Win
 from rtb.ports import Message
-from rtb.services.wins import Wins
+from rtb.services.wins import Wins, message_of, win_of, wins_of
 
 TICKET = Ticket("a1", "1", "c", "ad", "2026-11-22", "i", Pricing.CPC, 500_000_000, 10_000, 100.5, 160.5, "u" * 16)
 
@@ -18,11 +20,11 @@ async def test_a_win_is_posted_after_the_step_that_made_it() -> None:
     """What was held for the impression is its price, also where clicks are billed; the id is the same every time."""
     posted: list[tuple[str, str, Message]] = []
     wins = Wins(lambda *post: posted.append(post))
-    wins(TICKET)
-    wins(TICKET)
-    assert posted == []
-    await asyncio.sleep(0)
-    assert (len(posted), wins.posted) == (2, 2)
+    for posted_before in range(2):
+        wins(TICKET)
+        assert len(posted) == posted_before
+        await asyncio.sleep(0)
+    assert wins.posted == 2
     assert posted[0] == posted[1]
     exchange, routing_key, message = posted[0]
     assert (exchange, routing_key, message.message_id, message.persistent) == (
@@ -45,3 +47,23 @@ async def test_a_win_is_posted_after_the_step_that_made_it() -> None:
         creative_id="ad",
         user="u" * 16,
     )
+
+
+async def test_wins_of_one_step_travel_together() -> None:
+    """Forty wins are messages of 16, 16 and 8, each called by its first win; they come out as they went in."""
+    posted: list[Message] = []
+    wins = Wins(lambda exchange, key, message: posted.append(message))
+    tickets = [structs.replace(TICKET, auction_id=f"a{n}") for n in range(40)]
+    for ticket in tickets:
+        wins(ticket)
+    await asyncio.sleep(0)
+    assert [message.message_id for message in posted] == ["a0:1:win", "a16:1:win", "a32:1:win"]
+    told = [wins_of(WIN.decode(messages.decode(message.body).data)) for message in posted]
+    assert [len(some) for some in told] == [16, 16, 8]
+    assert [win for some in told for win in some] == [win_of(ticket) for ticket in tickets]
+
+
+def test_the_largest_message_of_wins_is_taken() -> None:
+    """Sixteen wins with names as long as they may be stay under what a consumer accepts."""
+    long = Win(*["\u4e2d" * 255] * 3, "2026-11-22", 10**15, 2e9, "\u4e2d" * 255, 1.5e9, "\u4e2d" * 200, "u" * 64)
+    assert len(message_of([long] * (1 + MAX_MORE_WINS)).body) < MAX_BODY
