@@ -17,13 +17,17 @@ from msgspec import Meta
 
 from rtb import openrtb
 from rtb.domain import campaign as campaigns
-from rtb.domain import money
+from rtb.domain import money, prebid
 from rtb.domain.budget import budget_day
 from rtb.domain.campaign import Campaign, Status
 from rtb.domain.money import Rates
+from rtb.domain.prebid import Asked
+from rtb.edges.prebid_http import OWN
 from rtb.errors import BadRequest, ConfigError, RtbError, StoreError
+from rtb.openrtb import BidRequest
 from rtb.ports import Clock, Ledger
 from rtb.services.answers import bid_response
+from rtb.services.answers_prebid import prebid_response
 from rtb.services.campaigns import Campaigns
 from rtb.services.exchange import Exchange
 from rtb.services.explain import explain
@@ -49,8 +53,13 @@ class Admin:
         rates: Rates,
         *,
         ledger: Ledger | None = None,
+        bidder_code: str = OWN,
     ) -> None:
-        """Act on these services. With shared accounts `ledger` knows what other daemons spent, too."""
+        """Act on these services.
+
+        With shared accounts `ledger` knows what other daemons spent, too; `bidder_code` stands for all bidders.
+        """
+        self._bidder_code = bidder_code
         self._ledger = ledger
         self._catalogue = catalogue
         self._exchange = exchange
@@ -108,13 +117,28 @@ class Admin:
         return self._row(await self._catalogue.set_bid(given(arguments, "id", str), given(arguments, "bid", float)))
 
     async def _auction(self, arguments: dict[str, Any]) -> Any:
-        request = openrtb.decode_request(given(arguments, "request", str).encode())
-        outcome = await self._exchange.run(request, self._clock.monotonic_ns())
+        body, request, asked = self._request(arguments)
+        offered = None if asked is None else asked.offers
+        auction = self._exchange.begin(request, self._clock.monotonic_ns(), body=body, offered=offered)
+        outcome = auction.outcome or await self._exchange.finish(auction)
+        if asked is not None:
+            return msgspec.json.decode(openrtb.encode(prebid_response(asked, auction, outcome, self._rates)))
         return msgspec.to_builtins(bid_response(request, outcome, self._rates))
 
     async def _explain(self, arguments: dict[str, Any]) -> Any:
-        request = openrtb.decode_request(given(arguments, "request", str).encode())
-        return msgspec.to_builtins(await explain(self._exchange, self._house, request, self._clock, self._rates))
+        body, request, asked = self._request(arguments)
+        offered = None if asked is None else asked.offers
+        found = await explain(
+            self._exchange, self._house, request, self._clock, self._rates, body=body, offered=offered
+        )
+        return msgspec.to_builtins(found)
+
+    def _request(self, arguments: dict[str, Any]) -> tuple[bytes, BidRequest, Asked | None]:
+        """The request given, and what it asks of Prebid, as over HTTP."""
+        body = given(arguments, "request", str).encode()
+        request = openrtb.decode_request(body)
+        bidders = [bidder.name for bidder in self._exchange.bidders]
+        return body, request, prebid.read(request, bidders, self._bidder_code)
 
     async def _rows(self, found: Sequence[Campaign]) -> list[dict[str, Any]]:
         """A daemon hears what the others spent only of campaigns that it leases money for itself: the ledger knows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from itertools import islice
 
 from msgspec import Struct
@@ -12,7 +13,7 @@ from rtb.domain.money import Rates
 from rtb.domain.targeting import Candidate, Fit, check
 from rtb.openrtb import BidRequest
 from rtb.ports import Clock
-from rtb.services.exchange import Auction, Exchange, Outcome, Status
+from rtb.services.exchange import NOT_OFFERED, Auction, Exchange, Outcome, Status
 from rtb.services.house_bidder import HouseBidder
 
 
@@ -48,14 +49,22 @@ class Explanation(Struct, kw_only=True):
 
 
 async def explain(
-    exchange: Exchange, house: HouseBidder, request: BidRequest, clock: Clock, rates: Rates
+    exchange: Exchange,
+    house: HouseBidder,
+    request: BidRequest,
+    clock: Clock,
+    rates: Rates,
+    *,
+    body: bytes = b"",
+    offered: Mapping[str, Collection[str]] | None = None,
 ) -> Explanation:
-    """Rehearse the request, spending nothing, and say what became of everybody.
+    """Rehearse the request, spending nothing, and say what became of everybody; `body` and `offered` are as for
+    `Exchange.begin`.
 
     Raises:
         BadRequest: an auction type this exchange does not run.
     """
-    auction = exchange.begin(request, clock.monotonic_ns(), rehearsal=True)
+    auction = exchange.begin(request, clock.monotonic_ns(), body=body, rehearsal=True, offered=offered)
     outcome = auction.outcome or await exchange.finish(auction)
     return explained(auction, outcome, exchange, house, rates)
 
@@ -98,9 +107,13 @@ def _campaigns(
     for imp in auction.request.imp or ():
         placement = facts.placement(imp, rates)
         of_imp = fates.get(placement.impid, {})
+        offered = _is_offered(auction, house.name, placement.impid)
         for campaign in islice(house.campaigns(), most):
             verdict = of_imp.pop(campaign.id, None)
-            if verdict is None:
+            if verdict is None and not offered:
+                verdict = Verdict(impid=placement.impid, bidder=house.name, verdict="no-bid")
+                verdict.criterion, verdict.why = "offered", f"offered: {NOT_OFFERED}"
+            elif verdict is None:
                 live = house.is_funded(campaign.id)
                 found = check(campaign, context, placement, live=live)
                 if isinstance(found, Fit):
@@ -123,7 +136,9 @@ def _campaigns(
 def _bidders(
     verdicts: list[Verdict], auction: Auction, outcome: Outcome, exchange: Exchange, house: HouseBidder
 ) -> None:
-    """Every other bidder: its bids, its refused bids, its failure, or its silence; of the house only a failure."""
+    """Every other bidder: its bids, its refused bids, its failure, or its silence, and the imps that the request offers
+    to others; of the house only a failure."""
+    impids = [terms.impid for terms in auction.terms]
     for bidder in exchange.bidders:
         if bidder is house and bidder.name not in auction.failures:
             continue
@@ -131,18 +146,29 @@ def _bidders(
         for result in outcome.results:
             verdicts += [v for v in map(_of_bid, *_pairs(result)) if v.bidder == bidder.name]
         verdicts += [_lost(lost) for lost in auction.rejected if lost.bid.bidder == bidder.name]
-        if len(verdicts) == found:
-            failed = auction.failures.get(bidder.name)
-            skipped = auction.skipped.get(bidder.name)
-            late = "late: had not answered at the deadline" if bidder.name in auction.pending else None
-            verdicts.append(
-                Verdict(
-                    impid="",
-                    bidder=bidder.name,
-                    verdict="failed" if failed or late else "skipped" if skipped else "no-bid",
-                    why=failed or late or (f"not asked: {skipped}" if skipped else "no bid: answered without one"),
-                )
-            )
+        others = [impid for impid in impids if not _is_offered(auction, bidder.name, impid)]
+        if len(verdicts) == found and len(others) < len(impids):
+            verdicts.append(_silence(auction, bidder.name))
+        verdicts += [
+            Verdict(impid=impid, bidder=bidder.name, verdict="skipped", why=f"not asked: {NOT_OFFERED}")
+            for impid in others
+        ]
+
+
+def _silence(auction: Auction, name: str) -> Verdict:
+    """Why a bidder that might have bid has no bid to show."""
+    failed, skipped = auction.failures.get(name), auction.skipped.get(name)
+    late = "late: had not answered at the deadline" if name in auction.pending else None
+    return Verdict(
+        impid="",
+        bidder=name,
+        verdict="failed" if failed or late else "skipped" if skipped else "no-bid",
+        why=failed or late or (f"not asked: {skipped}" if skipped else "no bid: answered without one"),
+    )
+
+
+def _is_offered(auction: Auction, name: str, impid: str) -> bool:
+    return auction.offered is None or impid in auction.offered.get(name, ())
 
 
 def _pairs(result: Result) -> tuple[list[Bid | Lost], list[Result]]:

@@ -214,7 +214,15 @@ def build(settings: Settings, pid: int) -> System:
         ),
         responder=responder,
         server=Server(responder, clock, limits),
-        admin=Admin(home.catalogue, trade.exchange, home.bidder, clock, rates, ledger=ledger),
+        admin=Admin(
+            home.catalogue,
+            trade.exchange,
+            home.bidder,
+            clock,
+            rates,
+            ledger=ledger,
+            bidder_code=settings.http.bidder_code,
+        ),
     )
     pages |= _pages(system, pid)
     system.admin.commands |= _commands(system, home, pid)

@@ -12,9 +12,12 @@ import pytest
 from rtb.lab.dsp import DspScript, serving
 from tests.support.daemon import Daemon, run
 from tests.support.http import Http, post
-from tests.support.samples import bid_request
+from tests.support.samples import bid_request, imp
 
 REQUEST = msgspec.json.encode(bid_request(tmax=1_000, cur=["USD"]))
+NAMED = msgspec.json.encode(
+    bid_request(imp=[imp(ext={"prebid": {"bidder": {"two": {}}}})], tmax=1_000, cur=["USD"]),
+)
 BIDDER = '[[bidder]]\nname = "{name}"\nurl = "{url}"\n'
 
 
@@ -57,6 +60,14 @@ async def test_bidders_come_and_go_without_a_restart(tmp_path: Path, urls: list[
         assert code == 0
         assert "five" in out
         assert await asyncio.to_thread(price, daemon) == 2.01
+        (tmp_path / "named.json").write_bytes(NAMED)
+        code, out, _ = await rtb("explain", "named.json")
+        assert code == 0
+        told = [line.split(maxsplit=3)[1:] for line in out.splitlines()[-2:]]
+        assert told == [
+            ["two", "-", "won      won: bid 2.00 CPM, pays 0.5"],
+            ["five", "-", "skipped  not asked: the request names others"],
+        ]
         file.write_text(first + second + "speed = 1\n")
         code, out, err = await rtb("bidders", "enable", "five")
         assert code == 1

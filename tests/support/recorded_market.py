@@ -12,7 +12,7 @@ import orjson
 from msgspec.structs import replace
 
 from rtb import openrtb
-from rtb.domain import replay
+from rtb.domain import prebid, replay
 from rtb.domain.auction import Bid, Lost
 from rtb.domain.campaign import Campaign, FrequencyCap, Optimise
 from rtb.domain.intake import take_in
@@ -29,6 +29,8 @@ from tests.unit.parts import World
 RATES = {"EUR": 1.25, "KRW": 0.00072}
 USERS = 300
 DIFFERENT = 2_000
+CODES = ("house", "north", "south", "west.1", "rtb", "nobody")
+"""Bidder codes that a page names."""
 MS = 1_000_000
 
 
@@ -151,7 +153,8 @@ def profiles() -> list[Profile]:
 
 
 async def hold(world: World, log: ReplayLog, auctions: int, *, seed: int = 1) -> None:
-    """Hold auctions on a clock set by hand, until each is settled; `log` hears of them."""
+    """Hold auctions on a clock set by hand, until each is settled; `log` hears of them. Imps are offered to the bidders
+    that a page names."""
     world.exchange.listen(log)
     source = bodies(seed)
     draw = random.Random(seed)
@@ -159,8 +162,13 @@ async def hold(world: World, log: ReplayLog, auctions: int, *, seed: int = 1) ->
         body = next(source)
         world.clock.advance(0.01)
         age_ns = draw.choice((0,) * 50 + (200 * MS,))
+        request = openrtb.decode_request(body)
+        asked = prebid.read(request, [bidder.name for bidder in world.exchange.bidders], "rtb")
         auction = world.exchange.begin(
-            openrtb.decode_request(body), world.clock.monotonic_ns() - age_ns, body=body if draw.random() < 0.9 else b""
+            request,
+            world.clock.monotonic_ns() - age_ns,
+            body=body if draw.random() < 0.9 else b"",
+            offered=None if asked is None else asked.offers,
         )
         if auction.outcome is None:
             if auction.fanned_out_ns:
@@ -178,6 +186,7 @@ def _vary(request: dict[str, Any], draw: random.Random) -> None:
         request["cur"] = draw.choice((["EUR"], ["EUR", "USD"], ["XTS"]))
     if draw.random() < 0.1:
         request["at"] = 501
+    page = draw.random() < 0.15
     for imp in request["imp"]:
         if draw.random() < 0.15:
             deals = [
@@ -193,3 +202,6 @@ def _vary(request: dict[str, Any], draw: random.Random) -> None:
             imp["qty"] = {"multiplier": draw.choice((1.5, 12.34))}
         if draw.random() < 0.1:
             imp["bidfloor"], imp["bidfloorcur"] = 0.7, draw.choice(("EUR", "KRW", "XTS"))
+        if page:
+            names = draw.sample(CODES, draw.randrange(1, 4))
+            imp.setdefault("ext", {})["prebid"] = {"bidder": {name: {} for name in names}}

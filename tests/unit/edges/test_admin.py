@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import stat
 import tempfile
@@ -149,6 +150,26 @@ async def test_an_auction_by_hand_counts(bench: Bench) -> None:
     answer = await bench.command("auction", request=REQUEST)
     assert (answer["id"], answer["seatbid"][0]["bid"][0]["cid"]) == ("r", "a")
     assert bench.world.metrics.won == 1
+
+
+@pytest.mark.parametrize(("code", "seat"), [("house", "house"), ("rtb", "rtb"), ("shop", "shop"), ("nobody", None)])
+async def test_a_request_by_hand_is_offered_to_whom_it_names(bench: Bench, code: str, seat: str | None) -> None:
+    """As over HTTP: the house by its name, by an alias, as one of all; who is not there is told of."""
+    await bench.command("campaigns.import", campaigns=plain("a"))
+    asked = {
+        **json.loads(REQUEST),
+        "imp": [{"id": "1", "banner": {"w": 300, "h": 250}, "ext": {"prebid": {"bidder": {code: {}}}}}],
+        "ext": {"prebid": {"aliases": {"shop": "house"}}},
+    }
+    request = json.dumps(asked)
+    found = await bench.command("explain", request=request)
+    answer = await bench.command("auction", request=request)
+    if seat is None:
+        assert found["verdicts"][0]["why"] == "offered: the request names others"
+        assert list(answer["ext"]["errors"]) == ["nobody"]
+    else:
+        assert found["verdicts"][0]["verdict"] == "won"
+        assert [each["seat"] for each in answer["seatbid"]] == [seat]
 
 
 async def test_an_explanation_does_not(bench: Bench) -> None:

@@ -147,3 +147,24 @@ async def test_a_refused_request_has_no_verdicts(build: Build) -> None:
     bot = Device(ua="Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)")
     found = await explained(world, bid_request(device=bot))
     assert (found.nbr_name, found.verdicts) == ("known_crawler", [])
+
+
+async def test_whom_the_request_does_not_name_is_told_so_for_each_imp(build: Build) -> None:
+    """Imp 1 is offered to the dsp alone, imp 2 to the house and the late one; nobody is offered imp 3."""
+    world = build(Prompt("dsp", offer("dsp", 2.5)), Silent("late"), Silent("other"), campaigns=[campaign("a", 3.0)])
+    request = bid_request(imp("1"), imp("2"), imp("3"), tmax=20)
+    offered = {"dsp": {"1"}, "house": {"2"}, "late": {"2"}}
+    found = await explain(world.exchange, world.house, request, world.clock, world.rates, offered=offered)
+    others = "the request names others"
+    assert {(v.bidder, v.impid): (v.verdict, v.criterion, v.why.partition(": ")[2]) for v in found.verdicts} == {
+        ("house", "1"): ("no-bid", "offered", others),
+        ("house", "2"): ("won", "", "bid 3.00 CPM, pays 0.01"),
+        ("house", "3"): ("no-bid", "offered", others),
+        ("dsp", "1"): ("won", "", "bid 2.50 CPM, pays 0.01"),
+        ("dsp", "2"): ("skipped", "", others),
+        ("dsp", "3"): ("skipped", "", others),
+        ("late", ""): ("failed", "", "had not answered at the deadline"),
+        ("late", "1"): ("skipped", "", others),
+        ("late", "3"): ("skipped", "", others),
+        **{("other", impid): ("skipped", "", others) for impid in "123"},
+    }

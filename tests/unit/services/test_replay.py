@@ -9,6 +9,8 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from rtb import openrtb
+from rtb.domain import prebid
 from rtb.domain import replay as log
 from rtb.domain.campaign import Campaign, FrequencyCap, Optimise
 from rtb.domain.profile import Profile
@@ -61,6 +63,12 @@ def auctions(tape: Tape) -> list[AuctionLine]:
     return [line for line in found if isinstance(line, AuctionLine)]
 
 
+def named(line: AuctionLine) -> dict[str, set[str]] | None:
+    """Whom the request of a record offers its imps to."""
+    asked = prebid.read(openrtb.decode_request(bytes(line.request)), line.bidders, "rtb")
+    return None if asked is None else asked.offers
+
+
 async def market(build: Build, count: int) -> Tape:
     """The tape of a market with everything in it."""
     world = build(campaigns=campaigns(150, 1), rates=RATES, rules=RULES, fresh_s=1e6)
@@ -79,8 +87,8 @@ async def market(build: Build, count: int) -> Tape:
 
 async def test_ten_thousand_auctions_come_to_the_same_outcomes_bit_for_bit(build: Build) -> None:
     """Whatever was in them: several imps, deals, first and second price, ties, groups, floors in other currencies, bids
-    that were refused, winners that could not pay, bidders that were late, requests that were refused. That all of it
-    was there is counted."""
+    that were refused, winners that could not pay, bidders that were late, requests that were refused, imps offered to
+    the bidders that the request names. That all of it was there is counted."""
     tape = await market(build, 10_000)
     found = await replay(tape.lines)
     assert (found.auctions, found.exact, found.deviations) == (10_000, 10_000, [])
@@ -101,6 +109,9 @@ async def test_ten_thousand_auctions_come_to_the_same_outcomes_bit_for_bit(build
         seen["kept out"] += bool(line.kept_out)
         seen["profile"] += line.profile is not None
         seen["frequency"] += bool(line.frequency)
+        offers = named(line)
+        seen["offered to some"] += offers is not None
+        assert all(offers is None or bid.impid in offers.get(bid.bidder, ()) for bid in (*bids, *line.kept_out))
         seen["adjusted"] += any(bid.sent_micros is not None for bid in bids)
         for result in line.outcome.results:
             if result.winner is not None:
@@ -116,7 +127,16 @@ async def test_ten_thousand_auctions_come_to_the_same_outcomes_bit_for_bit(build
     wanted = {
         *("won", "no-bid", "timeout", "nbr 3", "nbr 15", "nbr 500", "nbr 501", "nbr 503", "nbr 504", "several imps"),
         *("unpaid", "unpaid house", "late", "failed", "skipped", "rejected", "kept out", "profile", "frequency"),
-        *("adjusted", "won by house", "won by north", "won by south", "won by west.1", "deal won", "group won"),
+        *(
+            "offered to some",
+            "adjusted",
+            "won by house",
+            "won by north",
+            "won by south",
+            "won by west.1",
+            "deal won",
+            "group won",
+        ),
         *("first price", "second price", "tie", "loss 1", "loss 4", "loss 100", "loss 101", "loss 102", "loss 103"),
         "loss 104",
     }
