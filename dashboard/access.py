@@ -2,7 +2,8 @@
 
 A viewer reads; an operator also changes. The cookie is SameSite=Strict and HttpOnly: other sites' pages do not send it
 and scripts do not see it. What changes something, and the WebSocket, must besides come from a page of ours when it
-comes with a cookie: browsers then send an `Origin`, which dashboard.guard has looked at.
+comes with a cookie: browsers then send an `Origin`, which dashboard.guard has looked at. Whoever stays, at the
+WebSocket, is looked at again: `Access.stands`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from dashboard.tokens import Identity, Role, Tokens
+from dashboard.tokens import Identity, Pass, Role, Tokens
 
 COOKIE = "rtb_session"
 SESSION_S = 12 * 3_600
@@ -36,6 +37,7 @@ _OPEN_PATHS = frozenset({"/login", "/logout"})
 _OPEN_FOLDER = "/web/"
 _log = structlog.get_logger(__name__)
 IDENTITY = web.RequestKey("identity", Identity)
+PASS = web.RequestKey("pass", Pass)
 
 
 class Attempts:
@@ -85,10 +87,12 @@ class Access:
             everyone: who a request without either is by; on a loopback address, when it is configured so.
             secure: the browser speaks TLS, to a proxy: it keeps the cookie to it.
         """
+        self.ended: list[Callable[[], None]] = []
+        """Called when somebody has logged out."""
         self._tokens = tokens
         self._time = time
         self._attempts = Attempts(monotonic_ns)
-        self._everyone = everyone
+        self._everyone = None if everyone is None else Pass(everyone)
         self._secure = secure
         self._page = _PAGE.read_text(encoding="utf-8")
 
@@ -100,12 +104,13 @@ class Access:
         async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
             if request.path in _OPEN_PATHS or request.path.startswith(_OPEN_FOLDER):
                 return await handler(request)
-            identity = self._identify(request)
-            if identity is None:
+            found = self._identify(request)
+            if found is None:
                 return _ask_to_log_in(request)
+            identity = found.identity
             if request.method not in SAFE and identity.role is not Role.OPERATOR:
                 return refusal(403, f"{identity.name!r} may look only; this needs the role operator")
-            request[IDENTITY] = identity
+            request[IDENTITY], request[PASS] = identity, found
             return await handler(request)
 
         return access
@@ -116,21 +121,29 @@ class Access:
         app.router.add_post("/login", self._log_in)
         app.router.add_post("/logout", self._log_out)
 
-    def _identify(self, request: web.Request) -> Identity | None:
+    def stands(self, given: Pass) -> bool:
+        """Whether who was let in with this may stay."""
+        return given == self._everyone or self._tokens.stands(given, self._time())
+
+    def refresh(self) -> None:
+        """Know who has got a token, or lost one; to be called every second."""
+        self._tokens.refresh()
+
+    def _identify(self, request: web.Request) -> Pass | None:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme:
             if scheme.lower() != "bearer":
                 return None
             self._hold_off(request)
-            identity = self._tokens.identify(token.strip())
-            if identity is None:
+            found = self._tokens.identify(token.strip())
+            if found is None:
                 self._failed(request)
-            return identity
-        identity = self._tokens.resume(request.cookies.get(COOKIE, ""), self._time())
-        if identity is None:
+            return found
+        found = self._tokens.resume(request.cookies.get(COOKIE, ""), self._time())
+        if found is None:
             return self._everyone
         acts = request.method not in SAFE or "Upgrade" in request.headers
-        return None if acts and "Origin" not in request.headers else identity
+        return None if acts and "Origin" not in request.headers else found
 
     async def _show(self, _request: web.Request) -> web.Response:
         return self._login_page()
@@ -143,10 +156,11 @@ class Access:
         if (request.content_length or MAX_LOGIN_BYTES + 1) > MAX_LOGIN_BYTES:
             return self._login_page("That is no token.", 413)
         fields = parse_qs((await request.read()).decode(errors="replace"))
-        identity = self._tokens.identify(fields.get("token", [""])[0].strip())
-        if identity is None:
+        found = self._tokens.identify(fields.get("token", [""])[0].strip())
+        if found is None:
             self._failed(request)
             return self._login_page("That token is not known here.", 401)
+        identity = found.identity
         _log.info("dashboard_login", name=identity.name, role=identity.role.value, peer=_address(request))
         response = web.Response(status=303, headers={"Location": "/"})
         response.set_cookie(
@@ -160,7 +174,10 @@ class Access:
         )
         return response
 
-    async def _log_out(self, _request: web.Request) -> web.Response:
+    async def _log_out(self, request: web.Request) -> web.Response:
+        self._tokens.end(request.cookies.get(COOKIE, ""), self._time())
+        for listener in self.ended:
+            listener()
         response = web.Response(status=303, headers={"Location": "/login"})
         response.del_cookie(COOKIE, path="/", httponly=True, samesite="Strict", secure=self._secure)
         return response

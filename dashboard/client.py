@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from dashboard.tokens import Identity
+from dashboard.tokens import Identity, Pass
 
 CLOSE_S = 2.0
 EVENTS, EVENT_BYTES = 64, 1 << 20
@@ -54,23 +53,24 @@ class Client:
         "_wake",
         "campaigns",
         "channels",
+        "given",
+        "gone",
         "greeted",
-        "identity",
         "instance",
         "tasks",
         "ws",
     )
 
     def __init__(
-        self, ws: web.WebSocketResponse, transport: asyncio.Transport | None, identity: Identity | None = None
+        self, ws: web.WebSocketResponse, transport: asyncio.Transport | None, given: Pass | None = None
     ) -> None:
-        """Nothing waits. Without an `identity` anybody may do anything."""
+        """Nothing waits. `given` is what it was let in with; without, anybody may do anything."""
         self.ws = ws
-        self.identity = identity
+        self.given = given
         self.campaigns: tuple[str, ...] = ()
         self.channels: set[str] = set()
         self.instance = ""
-        self.greeted = False
+        self.greeted = self.gone = False
         self.tasks: set[asyncio.Task[None]] = set()
         self._transport = transport
         self._sending = False
@@ -79,21 +79,32 @@ class Client:
         self._slots: dict[str, bytes] = {}
         self._wake = asyncio.Event()
 
+    @property
+    def identity(self) -> Identity | None:
+        """Who it is."""
+        return None if self.given is None else self.given.identity
+
     def put(self, kind: str, message: Encoded) -> None:
         """Send this in its turn, instead of what waits of the same kind."""
-        if not self._written(message):
+        if not self.gone and not self._written(message):
             self._slots[kind] = message.message
             self._wake.set()
 
     def add(self, event: Encoded) -> None:
         """Send this, too, in its turn."""
-        if self._written(event):
+        if self.gone or self._written(event):
             return
         self._events.append(event.message)
         self._event_bytes += len(event.message)
         while len(self._events) > EVENTS or (self._event_bytes > EVENT_BYTES and len(self._events) > 1):
             self._event_bytes -= len(self._events.popleft())
         self._wake.set()
+
+    def forget(self) -> None:
+        """Send nothing any more, not even what waits."""
+        self.gone = True
+        self._slots.clear()
+        self._events.clear()
 
     async def send_forever(self, timeout_s: float) -> None:
         """Send what waits, one message at a time.
@@ -119,9 +130,20 @@ class Client:
 
     async def close(self, code: WSCloseCode, reason: bytes) -> None:
         """Close in order where the client plays along, else by cutting the connection."""
-        with contextlib.suppress(TimeoutError, ConnectionError):
+        if not self.ws.prepared:
+            self._abort()
+            return
+        try:
             async with asyncio.timeout(CLOSE_S):
                 await self.ws.close(code=code, message=reason)
+        except TimeoutError:
+            self._abort()
+        except ConnectionError:
+            pass
+
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
 
     async def _send(self, message: bytes, timeout_s: float) -> None:
         async with asyncio.timeout(timeout_s):

@@ -35,10 +35,14 @@ _encoder = msgspec.json.Encoder()
 class Session(Protocol):
     """The client, as commands see it."""
 
-    identity: Identity | None
     campaigns: tuple[str, ...]
     channels: set[str]
     instance: str
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who it is; None where nobody is asked."""
+        ...
 
 
 class Said(Struct, frozen=True, forbid_unknown_fields=True):

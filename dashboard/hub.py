@@ -19,12 +19,13 @@ import msgspec
 import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from dashboard.access import IDENTITY
+from dashboard.access import PASS
 from dashboard.answers import CampaignLive
 from dashboard.client import CLOSE_S, Client, Encoded
 from dashboard.commands import Commands
 from dashboard.feeds import QUEUES, Feeds
 from dashboard.second import UPDATE, Second
+from dashboard.tokens import Pass
 from rtb.domain.snapshot import HEAT_BOUNDS_MS, Point, Snapshot
 from rtb.services.metrics import KEPT_S, MetricsSource
 
@@ -60,14 +61,18 @@ class Hub:
         send_timeout_s: float = 5.0,
         heartbeat_s: float = 15.0,
         commands: Commands | None = None,
+        stands: Callable[[Pass], bool] = lambda given: True,
     ) -> None:
-        """Serve the snapshots of `source`, and what `feeds` tell, between `start` and `close`."""
+        """Serve the snapshots of `source`, and what `feeds` tell, between `start` and `close`; `stands` says whether
+        who was let in may stay (`Access.stands`)."""
         self._source = source
         self._feeds = feeds
         self._max_clients = max_clients
         self._send_timeout_s = send_timeout_s
         self._heartbeat_s = heartbeat_s
         self._commands = commands
+        self._stands = stands
+        self._leaving: set[asyncio.Task[None]] = set()
         self._clients: set[Client] = set()
         self._hello = Encoded(b"")
         self._hello_seq = -1
@@ -108,10 +113,12 @@ class Hub:
             writer_limit=0,  # every send waits while the write buffer is above its mark
         )
         transport = request.transport
-        client = Client(ws, transport, request.get(IDENTITY))
+        client = Client(ws, transport, request.get(PASS))
         self._clients.add(client)  # before the first await, so that the cap holds in a rush
         try:
             await ws.prepare(request)
+            if client.gone:
+                return ws
             _shrink_kernel_buffer(ws)
             client.put(UPDATE, self._greeting())
             await self._serve(client, transport)
@@ -126,6 +133,23 @@ class Hub:
         wanted = [c for c in self._clients if c.greeted and (not channel or channel in c.channels)]
         if wanted:
             self._tell_some(Encoded(_encoder.encode({"type": kind, "data": data})), wanted)
+
+    def review(self) -> None:
+        """Close the connections of those whose session has ended, or whose token was taken back."""
+        for client in [client for client in self._clients if not self._may_stay(client)]:
+            self._show_out(client)
+
+    def _may_stay(self, client: Client) -> bool:
+        return client.given is None or self._stands(client.given)
+
+    def _show_out(self, client: Client) -> asyncio.Task[None]:
+        """It gets nothing more from here on, and is not listened to."""
+        self._clients.discard(client)
+        client.forget()
+        task = asyncio.create_task(client.close(WSCloseCode.POLICY_VIOLATION, b"the session is over; log in again"))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        return task
 
     def _tell_some(self, message: Encoded, wanted: list[Client]) -> None:
         """Tell so many now, and the others a little later: what happens is told in the middle of an auction."""
@@ -147,12 +171,15 @@ class Hub:
         try:
             while True:
                 message = await client.ws.receive()  # answers pings; returns at the end, or at a message
-                if message.type is not WSMsgType.TEXT or self._commands is None:
+                if message.type is not WSMsgType.TEXT or self._commands is None or client.gone:
+                    break
+                if not self._may_stay(client):
+                    await self._show_out(client)
                     break
                 await self._obey(self._commands, client, message.data)
         finally:
             sender.cancel()
-        if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+        if message.type in (WSMsgType.TEXT, WSMsgType.BINARY) and not client.gone:
             await client.close(WSCloseCode.POLICY_VIOLATION, b"this socket only sends")
 
     async def _obey(self, commands: Commands, client: Client, text: str) -> None:
@@ -194,6 +221,11 @@ class Hub:
         """Serve so many clients now, and the others a little later: auctions are run between them."""
         serving, self._waiting = self._waiting[:slice_], self._waiting[slice_:]
         for client in serving:
+            if client not in self._clients:
+                continue
+            if not self._may_stay(client):
+                self._show_out(client)
+                continue
             # Whoever has not been sent the history yet still needs it.
             if not client.greeted:
                 client.put(UPDATE, self._greeting())

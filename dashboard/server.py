@@ -55,6 +55,7 @@ def create_app(
         send_timeout_s=send_timeout_s,
         heartbeat_s=heartbeat_s,
         commands=None if api is None else api.commands(),
+        **({} if access is None else {"stands": access.stands}),
     )
     endings: list[Callable[[], None]] = []
 
@@ -66,6 +67,9 @@ def create_app(
         return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
     async def start(_app: web.Application) -> None:
+        if access is not None:  # who may stay is known before anybody is told anything
+            endings.append(source.subscribe(lambda _snapshot: access.refresh()))
+            access.ended.append(hub.review)
         hub.start()
         if api is not None:
             endings.append(api.broadcast(hub))

@@ -5,28 +5,34 @@
     viewer wall-screen 03aa...
 
 A token is 256 random bits, so that a plain hash of it gives nothing away. It is shown once, when it is made. To take
-one back, delete its line and restart; the sessions that began with it end, too. Daemons that share the file share
-tokens and sessions.
+one back, delete its line; the sessions that began with it end, too. Daemons that share the file share tokens and
+sessions, and look at it once a second (`Tokens.refresh`). A session that was logged out of is remembered by the daemon
+that was told, until it would have ended or that daemon does.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import os
 import re
 import secrets
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 
+import structlog
 from msgspec import Struct
 
 from rtb.errors import ConfigError
 
 TOKEN_BYTES = 32
+SESSION_BYTES = 8
 _SESSION = "session"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
 _HASH = re.compile(r"[0-9a-f]{64}")
+_log = structlog.get_logger(__name__)
 
 
 class Role(StrEnum):
@@ -43,13 +49,34 @@ class Identity(Struct, frozen=True):
     role: Role
 
 
-class Tokens:
-    """Who is behind a token, and sessions for them: ``name:expires:digest``, signed, kept nowhere."""
+class Pass(Struct, frozen=True):
+    """What somebody was let in with, to be looked at again while they stay (`Tokens.stands`).
 
-    def __init__(self, entries: dict[str, tuple[Role, str]], session_key: bytes) -> None:
+    `digest` is the hash of the token that it is, or began with; "" where nobody needs one. A session has its own id,
+    ends at `expires`, in Unix seconds, and was signed with the key of this `epoch`.
+    """
+
+    identity: Identity
+    digest: str = ""
+    session: str = ""
+    expires: float = math.inf
+    epoch: int = 0
+
+
+Entries = Mapping[str, tuple[Role, str]]
+
+
+class Tokens:
+    """Who is behind a token, and sessions for them: ``name:expires:id:digest``, signed, kept nowhere."""
+
+    def __init__(self, entries: Entries, session_key: bytes) -> None:
         """`entries` are role and token hash by name."""
-        self._entries = {name: (Identity(name, role), digest) for name, (role, digest) in entries.items()}
-        self._key = session_key
+        self._epoch = 0
+        self._key = b""
+        self._take(entries, session_key)
+        self._ended: dict[str, float] = {}
+        self._path: Path | None = None
+        self._stamp: object = None
 
     def __len__(self) -> int:
         """How many there are."""
@@ -59,34 +86,71 @@ class Tokens:
         """Whether somebody has this name."""
         return name in self._entries
 
-    def identify(self, token: str) -> Identity | None:
+    def identify(self, token: str) -> Pass | None:
         """Whose token it is, None when nobody's; it takes as long either way."""
         given = hash_of(token)
         found = None
         for identity, digest in self._entries.values():
             if hmac.compare_digest(given, digest):
-                found = identity
+                found = Pass(identity, digest)
         return found
 
     def session(self, identity: Identity, expires: int) -> str:
-        """A session until `expires`, in Unix seconds."""
-        return f"{identity.name}:{expires}:{self._sign(identity.name, str(expires))}"
+        """A new session until `expires`, in Unix seconds."""
+        own = secrets.token_hex(SESSION_BYTES)
+        return f"{identity.name}:{expires}:{own}:{self._sign(identity.name, str(expires), own)}"
 
-    def resume(self, session: str, now: float) -> Identity | None:
-        """Whose session it is, None when it was not made here, is over, or its token is gone."""
+    def resume(self, session: str, now: float) -> Pass | None:
+        """Whose session it is, None when it was not made here, is over, was ended, or its token is gone."""
         name, _, rest = session.partition(":")
-        expires, _, digest = rest.partition(":")
+        expires, _, rest = rest.partition(":")
+        own, _, sign = rest.partition(":")
         known = self._entries.get(name)
         if known is None or not expires.isascii() or not expires.isdecimal() or len(expires) > 12:
             return None
-        if not hmac.compare_digest(digest.encode(), self._sign(name, expires).encode()) or now >= int(expires):
+        if not hmac.compare_digest(sign.encode(), self._sign(name, expires, own).encode()):
             return None
-        return known[0]
+        found = Pass(*known, own, int(expires), self._epoch)
+        return found if self.stands(found, now) else None
 
-    def _sign(self, name: str, expires: str) -> str:
+    def end(self, session: str, now: float) -> None:
+        """Nobody resumes this session any more."""
+        found = self.resume(session, now)
+        if found is not None:
+            self._ended = {own: expires for own, expires in self._ended.items() if expires > now}
+            self._ended[found.session] = found.expires
+
+    def stands(self, given: Pass, now: float) -> bool:
+        """Whether it would still let in who came with it."""
+        if self._entries.get(given.identity.name) != (given.identity, given.digest):
+            return False
+        if not given.session:
+            return True
+        return now < given.expires and given.epoch == self._epoch and given.session not in self._ended
+
+    def refresh(self) -> None:
+        """Take over what the file says by now, where there is one; one that is of no use changes nothing."""
+        if self._path is None or (stamp := _stamp(self._path)) == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._take(*_read(self._path))
+        except ConfigError as error:
+            _log.warning("dashboard_tokens_not_read", reason=str(error), note="those known before stay")
+
+    def follow(self, path: Path, stamp: object) -> None:
+        """They are from this file, as it was at `stamp`."""
+        self._path, self._stamp = path, stamp
+
+    def _take(self, entries: Entries, session_key: bytes) -> None:
+        self._entries = {name: (Identity(name, role), digest) for name, (role, digest) in entries.items()}
+        self._epoch += session_key != self._key
+        self._key = session_key
+
+    def _sign(self, name: str, expires: str, own: str) -> str:
         """With the token's hash in it: a session ends with its token."""
         identity, digest = self._entries[name]
-        message = "\0".join((name, identity.role.value, expires, digest))
+        message = "\0".join((name, identity.role.value, expires, own, digest))
         return hmac.digest(self._key, message.encode(), "sha256").hex()
 
 
@@ -106,6 +170,26 @@ def token_file(path: Path) -> tuple[Tokens, str]:
     try:
         if not path.exists():
             made = _make(path)
+    except OSError as error:
+        raise _unusable(path, error) from None
+    stamp = _stamp(path)  # of before it is read: what is changed meanwhile is read again
+    tokens = Tokens(*_read(path))
+    tokens.follow(path, stamp)
+    return tokens, made
+
+
+def _stamp(path: Path) -> object:
+    """Another one when the file was changed; None while it cannot be seen."""
+    try:
+        seen = path.stat()
+    except OSError:
+        return None
+    return seen.st_mtime_ns, seen.st_size, seen.st_ino
+
+
+def _read(path: Path) -> tuple[Entries, bytes]:
+    """Roles and hashes by name, and the key of sessions. Raises ConfigError."""
+    try:
         lines = path.read_text(encoding="ascii").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise _unusable(path, error) from None
@@ -125,11 +209,11 @@ def token_file(path: Path) -> tuple[Tokens, str]:
             raise _wrong(path, f'line {number}: write "viewer NAME SHA256" or "operator NAME SHA256"')
     if not session_key:
         raise _wrong(path, 'a line "session" with 64 hex digits is missing; delete the file and a new one is made')
-    return Tokens(entries, session_key), made
+    return entries, session_key
 
 
 def add_token(path: Path, role: Role, name: str) -> str:
-    """Make a token for somebody and add it to the file; daemons know it after a restart.
+    """Make a token for somebody and add it to the file; daemons know it within a second.
 
     Raises:
         ConfigError: the name is taken or none, or the file cannot be read or written.

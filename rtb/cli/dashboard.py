@@ -19,7 +19,7 @@ def dashboard() -> None:
 @click.option("--role", type=click.Choice(["viewer", "operator"]), default="viewer", show_default=True)
 @click.pass_context
 def token(context: click.Context, name: str, role: str) -> None:
-    """Make a token for NAME and print it, once. Daemons know it after a restart."""
+    """Make a token for NAME and print it, once. Daemons know it within a second."""
     from dashboard.tokens import Role, add_token
 
     settings = load(context, None, ())

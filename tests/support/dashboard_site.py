@@ -105,9 +105,9 @@ class DashboardSite:
 
     def cookie(self, name: str) -> str:
         """The session cookie of somebody who has logged in: "ops" or "wall"."""
-        identity = self.tokens.identify(f"{name}-token")
-        assert identity is not None
-        return self.tokens.session(identity, int(self.world.clock.time()) + 3_600)
+        found = self.tokens.identify(f"{name}-token")
+        assert found is not None
+        return self.tokens.session(found.identity, int(self.world.clock.time()) + 3_600)
 
     async def stop(self) -> None:
         """End it all."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from http.cookies import SimpleCookie
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -14,7 +17,7 @@ from aiohttp import web
 from dashboard.access import IDENTITY, Access
 from dashboard.guard import check_bind
 from dashboard.server import create_app
-from dashboard.tokens import Identity, Role, Tokens
+from dashboard.tokens import Identity, Role, Tokens, add_token, token_file
 from rtb.adapters.clock import ManualClock
 from rtb.errors import ConfigError
 from rtb.services.metrics import FrameSource, Metrics
@@ -37,10 +40,11 @@ def tokens() -> Tokens:
 class Site:
     """A dashboard with a login, and a route that changes something."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, known: Tokens | None = None, **options: Any) -> None:
         self.clock = ManualClock()
-        access = Access(tokens(), self.clock.time, self.clock.monotonic_ns, **options)
-        app = create_app(FrameSource(Metrics("a", self.clock), self.clock), access=access)
+        self.source = FrameSource(Metrics("a", self.clock), self.clock)
+        access = Access(known or tokens(), self.clock.time, self.clock.monotonic_ns, **options)
+        app = create_app(self.source, access=access)
 
         async def change(request: web.Request) -> web.Response:
             return web.json_response({"by": request[IDENTITY].name})
@@ -69,6 +73,18 @@ class Site:
         status, headers, _ = await self.ask("POST", "/login", data={"token": token}, headers={"Origin": self.origin})
         assert (status, headers["Location"]) == (303, "/")
         return headers["Set-Cookie"].split(";")[0]
+
+    @asynccontextmanager
+    async def listen(self, headers: dict[str, str]) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """A client of the WebSocket that has been greeted."""
+        async with self.session.ws_connect(self.origin + "/ws", headers=headers, origin=self.origin) as ws:
+            assert (await ws.receive_json())["type"] == "initial"
+            yield ws
+
+    def tick(self, seconds: float = 1) -> None:
+        """So much later."""
+        self.clock.advance(seconds)
+        self.source.tick()
 
 
 Start = Callable[..., Awaitable[Site]]
@@ -170,6 +186,67 @@ async def test_the_socket_asks_for_the_same(start: Start) -> None:
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
             await site.session.ws_connect(site.origin + "/ws", headers=headers, origin=origin)
         assert refused.value.status == status
+
+
+async def updated(ws: aiohttp.ClientWebSocketResponse) -> bool:
+    """Whether the next thing a client hears, but for the report of a minute, is an update."""
+    async with asyncio.timeout(30):
+        while (message := await ws.receive_json())["type"] == "report":
+            pass
+    return bool(message["type"] == "metrics_update")
+
+
+async def shown_out(ws: aiohttp.ClientWebSocketResponse) -> bool:
+    """Whether the next thing a client hears, but for the report of a minute, is that its session is over."""
+    async with asyncio.timeout(30):
+        while (message := await ws.receive()).type is aiohttp.WSMsgType.TEXT:
+            assert message.json()["type"] == "report"
+    return (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, aiohttp.WSCloseCode.POLICY_VIOLATION)
+
+
+async def test_logging_out_closes_the_sockets_of_that_session(start: Start) -> None:
+    """All of that one at once, and its cookie opens nothing any more; another session of the same person goes on."""
+    site = await start()
+    left, other = {"Cookie": await site.log_in()}, {"Cookie": await site.log_in()}
+    async with site.listen(left) as one, site.listen(left) as two, site.listen(other) as stays, site.listen(OPS) as api:
+        await site.ask("POST", "/logout", headers={**left, "Origin": site.origin})
+        assert (await shown_out(one), await shown_out(two)) == (True, True)
+        assert (await site.ask("GET", "/api/metrics", headers=left))[0] == 401
+        site.tick()
+        assert (await updated(stays), await updated(api)) == (True, True)
+
+
+async def test_a_session_that_ends_closes_its_sockets(start: Start) -> None:
+    """With the second in which it does, after twelve hours; a token goes on."""
+    site = await start()
+    async with site.listen({"Cookie": await site.log_in()}) as ws, site.listen(WALL) as api:
+        site.tick(12 * 3_600 - 1)
+        assert (await updated(ws), await updated(api)) == (True, True)
+        site.tick()
+        assert await shown_out(ws)
+        assert await updated(api)
+
+
+async def test_a_token_that_is_taken_back_closes_its_sockets(start: Start, tmp_path: Path) -> None:
+    """And those of the sessions that began with it, within a second, without a restart; nobody else's."""
+    path = tmp_path / "tokens"
+    known, admin = token_file(path)
+    wall = add_token(path, Role.VIEWER, "wall")
+    known.refresh()
+    site = await start(known=known)
+    bearer = {"Authorization": f"Bearer {wall}"}
+    session = {"Cookie": await site.log_in(wall)}
+    async with (
+        site.listen(bearer) as one,
+        site.listen(session) as two,
+        site.listen({"Authorization": f"Bearer {admin}"}) as stays,
+    ):
+        path.write_text("".join(line for line in path.read_text().splitlines(True) if "wall" not in line))
+        site.tick()
+        assert (await shown_out(one), await shown_out(two)) == (True, True)
+        assert await updated(stays)
+    for headers in (bearer, session):
+        assert (await site.ask("GET", "/api/metrics", headers=headers))[0] == 401
 
 
 async def test_guessing_is_slowed_down(start: Start) -> None:

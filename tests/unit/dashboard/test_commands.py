@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import ClientWebSocketResponse
+from aiohttp import ClientWebSocketResponse, WSCloseCode, WSMsgType
 
 from rtb.adapters.clock import ManualClock
 from rtb.ports import LedgerKind
@@ -120,6 +120,19 @@ async def test_a_viewer_does_not(site: DashboardSite, connect: Connect) -> None:
             assert answer == {"type": "error", "id": 1, "error": line}
         assert site.catalogue.get("a").version == 1
         assert (await socket.say(type="subscribe", campaign_id="a"))["type"] == "ok"
+
+
+async def test_who_is_logged_out_is_not_obeyed(site: DashboardSite, connect: Connect) -> None:
+    """Not even in the second in which the session has ended and the hub has not looked yet: the connection ends and
+    nothing changes."""
+    session = {"Cookie": f"rtb_session={site.cookie('ops')}", "Origin": site.origin}
+    async with connect(session) as socket:
+        assert (await socket.say(type="pause", id=1, campaign_id="a"))["data"]["status"] == "paused"
+        site.world.clock.advance(3_600)
+        await socket.ws.send_json({"type": "resume", "id": 2, "campaign_id": "a"})
+        message = await socket.ws.receive(timeout=20)
+        assert (message.type, message.data) == (WSMsgType.CLOSE, WSCloseCode.POLICY_VIOLATION)
+    assert site.catalogue.get("a").version == 2
 
 
 @pytest.mark.parametrize(

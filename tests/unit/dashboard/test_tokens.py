@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from dashboard.tokens import Identity, Role, Tokens, add_token, token_file
+from dashboard.tokens import Identity, Pass, Role, Tokens, add_token, token_file
 from rtb.errors import ConfigError
 
 KEY = bytes(32)
 ADA = Identity("ada", Role.OPERATOR)
+
+
+def whose(found: Pass | None) -> Identity | None:
+    """Who is let in."""
+    return None if found is None else found.identity
 
 
 def tokens(**hashes: str) -> Tokens:
@@ -23,12 +28,12 @@ def test_the_first_start_makes_an_operator(tmp_path: Path) -> None:
     """Its token is told once; the file has only the hash, and only its owner can read it."""
     path = tmp_path / "var" / "tokens"
     found, told = token_file(path)
-    assert found.identify(told) == Identity("admin", Role.OPERATOR)
+    assert whose(found.identify(told)) == Identity("admin", Role.OPERATOR)
     assert path.stat().st_mode & 0o777 == 0o600
     assert told not in path.read_text()
     assert len(told) >= 43  # 256 bits in base 64
     again, nothing = token_file(path)
-    assert (again.identify(told), nothing) == (Identity("admin", Role.OPERATOR), "")
+    assert (whose(again.identify(told)), nothing) == (Identity("admin", Role.OPERATOR), "")
 
 
 def test_tokens_are_added_and_taken_back(tmp_path: Path) -> None:
@@ -38,9 +43,9 @@ def test_tokens_are_added_and_taken_back(tmp_path: Path) -> None:
     token = add_token(path, Role.VIEWER, "wall-screen")
     found, _ = token_file(path)
     wall = Identity("wall-screen", Role.VIEWER)
-    assert found.identify(token) == wall
+    assert whose(found.identify(token)) == wall
     session = found.session(wall, 1_000)
-    assert token_file(path)[0].resume(session, 999.9) == wall
+    assert whose(token_file(path)[0].resume(session, 999.9)) == wall
     with pytest.raises(ConfigError, match="there is another 'wall-screen'"):
         add_token(path, Role.VIEWER, "wall-screen")
     with pytest.raises(ConfigError, match="use up to 64 letters"):
@@ -53,7 +58,7 @@ def test_tokens_are_added_and_taken_back(tmp_path: Path) -> None:
 def test_only_the_very_token_is_believed() -> None:
     """Not its hash, nor parts of it, nor nothing."""
     found = tokens(ada="secret")
-    assert found.identify("secret") == ADA
+    assert whose(found.identify("secret")) == ADA
     for wrong in ("", "secre", "secrets", "Secret", hashlib.sha256(b"secret").hexdigest(), "\ud800"):
         assert found.identify(wrong) is None
 
@@ -62,23 +67,67 @@ def test_sessions_end() -> None:
     """At their time, with another key, another token, another role; and nobody makes or changes one."""
     found = tokens(ada="secret", bob="other")
     session = found.session(ADA, 1_000)
-    assert found.resume(session, 999.9) == ADA
+    assert whose(found.resume(session, 999.9)) == ADA
     assert found.resume(session, 1_000) is None
     assert tokens(ada="changed").resume(session, 0) is None
     digest = hashlib.sha256(b"secret").hexdigest()
     assert Tokens({"ada": (Role.VIEWER, digest)}, KEY).resume(session, 0) is None
     assert Tokens({"ada": (Role.OPERATOR, digest)}, b"x" * 32).resume(session, 0) is None
-    sign = session.rpartition(":")[2]
+    _, _, own, sign = session.split(":")
     for forged in (
         "",
         "ada",
-        f"bob:1000:{sign}",
-        f"ada:9999:{sign}",
-        "ada:1000:",
-        f"ada:-1:{sign}",
-        f"ada:1000:{sign}x",
+        f"bob:1000:{own}:{sign}",
+        f"ada:9999:{own}:{sign}",
+        f"ada:1000:{own}",
+        f"ada:1000:{own}:",
+        f"ada:1000:{own[1:]}:{sign}",
+        f"ada:-1:{own}:{sign}",
+        f"ada:1000:{own}:{sign}x",
     ):
         assert found.resume(forged, 0) is None
+
+
+def test_a_session_that_was_left_stays_over() -> None:
+    """That one alone: another of the same person, begun in the same second, goes on. Who was let in with it may not
+    stay, at once; nor beyond its end."""
+    found = tokens(ada="secret")
+    left, other = found.session(ADA, 1_000), found.session(ADA, 1_000)
+    passed, stays = found.resume(left, 10), found.resume(other, 10)
+    assert passed is not None
+    assert stays is not None
+    found.end(f"{left}x", 10)
+    assert found.stands(passed, 10)
+    found.end(left, 10)
+    assert (found.resume(left, 10), found.stands(passed, 10)) == (None, False)
+    assert (found.resume(other, 10), found.stands(stays, 10)) == (stays, True)
+    assert (found.stands(stays, 999.9), found.stands(stays, 1_000)) == (True, False)
+
+
+def test_a_changed_file_is_known_without_a_restart(tmp_path: Path) -> None:
+    """A new token opens, one taken back stands no longer, nor do its sessions; a line that makes no sense changes
+    nothing; another session key ends all sessions and no token."""
+    path = tmp_path / "tokens"
+    found, told = token_file(path)
+    admin = found.identify(told)
+    assert admin is not None
+    session = found.resume(found.session(admin.identity, 1_000), 0)
+    assert session is not None
+    wall = add_token(path, Role.VIEWER, "wall-screen")
+    assert found.identify(wall) is None
+    found.refresh()
+    passed = found.identify(wall)
+    assert passed is not None
+    lines = path.read_text().splitlines(True)
+    path.write_text("".join(lines) + "admin ada\n")
+    found.refresh()
+    assert (found.stands(passed, 0), found.stands(session, 0)) == (True, True)
+    path.write_text("".join(line for line in lines if "wall" not in line))
+    found.refresh()
+    assert (found.stands(passed, 0), found.identify(wall), found.stands(session, 0)) == (False, None, True)
+    path.write_text(f"session {'ab' * 32}\n" + "".join(line for line in lines if "admin" in line))
+    found.refresh()
+    assert (found.stands(session, 0), found.stands(admin, 0)) == (False, True)
 
 
 @pytest.mark.parametrize(
