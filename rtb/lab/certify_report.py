@@ -1,8 +1,8 @@
 """What a certification came to: shares, percentiles, and a line for each limit.
 
 Sources of the limits: Google's Authorized Buyers ask for 85 % of the answers within the deadline and throttle a bidder
-with more than 15 % of timeouts and invalid responses together ("Latency Restrictions", "Callout Quota System"); 2 % is
-what a bidder must stay under to qualify for all of the traffic.
+with more than 15 % of timeouts and invalid responses together ("Latency Restrictions", "Callout Quota System"). The 2 %
+to qualify are a bound of our own: no large exchange publishes what it expects of a bidder that gets all of its traffic.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Prebid Server hands all bids on at their own prices; ours sells each imp to the dearest. So each case is sent as a first
 price auction, and the dearest bid of an imp must come back as Prebid Server answers it: under that bidder code, at that
 price, of that media, with those key-values. Left aside are the keys of things this exchange does not have
-(`NO_SUCH_KEYS`), and each case is run or listed with its reason.
+(`NO_SUCH_KEYS`). See tests/support/pbs_cases.py.
 """
 
 from __future__ import annotations
@@ -13,40 +13,16 @@ import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rtb.openrtb import MarkupType
+from rtb.openrtb import Loss
+from tests.support import pbs_cases
 from tests.support.daemon import Daemon
+from tests.support.pbs_cases import NAMES, REFUSED, STRICTER
 
-DATA = Path(__file__).parents[3] / "shared" / "data" / "pbs-exchangetest"
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="Prebid Server's exchange tests are not in ../shared/data")
-
-NOT_A_SIZE = "a size that the imp's formats do not list, which Prebid Server lets pass up to a size of its own"
-LEFT_OUT: dict[str, str] = {
-    "bid_response_validation_enforce_one_bid_rejected.json": NOT_A_SIZE,
-    "bid_response_validation_warn_creative.json": f"a warning only; here it is {NOT_A_SIZE}",
-    "bid_response_validation_warn_secure.json": f"a warning only, and the bids have {NOT_A_SIZE}",
-    "mediatypepricegranularity-native.json": "native bids on imps that offer video alone, which 3.2.4 does not allow",
-    "targeting-cache-vast-banner.json": NOT_A_SIZE,
-}
-RUN = (
-    "alternate-bidder-codes.json",
-    "append-bidder-names.json",
-    "bid_response_validation_enforce_creative.json",
-    "bid_response_validation_enforce_secure.json",
-    "extra-bids-with-aliases-adaptercode.json",
-    "generate-bid-id-error.json",
-    "generate-bid-id-one.json",
-    "include-brand-category.json",
-    "multi-bid-default-bid-limit.json",
-    "multi-bids-error.json",
-    "multi-bids-with-extra-bids.json",
-    "request-multi-bidders-one-no-resp.json",
-    "targeting-no-winners.json",
-)
+pytestmark = pbs_cases.needs_data
 
 NO_SUCH_KEYS = re.compile("hb_(cache_host|cache_path|pb_cat_dur)(_.*)?")
 """There is no cache of bids here, and no table of an ad server's categories."""
@@ -54,13 +30,8 @@ BINARY = {0.3: ("0.20", "0.30"), 0.6: ("0.50", "0.60")}
 """Price -> Prebid Server's bucket and ours: in binary 0.3 is less than three steps of 0.1, in decimals it is three."""
 SEATS = {"extra-bids-with-aliases-adaptercode.json": {"groupm": "pmbidder"}}
 """Under a seat that its request does not allow in alternatebiddercodes a bidder bids as itself; that test lets it."""
-SECURE = frozenset({"bid_response_validation_enforce_secure.json"})
-"""Prebid Server has "enforce" as a setting of its own; OpenRTB says the same with imp.secure."""
-REFUSED = {
-    "bid_response_validation_enforce_creative.json": {"appnexus": 351, "rubicon": 351},
-    "bid_response_validation_enforce_secure.json": {"appnexus": 352, "rubicon": 352},
-}
-"""Whose bids Prebid Server refuses too, and the status codes of that."""
+STATUS = {Loss.SIZE: 351, Loss.NOT_SECURE: 352}
+"""The status codes of refused bids, as the cases have them."""
 BIDDERS = ("appnexus", "audiencenetwork", "pubmatic", "rubicon")
 
 
@@ -78,10 +49,10 @@ class Bidders(ThreadingHTTPServer):
 
     def play(self, case: dict[str, Any]) -> None:
         """Answer as this case does; the bidder of an alias is asked as itself."""
-        aliases = case["incomingRequest"]["ortbRequest"].get("ext", {}).get("prebid", {}).get("aliases", {})
+        aliases = pbs_cases.request(case).get("ext", {}).get("prebid", {}).get("aliases", {})
         self.asked = []
         self.answers = {
-            aliases.get(name, name).lower(): _seats(outgoing["mockResponse"])
+            aliases.get(name, name).lower(): pbs_cases.seats(outgoing["mockResponse"])
             for name, outgoing in case["outgoingRequests"].items()
         }
 
@@ -126,18 +97,13 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, B
         bidders.stop()
 
 
-def test_every_case_is_run_or_left_out_with_a_reason() -> None:
-    """No case of the collection is forgotten."""
-    assert sorted([*RUN, *LEFT_OUT]) == sorted(path.name for path in DATA.iterdir())
-
-
-@pytest.mark.parametrize("name", RUN)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_dearest_bid_comes_back_as_prebid_server_answers_it(name: str, market: tuple[Daemon, Bidders]) -> None:
     """Seat, price, size, creative, media and key-values; only those are asked whom the imps name."""
     daemon, bidders = market
-    case = _load(name)
+    case = pbs_cases.load(name)
     bidders.play(case)
-    answer = _auction(daemon, name, case, at=1)
+    answer = _auction(daemon, case, at=1)
     assert sorted(bidders.asked) == sorted(bidders.answers)
     found = {bid["impid"]: (seat["seat"], bid) for seat in answer.get("seatbid", ()) for bid in seat["bid"]}
     expected = _dearest(name, case)
@@ -151,16 +117,16 @@ def test_the_dearest_bid_comes_back_as_prebid_server_answers_it(name: str, marke
         prebid = theirs["ext"]["prebid"]
         assert said["type"] == prebid.get("type", "video")
         assert said.get("targeting") == _renamed(prebid.get("targeting"), name, ours["price"])
-        assert "burl" in ours or case["incomingRequest"]["ortbRequest"].get("test") == 1
+        assert "burl" in ours or pbs_cases.request(case).get("test") == 1
 
 
-@pytest.mark.parametrize("name", RUN)
+@pytest.mark.parametrize("name", NAMES)
 def test_what_is_not_said_otherwise_is_a_second_price_auction(name: str, market: tuple[Daemon, Bidders]) -> None:
     """The winner pays a cent more than the next seat's bid, a cent where there is none; key-values tell that price."""
     daemon, bidders = market
-    case = _load(name)
+    case = pbs_cases.load(name)
     bidders.play(case)
-    answer = _auction(daemon, name, case, at=2)
+    answer = _auction(daemon, case, at=2)
     winners = {bid["impid"]: (bid["id"], bid) for seat in answer.get("seatbid", ()) for bid in seat["bid"]}
     assert winners.keys() == _dearest(name, case).keys()
     for impid, (_, bid) in winners.items():
@@ -170,29 +136,31 @@ def test_what_is_not_said_otherwise_is_a_second_price_auction(name: str, market:
         assert bid["price"] == pytest.approx(min(dearest[1], max(others, default=0.0) + 0.01))
         targeting = bid["ext"]["prebid"].get("targeting", {})
         if "hb_pb" in targeting:
-            assert targeting["hb_pb"] == f"{int(bid['price'] * 10 + 1e-6) / 10:.2f}"  # all ranges of theirs are of 0.10
+            steps = int(
+                bid["price"] * 10 + 1e-6
+            )  # all ranges of theirs are of 0.10, or the price is below the first step
+            assert float(targeting["hb_pb"]) == pytest.approx(steps / 10)
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))
 def test_refused_bids_are_told(name: str, market: tuple[Daemon, Bidders]) -> None:
     """In ext.seatnonbid, with the status code that Prebid Server gives."""
     daemon, bidders = market
-    case = _load(name)
+    case = pbs_cases.load(name)
     bidders.play(case)
-    answer = _auction(daemon, name, case, ext={"prebid": {"returnallbidstatus": True}})
+    answer = _auction(daemon, case, ext={"prebid": {"returnallbidstatus": True}})
     told = {seat["seat"]: [each["statuscode"] for each in seat["nonbid"]] for seat in answer["ext"]["seatnonbid"]}
-    assert told == {seat: [status] for seat, status in REFUSED[name].items()}
+    assert told == {
+        bidder: [STATUS[REFUSED[name][bid["id"]]]]
+        for bidder, outgoing in case["outgoingRequests"].items()
+        for seat in pbs_cases.seats(outgoing["mockResponse"])
+        for bid in seat["bid"]
+        if bid["id"] in REFUSED[name]
+    }
 
 
-def _load(name: str) -> dict[str, Any]:
-    case: dict[str, Any] = json.loads((DATA / name).read_text(encoding="utf-8"))
-    return case
-
-
-def _auction(daemon: Daemon, name: str, case: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    asked = {**case["incomingRequest"]["ortbRequest"], **fields}
-    if name in SECURE:
-        asked["imp"] = [{**imp, "secure": 1} for imp in asked["imp"]]
+def _auction(daemon: Daemon, case: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    asked = {**pbs_cases.request(case), **fields}
     response = daemon.auction(asked)
     assert response.status == 200, response
     answer: dict[str, Any] = json.loads(response.body)
@@ -200,40 +168,24 @@ def _auction(daemon: Daemon, name: str, case: dict[str, Any], **fields: Any) -> 
     return answer
 
 
-def _seats(mock: dict[str, Any]) -> list[dict[str, Any]]:
-    """The seatbids of a mock response: with markup, which ours requires, and `bidType` as mtype."""
-    seats = []
-    for seat in mock.get("pbsSeatBids") or ():
-        bids = []
-        for pbs_bid in seat["pbsBids"]:
-            bid = {"adm": "<p>ad</p>", **pbs_bid["ortbBid"]}
-            if "bidType" in pbs_bid:
-                bid["mtype"] = int(MarkupType[pbs_bid["bidType"].upper()])
-            bids.append(bid)
-        seats.append({"seat": seat["seat"], "bid": bids})
-    return seats
-
-
 def _dearest(name: str, case: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
-    """impid -> the dearest bid that Prebid Server answers with, and its seat; but a banner is no answer to a video."""
+    """impid -> the dearest bid that Prebid Server answers with, and its seat."""
     found: dict[str, tuple[str, dict[str, Any]]] = {}
-    for seat in case["response"]["bids"].get("seatbid", ()):
-        for bid in seat["bid"]:
-            if bid["ext"]["prebid"].get("type") == "banner":
-                continue
-            if bid["impid"] not in found or found[bid["impid"]][1]["price"] < bid["price"]:
-                found[bid["impid"]] = (SEATS.get(name, {}).get(seat["seat"], seat["seat"]), bid)
+    for bid in pbs_cases.passed(name, case):
+        if bid["impid"] not in found or found[bid["impid"]][1]["price"] < bid["price"]:
+            found[bid["impid"]] = (SEATS.get(name, {}).get(bid["seat"], bid["seat"]), bid)
     return found
 
 
 def _offers(name: str, case: dict[str, Any], impid: str) -> list[tuple[tuple[str, str], float]]:
-    """(bidder and seat, price) of the bids on an imp."""
+    """(bidder and seat, price) of the valid bids on an imp."""
+    refused = {**REFUSED.get(name, {}), **STRICTER.get(name, {})}
     return [
-        ((bidder, seat["seat"]), pbs_bid["ortbBid"]["price"])
+        ((bidder, seat["seat"]), bid["price"])
         for bidder, outgoing in case["outgoingRequests"].items()
-        for seat in outgoing["mockResponse"].get("pbsSeatBids") or ()
-        for pbs_bid in seat["pbsBids"]
-        if pbs_bid["ortbBid"]["impid"] == impid and pbs_bid.get("bidType") != "banner"
+        for seat in pbs_cases.seats(outgoing["mockResponse"])
+        for bid in seat["bid"]
+        if bid["impid"] == impid and bid["id"] not in refused
     ]
 
 
