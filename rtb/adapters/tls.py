@@ -45,7 +45,11 @@ def context(
 def refusal(error: BaseException, option: str) -> str | None:
     """Why a server was refused, when it is a matter of TLS, and what to set; None for another error."""
     found: BaseException | None = error
+    seen: set[int] = set()
     while found is not None and not isinstance(found, ssl.SSLError):
+        if id(found) in seen:  # contexts can go round in circles: Python 3.11.2 makes such
+            return None
+        seen.add(id(found))
         found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
     if found is None:
         return None
