@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from rtb.domain.alert import AlertRule
 from rtb.domain.snapshot import InstanceRow, MinuteReport
+from rtb.ports.history import HistoryEvent
 from rtb.services.auction_tape import AuctionRow
 from rtb.services.bidder_board import BidderRow
 from rtb.services.queue_monitor import MinuteRow, QueueRow
@@ -77,6 +78,15 @@ class CampaignDetail(Struct, frozen=True):
 
     row: CampaignRow
     campaign: dict[str, Any]
+
+
+class HistoryList(Struct, frozen=True):
+    """What was done to a campaign, the newest first: when (Unix seconds), by whom, what, and why. `actor` is
+    ``dashboard:NAME`` for who acted here with the token or session of NAME, ``admin`` for the command line, ``queue``
+    for a message, ``automation`` for the daemon itself. `details` are the fields that a change made differ, each as
+    [before, after]."""
+
+    events: list[HistoryEvent]
 
 
 class FiguresRow(Struct, frozen=True, kw_only=True):

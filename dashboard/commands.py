@@ -6,7 +6,7 @@ Every message names a `type` and may carry an `id`, which comes back with its an
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Protocol
 
 import msgspec
@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 from dashboard.answers import CampaignLive, CampaignRow
 from dashboard.feeds import CHANNELS, MESSAGES, Feeds
 from dashboard.tokens import Identity, Role
+from dashboard.trails import CampaignPoint, Trails
 from rtb.domain.campaign import Status
 from rtb.domain.snapshot import Point, Snapshot
 from rtb.errors import BadRequest, NotFound, RtbError
@@ -62,7 +63,7 @@ class Said(Struct, frozen=True, forbid_unknown_fields=True):
 class Backfill(Struct, frozen=True):
     """Points, the oldest first; with `more` there are later ones that were asked for, too."""
 
-    points: list[Point]
+    points: Sequence[Point] | Sequence[CampaignPoint]
     more: bool
 
 
@@ -88,8 +89,10 @@ class Commands:
         source: MetricsSource,
         row: Callable[[str], CampaignRow | None],
         feeds: Feeds,
+        trails: Trails,
     ) -> None:
-        """`row` is a campaign at a glance, None when it is unknown (`Api.row`)."""
+        """`row` is a campaign at a glance, None when it is unknown (`Api.row`), `trails` what campaigns did lately."""
+        self._trails = trails
         self._row = row
         self._feeds = feeds
         self._catalogue = catalogue
@@ -187,6 +190,8 @@ class Commands:
     async def _backfill(self, _session: Session, said: Said) -> Backfill:
         since: float = _given(said, "since")
         until = math.inf if said.until is None else said.until
+        if said.campaign_id is not None:
+            return Backfill(self._trails.of(self._catalogue.get(said.campaign_id).id, since, until), False)
         found = [point for point in self._source.history if since < point.time < until]
         return Backfill(found[:BACKFILL], len(found) > BACKFILL)
 

@@ -26,6 +26,7 @@ from dashboard.commands import Commands
 from dashboard.feeds import QUEUES, Feeds
 from dashboard.second import UPDATE, Second
 from dashboard.tokens import Pass
+from dashboard.trails import CampaignPoint
 from rtb.domain.snapshot import HEAT_BOUNDS_MS, Point, Snapshot
 from rtb.services.metrics import KEPT_S, MetricsSource
 
@@ -256,6 +257,7 @@ class Hub:
                 "kept_s": KEPT_S,
                 "point_fields": Point.__struct_fields__,
                 "campaign_fields": CampaignLive.__struct_fields__,
+                "campaign_point_fields": CampaignPoint.__struct_fields__,
                 "heat_bounds_ms": HEAT_BOUNDS_MS,
             }
             self._hello = Encoded(_encoder.encode({"type": "initial", "seq": snapshot.seq, "data": data}))

@@ -73,6 +73,7 @@ def create_app(
         hub.start()
         if api is not None:
             endings.append(api.broadcast(hub))
+            endings.append(api.trails.start(source))
 
     async def stop(_app: web.Application) -> None:
         for end in endings:

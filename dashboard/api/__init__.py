@@ -21,9 +21,11 @@ from dashboard.commands import Commands
 from dashboard.feeds import AUCTIONS, Feeds
 from dashboard.hub import Hub
 from dashboard.openapi import document
+from dashboard.trails import Trails
 from rtb.domain.campaign import Campaign
 from rtb.domain.pacing import Pace
 from rtb.ports import Clock
+from rtb.ports.history import History
 from rtb.services.alerts import AlertView, AlertWatch
 from rtb.services.auction_tape import AuctionRow, AuctionTape
 from rtb.services.campaigns import Campaigns
@@ -45,6 +47,7 @@ class Api:
         campaigns: Callable[[], Iterable[Campaign]],
         performance: Performance,
         sources: MetricSources,
+        history: History,
         alerts: AlertWatch,
         channels: Callable[[], Iterable[str]],
         tape: AuctionTape,
@@ -63,6 +66,7 @@ class Api:
             campaigns: all of them, in any order (`HouseBidder.campaigns`).
             performance: the ledger's figures, and today's from memory.
             sources: everybody's figures, merged.
+            history: what was done to campaigns.
             alerts: the rules.
             channels: whom rules may name (`AlertNotices.channels`).
             tape: sampled auctions.
@@ -79,7 +83,10 @@ class Api:
         self._tape = tape
         self._snapshots = snapshots
         self.feeds = Feeds(snapshots, queues, waiting)
-        self._campaigns = CampaignResource(catalogue, campaigns, performance, clock, currency, funded=funded, pace=pace)
+        self._campaigns = CampaignResource(
+            catalogue, campaigns, performance, clock, currency, history=history, funded=funded, pace=pace
+        )
+        self.trails = Trails(performance.recent, self._campaigns.look)
         self._routes: list[Route] = [
             *self._campaigns.routes(),
             *MetricsResource(catalogue, performance, sources, clock).routes(),
@@ -105,7 +112,7 @@ class Api:
 
     def commands(self) -> Commands:
         """What clients of the WebSocket may say to the same services."""
-        return Commands(self._catalogue, self._alerts, self._snapshots, self.row, self.feeds)
+        return Commands(self._catalogue, self._alerts, self._snapshots, self.row, self.feeds, self.trails)
 
     def broadcast(self, hub: Hub) -> Callable[[], None]:
         """Have the hub tell its clients of alerts and sampled auctions; the result ends that."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 from aiohttp import web
 
-from dashboard.answers import CampaignDetail, CampaignPage, CampaignRow
+from dashboard.answers import CampaignDetail, CampaignPage, CampaignRow, HistoryList
 from dashboard.api.requests import ID, Route, actor, answer, body_of, get, id_of, limit, number
 from dashboard.openapi import Operation, Parameter
 from rtb.domain import money
@@ -19,6 +19,7 @@ from rtb.domain.money import NANOS
 from rtb.domain.pacing import Pace
 from rtb.errors import BadRequest, NotFound
 from rtb.ports import Clock
+from rtb.ports.history import History
 from rtb.services.alerts import Conflict
 from rtb.services.campaigns import Campaigns
 from rtb.services.performance import Performance
@@ -38,6 +39,7 @@ class CampaignResource:
         clock: Clock,
         currency: str,
         *,
+        history: History,
         funded: Callable[[str], bool],
         pace: Callable[[str], Pace | None],
     ) -> None:
@@ -47,11 +49,12 @@ class CampaignResource:
         self._performance = performance
         self._clock = clock
         self._currency = currency
+        self._history = history
         self._funded = funded
         self._pace = pace
 
     def routes(self) -> list[Route]:
-        """List, one, add, change."""
+        """List, one, add, change, what was changed."""
         status = Parameter("status", {"enum": [status.value for status in Status]}, "Only those of this status.")
         cursor = Parameter("cursor", {"type": "string"}, "`next` of the page before.")
         listing = get(
@@ -81,11 +84,19 @@ class CampaignResource:
             parameters=[ID],
             refusals=(404, 409, 503),
         )
+        told = get(
+            f"{_PATH}/history",
+            "What was done to a campaign, by whom and why.",
+            HistoryList,
+            parameters=[ID, limit(50, MAX_PAGE)],
+            refusals=(400, 404, 503),
+        )
         return [
             (listing, self._list),
             (get(_PATH, "One campaign.", CampaignDetail, parameters=[ID], refusals=(404,)), self._one),
             (adding, self._add),
             (changing, self._change),
+            (told, self._told),
         ]
 
     def row(self, campaign_id: str) -> CampaignRow | None:
@@ -94,6 +105,16 @@ class CampaignResource:
             return self._row(self._catalogue.get(campaign_id))
         except NotFound:
             return None
+
+    def look(self, campaign_id: str) -> tuple[float, float | None, int] | None:
+        """What it has spent and won today and its target, None when it is unknown (`trails.Look`)."""
+        try:
+            campaign = self._catalogue.get(campaign_id)
+        except NotFound:
+            return None
+        today = self._performance.current(campaign.id, budget_day(self._clock.time(), campaign.zone))
+        pace = self._pace(campaign.id)
+        return today.cost_nanos / NANOS, None if pace is None else pace.target_nanos / NANOS, today.wins
 
     async def _list(self, request: web.Request) -> web.Response:
         most, cursor = number(request, "limit", 100, MAX_PAGE), request.query.get("cursor", "")
@@ -131,6 +152,10 @@ class CampaignResource:
             raise Conflict(f"campaign {campaign_id!r}: version: is {current.version} by now; look again")
         made = await self._catalogue.update(Change(campaign_id, fields, whole=False), actor=actor(request))
         return answer(self._detail(made or self._catalogue.get(campaign_id)))
+
+    async def _told(self, request: web.Request) -> web.Response:
+        campaign = self._catalogue.get(id_of(request))
+        return answer(HistoryList(list(await self._history.of(campaign.id, number(request, "limit", 50, MAX_PAGE)))))
 
     def _detail(self, campaign: Campaign) -> CampaignDetail:
         return CampaignDetail(self._row(campaign), msgspec.to_builtins(campaign))

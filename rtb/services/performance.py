@@ -137,6 +137,10 @@ class Performance:
             return NOTHING
         return dates.get(date or max(dates), NOTHING)
 
+    def recent(self, count: int) -> list[str]:
+        """The campaigns in memory that were active last, the last one first."""
+        return list(islice(reversed(self._known), count))
+
     def top(self, count: int, date: str, by: str = "cost_nanos") -> list[tuple[str, Counters]]:
         """The campaigns with the most of a counter on a date, the first one first."""
         all_ = ((campaign_id, dates[date]) for campaign_id, dates in self._known.items() if date in dates)

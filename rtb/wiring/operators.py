@@ -93,6 +93,7 @@ def operators(
         campaigns=home.bidder.campaigns,
         performance=performance,
         sources=sources,
+        history=out.history,
         alerts=alerts,
         channels=lambda: notices.channels,
         tape=tape,

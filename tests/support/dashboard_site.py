@@ -14,8 +14,10 @@ from dashboard.api import Api
 from dashboard.server import create_app
 from dashboard.tokens import Role, Tokens
 from rtb.adapters.memory_alerts import MemoryAlerts
+from rtb.adapters.memory_history import MemoryHistory
 from rtb.adapters.memory_ledger import MemoryLedger
 from rtb.adapters.memory_state import MemoryState
+from rtb.domain.campaign import Campaign
 from rtb.domain.pacing import Pace
 from rtb.ports import LedgerKind, LedgerRow
 from rtb.ports.metric_source import MetricSource
@@ -24,6 +26,7 @@ from rtb.services.alerts import AlertWatch
 from rtb.services.auction_tape import AuctionTape
 from rtb.services.bidder_health import BidderHealth
 from rtb.services.campaigns import Campaigns
+from rtb.services.history import Recorder
 from rtb.services.metric_sources import MetricSources
 from rtb.services.metrics import FrameSource
 from rtb.services.own_figures import OwnFigures, in_ledger
@@ -54,7 +57,8 @@ class DashboardSite:
         )
         self.catalogue = Campaigns(world.repository, world.house)
         self.actors: list[str] = []
-        self.catalogue.record = lambda old, new, actor, cause: self.actors.append(actor)
+        self.recorder = Recorder(MemoryHistory(), clock)
+        self.catalogue.record = self._record
         self.bidders: list[BidderHealth] = []
         self.source = FrameSource(
             world.metrics,
@@ -77,6 +81,7 @@ class DashboardSite:
             campaigns=world.house.campaigns,
             performance=self.performance,
             sources=self.sources,
+            history=self.recorder.history,
             alerts=self.alerts,
             channels=lambda: notices.channels,
             tape=self.tape,
@@ -93,6 +98,10 @@ class DashboardSite:
         self.runner = web.AppRunner(create_app(self.source, access=access, api=self.api), shutdown_timeout=1)
         self.session = aiohttp.ClientSession()
         self.origin = ""
+
+    def _record(self, old: Campaign | None, new: Campaign, actor: str, cause: str) -> None:
+        self.actors.append(actor)
+        self.recorder.changed(old, new, actor, cause)
 
     async def start(self) -> None:
         """Open the database, put the world's campaigns there, and serve."""
@@ -115,6 +124,7 @@ class DashboardSite:
         await self.runner.cleanup()
         await self.alerts.stop()
         await self.sources.close()
+        await self.recorder.stop()
 
     async def bought(self, campaign_id: str, date: str, kind: LedgerKind, charged: float = 0.0) -> None:
         """A row in the ledger, as the consumers of events write it; `charged` is in units of the currency."""

@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 from rtb.adapters.clock import ManualClock
 from rtb.errors import StoreError
 from rtb.ports import LedgerKind
+from rtb.ports.history import Action
 from tests.support.dashboard_site import OPS, WALL, DashboardSite
 from tests.unit.parts import Prompt, bid_request, campaign, offer, world
 
@@ -129,6 +130,36 @@ async def test_a_changed_bid_reaches_the_next_auction(site: Checked) -> None:
     await site.ask("PATCH", "/api/campaigns/b", {"status": "paused"})
     assert (await site.world.run(bid_request())).results[0].winner.campaign.id == "a"  # type: ignore[union-attr]
     assert site.actors == ["dashboard:ops", "dashboard:ops"]
+
+
+async def test_who_changed_what_is_told(site: Checked) -> None:
+    """The newest first: who acted here by name, what differs, and why; what the daemon did by itself as well."""
+    await site.ask("PATCH", "/api/campaigns/b", {"bid": 5.0})
+    site.world.clock.advance(60)
+    await site.catalogue.set_bid("b", 4.0)
+    site.world.clock.advance(60)
+    await site.ask("PATCH", "/api/campaigns/b", {"status": "paused"})
+    site.recorder.record("b", Action.BUDGET_ALERT, key=(TODAY,), actor="automation", cause="90 % are spent")
+    site.world.clock.advance(60)
+    await site.recorder.stop()
+    status, told = await site.ask("GET", "/api/campaigns/b/history")
+    by_time = [(event["at"] - site.world.clock.time(), event["actor"], event["action"]) for event in told["events"]]
+    assert (status, sorted(by_time)) == (
+        200,
+        [
+            (-180.0, "dashboard:ops", "changed"),
+            (-120.0, "admin", "changed"),
+            (-60.0, "automation", "budget alert"),
+            (-60.0, "dashboard:ops", "paused"),
+        ],
+    )
+    assert [event["at"] for event in told["events"]] == sorted((event["at"] for event in told["events"]), reverse=True)
+    assert [event["details"] for event in told["events"][2:]] == [{"bid": [5.0, 4.0]}, {"bid": [2.0, 5.0]}]
+    assert {event["cause"] for event in told["events"]} == {"", "90 % are spent"}
+    assert len((await site.ask("GET", "/api/campaigns/b/history?limit=1"))[1]["events"]) == 1
+    assert await site.ask("GET", "/api/campaigns/a/history") == (200, {"events": []})
+    assert (await site.ask("GET", "/api/campaigns/b/history?limit=0"))[0] == 400
+    assert (await site.ask("GET", "/api/campaigns/x/history"))[0] == 404
 
 
 async def test_changes_that_make_no_sense_are_refused(site: Checked) -> None:

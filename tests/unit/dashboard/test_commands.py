@@ -12,6 +12,7 @@ import pytest
 from aiohttp import ClientWebSocketResponse, WSCloseCode, WSMsgType
 
 from rtb.adapters.clock import ManualClock
+from rtb.domain.pacing import Pace
 from rtb.ports import LedgerKind
 from rtb.services.metrics import Metrics
 from rtb.services.queue_monitor import QueueReport, QueueRow
@@ -120,6 +121,29 @@ async def test_a_viewer_does_not(site: DashboardSite, connect: Connect) -> None:
             assert answer == {"type": "error", "id": 1, "error": line}
         assert site.catalogue.get("a").version == 1
         assert (await socket.say(type="subscribe", campaign_id="a"))["type"] == "ok"
+
+
+async def test_a_campaign_s_last_hour_is_told(site: DashboardSite, connect: Connect) -> None:
+    """A point every ten seconds, with what had been spent and won by then: 1 in the first ten seconds and 2.5 in the
+    next; of a campaign that did nothing there are none."""
+    site.paces["a"] = Pace(1.0, 0, 4_000_000_000)
+    began = site.world.clock.time()
+    async with connect() as socket:
+        await site.bought("a", "2026-01-01", LedgerKind.IMPRESSION, 1.0)
+        await socket.tick()
+        await site.bought("a", "2026-01-01", LedgerKind.WIN)
+        await site.bought("a", "2026-01-01", LedgerKind.IMPRESSION, 1.5)
+        for _ in range(19):
+            await socket.tick()
+        answer = await socket.say(type="backfill", id=1, campaign_id="a", since=0)
+        fields = socket.initial["data"]["campaign_point_fields"]
+        assert fields == ["time", "spent_today", "target", "wins"]
+        assert (answer["type"], answer["data"]["more"]) == ("backfill", False)
+        assert answer["data"]["points"] == [[began + 1, 1.0, 4.0, 0], [began + 11, 2.5, 4.0, 1]]
+        answer = await socket.say(type="backfill", id=2, campaign_id="a", since=began + 1)
+        assert answer["data"]["points"] == [[began + 11, 2.5, 4.0, 1]]
+        assert (await socket.say(type="backfill", id=3, campaign_id="b", since=0))["data"]["points"] == []
+        assert (await socket.say(type="backfill", id=4, campaign_id="x", since=0))["type"] == "error"
 
 
 async def test_who_is_logged_out_is_not_obeyed(site: DashboardSite, connect: Connect) -> None:
