@@ -10,7 +10,10 @@ from rtb.cli.client import command
 from rtb.cli.output import print_json, print_table
 from rtb.errors import AdminError
 
-_COLUMNS = ("name", "state", "calls", "bids", "no_bids", "timeouts", "errors", "skipped", "p50_ms", "p99_ms", "url")
+_COLUMNS = (
+    *("name", "state", "calls", "bids", "no_bids", "timeouts", "errors", "skipped", "privacy", "p50_ms", "p99_ms"),
+    "url",
+)
 
 
 @click.group()
@@ -22,7 +25,8 @@ def bidders() -> None:
 @click.option("--json", "as_json", is_flag=True, help="JSON in place of a table.")
 @click.pass_context
 def list_(context: click.Context, as_json: bool) -> None:
-    """List them with what they answered since they were configured, and their breaker."""
+    """List them with what they answered since they were configured, their breaker, and how often privacy had them told
+    less or not asked."""
     _print(command(context, "bidders.list"), as_json)
 
 
@@ -59,6 +63,13 @@ def _print(found: dict[str, Any], as_json: bool) -> None:
         row["state"] = row["state"] if row["enabled"] else "off"
         for key in ("errors", "skipped"):
             row[key] = sum((row.get(key) or {}).values())
+        row["privacy"] = _less(row.get("privacy") or {})
     print_table(_COLUMNS, found["bidders"])
     if found["problem"]:
         raise AdminError(f"the file as it is now is not in use: {found['problem']}")
+
+
+def _less(privacy: dict[str, Any]) -> str | None:
+    """How often it was not told all; None when it always was."""
+    counts = {name: sum(privacy.get(name, {}).values()) for name in ("coarse", "anonymous", "not_asked")}
+    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count) or None

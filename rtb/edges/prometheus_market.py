@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from rtb.domain.privacy_tally import told
 from rtb.openrtb import NoBid
 from rtb.services.bidder_health import BidderReport
 from rtb.services.conversion_rates import RatesReport
@@ -34,7 +35,7 @@ class MarketCollector(Collector):
             for report in reports:
                 family.add_metric([report.name], getattr(report, name))
             yield family
-        for name in ("errors", "skipped", "stripped"):
+        for name in ("errors", "skipped"):
             family = CounterMetricFamily(
                 f"rtb_bidder_{name}_by", f"Remote bidders: {name}.", labels=["bidder", "reason"]
             )
@@ -42,6 +43,13 @@ class MarketCollector(Collector):
                 for reason, count in getattr(report, name).items():
                     family.add_metric([report.name, reason], count)
             yield family
+        privacy = CounterMetricFamily(
+            "rtb_bidder_privacy", "Requests at the privacy gate.", labels=["bidder", "told", "reason"]
+        )
+        for report in reports:
+            for what, reason, count in told(report.calls, report.stripped, report.skipped).counts():
+                privacy.add_metric([report.name, what, reason], count)
+        yield privacy
         share = GaugeMetricFamily(
             "rtb_bidder_share", "Traffic that a bidder's breaker lets through.", labels=["bidder"]
         )

@@ -10,6 +10,7 @@ from msgspec import Struct
 from rtb.domain.breaker import State
 from rtb.domain.histogram import PackedSum
 from rtb.domain.metrics import BidderTally, Frame
+from rtb.domain.privacy_tally import Told, told
 from rtb.domain.snapshot import share, spread
 from rtb.ports import Clock
 
@@ -25,7 +26,8 @@ class BidderRow(Struct, frozen=True, gc=False, kw_only=True):
     the last one, shares and percentiles of the last minute: bids a call, wins a bid, timeouts and errors a call.
 
     `state` and `share` (of the traffic that it lets through) are the breaker's, the worst of all; `states` names the
-    instances where it is not closed. `spend` is units of the exchange currency.
+    instances where it is not closed. `spend` is units of the exchange currency. `privacy` tells what became of requests
+    at the privacy gate.
     """
 
     name: str
@@ -43,6 +45,7 @@ class BidderRow(Struct, frozen=True, gc=False, kw_only=True):
     timeouts: int
     errors: dict[str, int]
     skipped: dict[str, int]
+    privacy: Told
     calls_per_s: float
     bids_per_s: float
     timeouts_per_s: float
@@ -141,6 +144,7 @@ class BidderBoard:
         per_s = [found[name] for instance in tallies if name in (found := self._rates.get(instance, {}))]
         minute = self._minute(name)
         times = spread(minute.latency.pack())
+        skipped = _by_reason(tally.skipped for tally in of_all)
         return BidderRow(
             name=name,
             state=next((state for state in _WORST_FIRST if any(tally.state == state for tally in of_all)), "closed"),
@@ -154,7 +158,8 @@ class BidderBoard:
             **sums,
             spend=round(spend, 6),
             errors=_by_reason(tally.errors for tally in of_all),
-            skipped=_by_reason(tally.skipped for tally in of_all),
+            skipped=skipped,
+            privacy=told(sums["calls"], _by_reason(tally.stripped for tally in of_all), skipped),
             calls_per_s=round(sum(rate.calls for rate in per_s), 3),
             bids_per_s=round(sum(rate.bids for rate in per_s), 3),
             timeouts_per_s=round(sum(rate.timeouts for rate in per_s), 3),

@@ -140,6 +140,7 @@ class BidderHealth:
             timeouts=self.timeouts,
             errors=dict(self.errors),
             skipped=dict(self.skipped),
+            stripped=dict(self.stripped),
             latency=latency.packed_since(self._latency_seen),
         )
         self._latency_seen = latency

@@ -12,6 +12,7 @@ from rtb import openrtb
 from rtb.adapters.bidder_file import BidderFile
 from rtb.domain import money
 from rtb.domain.auction import Bid
+from rtb.domain.privacy_tally import told
 from rtb.errors import BadRequest, ConfigError, NotFound
 from rtb.ports import Bidder, Clock
 from rtb.services.bidder_health import BidderReport
@@ -83,10 +84,12 @@ class Market:
 
     async def listed(self, _: Mapping[str, Any]) -> Any:
         """The admin command ``bidders.list``."""
-        rows = [
-            {**msgspec.to_builtins(one.health.report()), "url": one.settings.url, "enabled": True}
-            for one in self.remote.bidders
-        ]
+        rows = []
+        for one in self.remote.bidders:
+            report = one.health.report()
+            privacy = told(report.calls, report.stripped, report.skipped)
+            row = {**msgspec.to_builtins(report), "privacy": msgspec.to_builtins(privacy)}
+            rows.append({**row, "url": one.settings.url, "enabled": True})
         return {"bidders": rows + [{"name": name, "enabled": False} for name in self._off], "problem": self.problem}
 
     async def switched(self, arguments: Mapping[str, Any]) -> Any:

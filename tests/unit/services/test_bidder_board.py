@@ -8,6 +8,7 @@ from rtb.adapters.clock import ManualClock
 from rtb.domain.bidder_policy import BidderSettings, Skip
 from rtb.domain.histogram import Histogram
 from rtb.domain.metrics import BidderTally, Frame
+from rtb.domain.privacy import Reason
 from rtb.services.bidder_board import BidderBoard, BidderRow
 from rtb.services.bidder_health import BidderHealth
 
@@ -130,6 +131,7 @@ def test_a_tally_has_all_counters_and_only_the_new_latencies() -> None:
     assert health.refusal(now_ns) is Skip.IN_FLIGHT
     health.answered(now_ns, 40, 2, 1)
     health.won(1_500)
+    health.stripped["coppa"] += 1
     first = health.tally()
     assert (first.calls, first.answers, first.bids, first.rejected, first.wins, first.spend_nanos) == (
         2,
@@ -140,6 +142,19 @@ def test_a_tally_has_all_counters_and_only_the_new_latencies() -> None:
         1_500,
     )
     assert (first.in_flight, first.state, first.share, first.latency) == (1, "closed", 1.0, (40, 40, 1))
+    assert first.stripped == {"coppa": 1}
     health.timed_out(now_ns)
     second = health.tally()
     assert (second.timeouts, second.in_flight, second.latency) == (1, 0, ())
+
+
+def test_what_became_of_requests_at_the_privacy_gate() -> None:
+    """Of both instances, the most frequent reason first; other reasons for not being asked are none of it."""
+    board = BidderBoard(ManualClock())
+    one, two = Sender(board, "one"), Sender(board, "two")
+    coppa, geo, us = Reason.COPPA.value, Reason.GDPR_GEO.value, Reason.US.value
+    one.send(BidderTally(name="d", calls=10, stripped={coppa: 1, geo: 2}, skipped={us: 3, "country": 5}))
+    two.send(BidderTally(name="d", calls=20, stripped={Reason.LMT.value: 4}, skipped={us: 1}))
+    privacy = only(board.rows([one.frame, two.frame])).privacy
+    assert (privacy.whole, privacy.coarse, privacy.not_asked) == (23, {geo: 2}, {us: 4})
+    assert list(privacy.anonymous.items()) == [(Reason.LMT.value, 4), (coppa, 1)]
