@@ -36,6 +36,7 @@ const STEPS = [1, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600];
  * @property {number} [deadline] a line in the unit of the values
  * @property {string} [deadlineLabel]
  * @property {number} [atLeast] the scale reaches up to this in any case
+ * @property {number} [gap] seconds between points that are no gap in the lines, GAP_S if not given
  * @property {() => readonly Point[]} [points] the whole system's history, or the instance's, if not given
  */
 
@@ -117,7 +118,7 @@ export class Chart {
   draw() {
     const [from, to] = this.context.time.window();
     const points = this.options.points?.() ?? history(this.context);
-    this.shown = points.filter((point) => point.time >= from - GAP_S && point.time <= to);
+    this.shown = points.filter((point) => point.time >= from - (this.options.gap ?? GAP_S) && point.time <= to);
     this.plot?.setData(/** @type {any} */ (this.columns()));
     this.read(this.plot?.cursor.idx ?? null);
     if (!this.table.hidden) this.list();
@@ -130,12 +131,12 @@ export class Chart {
 
   /** Times, then a column of each series; a gap in time is one in the lines. */
   columns() {
-    const { series, log } = this.options;
+    const { series, log, gap = GAP_S } = this.options;
     /** @type {(number|null)[][]} */
     const columns = [[], ...series.map(() => [])];
     let before = Infinity;
     for (const point of this.shown) {
-      if (point.time - before > GAP_S) {
+      if (point.time - before > gap) {
         columns[0].push(before + 1);
         for (let i = 1; i < columns.length; i++) columns[i].push(null);
       }

@@ -179,6 +179,7 @@ export class Live {
     const missed = seq > this.seq + 1 && this.speaks;
     const since = this.history.newest;
     this.seq = seq;
+    this.snapshot = data.snapshot; // its time is that of the campaigns
     if (data.campaigns) this.showCampaigns(data.campaigns);
     if (data.view) this.showView(data.view);
     this.show(data.snapshot, seq, data.point);

@@ -6,12 +6,16 @@ import { Chart } from "../lib/chart.js";
 import { el, put, replace } from "../lib/dom.js";
 import * as format from "../lib/format.js";
 import { Tile } from "../lib/tile.js";
+import { ChangeList } from "./campaign_history.js";
 import { DayChart, Definition, SourceTable } from "./campaign_parts.js";
+import { GAP_S, Trail } from "./campaign_trail.js";
 
 export const title = "Campaign";
 export const styles = ["campaigns", "campaign"];
 
 const AGAIN_MS = 30_000;
+/** A change is in the history a moment after it is made. */
+const WRITTEN_MS = 1_000;
 const PERIODS = [
   { days: 1, label: "Today" },
   { days: 7, label: "7 days" },
@@ -57,8 +61,7 @@ class CampaignPage {
     this.days = PERIODS[1].days;
     this.abort = new AbortController();
     this.again = 0;
-    /** What this page has seen of it, a point a second. @type {any[]} */
-    this.points = [];
+    this.written = 0;
     this.currency = context.live.snapshot?.currency ?? "";
     const changed = (/** @type {Row} */ news) => this.heard(news);
     this.pill = statusPill();
@@ -71,7 +74,8 @@ class CampaignPage {
       title: "Spent today",
       unit: this.currency,
       format: format.money,
-      points: () => this.points,
+      points: () => /** @type {any} */ (this.trail.points),
+      gap: GAP_S,
       series: [
         { label: "spent", colour: "--s4", value: (point) => /** @type {any} */ (point).spent, fill: true },
         { label: "target", colour: "--s6", value: (point) => /** @type {any} */ (point).target, dash: true },
@@ -80,12 +84,18 @@ class CampaignPage {
     this.events = new Chart(context, {
       title: "Wins",
       unit: "/s",
-      points: () => this.points,
+      points: () => /** @type {any} */ (this.trail.points),
+      gap: GAP_S,
       series: [{ label: "wins", colour: "--s1", value: (point) => /** @type {any} */ (point).wins_per_s, fill: true }],
+    });
+    this.trail = new Trail(context, row.id, () => {
+      this.spend.update();
+      this.events.update();
     });
     this.dayChart = new DayChart();
     this.sources = new SourceTable();
     this.definition = new Definition();
+    this.changes = new ChangeList(context.api, row.id);
     root.append(...this.parts(row));
     this.definition.show(campaign);
     this.show();
@@ -93,8 +103,10 @@ class CampaignPage {
       context.live.subscribe({ campaign_id: row.id }, (news) => this.heard(news)),
       () => this.spend.destroy(),
       () => this.events.destroy(),
+      () => this.trail.end(),
       () => this.abort.abort(),
       () => clearTimeout(this.again),
+      () => clearTimeout(this.written),
     ];
     this.load();
   }
@@ -115,10 +127,10 @@ class CampaignPage {
       el("p", { class: "facts quiet" }, [row.advertiser, row.id].filter(Boolean).join(" · ")),
       el("section", { class: "tiles", "aria-label": "Today" }, Object.values(this.tiles).map((tile) => tile.element)),
       el("section", { class: "columns" }, el("div", { class: "card" }, this.spend.element), el("div", { class: "card" }, this.events.element)),
-      el("p", { class: "note", text: "These two charts begin when this page is opened." }),
       el("div", { class: "page-head" }, el("h2", { text: "All sources" }), el("div", { class: "segments", role: "radiogroup", "aria-label": "Period" }, periods)),
       this.sources.element,
       this.dayChart.element,
+      this.changes.element,
       this.definition.element,
     ].filter((part) => part !== null);
   }
@@ -132,6 +144,7 @@ class CampaignPage {
   async load() {
     clearTimeout(this.again);
     const { id } = this.row;
+    this.changes.load(this.abort.signal);
     try {
       const path = `/api/metrics/${encodeURIComponent(id)}`;
       let answer = await this.context.api.get(path, this.abort.signal); // its today, in its own time zone
@@ -152,16 +165,9 @@ class CampaignPage {
       this.pill.className = "pill bad";
       return;
     }
-    const before = this.row.wins;
     const version = this.row.version;
     take(this.row, news);
-    const time = this.context.live.snapshot?.time ?? 0;
-    const last = this.points.at(-1);
-    if (time > (last?.time ?? 0)) {
-      const seconds = last ? time - last.time : 0;
-      const wins_per_s = seconds > 0 && this.row.wins >= before ? (this.row.wins - before) / seconds : null;
-      this.points.push({ time, spent: this.row.spent_today, target: this.row.target, wins_per_s });
-    }
+    this.trail.add(this.context.live.snapshot?.time ?? 0, this.row);
     if (this.row.version !== version) this.define();
     if (!this.context.time.paused) this.show();
   }
@@ -170,6 +176,8 @@ class CampaignPage {
   async define() {
     const detail = await this.context.api.get(`/api/campaigns/${encodeURIComponent(this.row.id)}`, this.abort.signal).catch(() => null);
     if (detail) this.definition.show(detail.campaign);
+    clearTimeout(this.written);
+    if (!this.abort.signal.aborted) this.written = setTimeout(() => this.changes.load(this.abort.signal), WRITTEN_MS);
   }
 
   show() {

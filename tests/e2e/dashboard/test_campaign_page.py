@@ -6,9 +6,11 @@ import re
 
 from playwright.async_api import expect
 
+from rtb.domain.campaign import Status
 from rtb.domain.source_metrics import CampaignMetrics, Figures
 from rtb.ports import LedgerKind
-from tests.e2e.dashboard.conftest import Visit
+from rtb.ports.history import Action
+from tests.e2e.dashboard.conftest import HOSTILE, Visit
 from tests.support.dashboard_site import DashboardSite
 from tests.support.seconds import second
 from tests.unit.metric_parts import Platform
@@ -52,3 +54,47 @@ async def test_a_change_of_somebody_else_shows_by_itself(site: DashboardSite, vi
     await page.get_by_role("button", name="Pause Autumn shoes").click()
     await expect(page.locator(".page-head .pill")).to_have_text("paused")
     assert (await site.ask("GET", "/api/campaigns/shoes"))[1]["row"]["status"] == "paused"
+
+
+async def test_charts_begin_with_the_last_hour(site: DashboardSite, visit: Visit) -> None:
+    """However late the page is opened: what had been spent and won by then, every ten seconds, and now. 1 was spent by
+    the first second and 3 by the eleventh, in which 20 imps were won: 2 a second over those ten."""
+    await site.bought("shoes", TODAY, LedgerKind.IMPRESSION, 1.0)
+    second(site)
+    await site.bought("shoes", TODAY, LedgerKind.IMPRESSION, 2.0)
+    for n in range(20):
+        await site.bought("shoes", TODAY, LedgerKind.WIN, n / 1e6)
+    for _ in range(12):
+        second(site)
+    page = await visit("#/campaigns/shoes")
+    for name, expected in (("Spent today", ["3.000", "3.000", "1.000"]), ("Wins", ["1.7", "2.0", r"\D"])):
+        chart = page.locator("figure", has=page.get_by_role("heading", name=name))
+        await chart.get_by_role("button", name=f"{name} as a table").click()
+        rows = chart.locator("tbody tr")
+        await expect(rows).to_have_text(
+            [re.compile(rf":{at}{value}") for at, value in zip(("13", "11", "01"), expected, strict=True)]
+        )
+
+
+async def test_who_changed_what_is_shown(site: DashboardSite, visit: Visit) -> None:
+    """Here, by the command line and by the daemon itself; a change of now appears by itself; what comes from outside
+    stays text."""
+    await site.ask("PATCH", "/api/campaigns/shoes", {"bid": 3.5})
+    site.world.clock.advance(60)
+    await site.catalogue.set_status("shoes", Status.PAUSED)
+    site.world.clock.advance(60)
+    site.recorder.record("shoes", Action.BUDGET_ALERT, key=(TODAY,), actor="automation", cause=HOSTILE)
+    second(site)
+    page = await visit("#/campaigns/shoes")
+    rows = page.get_by_role("region", name="Table of changes").locator("tbody tr")
+    await expect(rows).to_have_text(
+        [
+            re.compile("00:02:00automationbudget alert<img src=x onerror"),
+            re.compile("00:01:00command linepausedstatus active → paused"),
+            re.compile("00:00:00opschangedbid 3 → 3.5"),
+        ]
+    )
+    await page.get_by_role("button", name="Resume Autumn shoes").click()
+    await expect(rows).to_have_count(4)
+    await expect(rows.first).to_have_text(re.compile("opsresumedstatus paused → active"))
+    await expect(page.locator("img")).to_have_count(0)

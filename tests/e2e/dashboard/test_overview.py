@@ -139,3 +139,21 @@ async def test_colours_follow_the_viewers_choice(site: DashboardSite, visit: Vis
     assert await page.evaluate(ground) == "rgb(11, 14, 18)"
     await page.reload()
     assert await page.evaluate(ground) == "rgb(11, 14, 18)"
+
+
+async def test_logging_out_in_one_window_ends_the_others(
+    site: DashboardSite, visit: Visit, page_errors: list[str]
+) -> None:
+    """All windows of the session are at the login page, by themselves; another session stays where it is."""
+    second(site, won=100)
+    page, stays = await visit(), await visit(by="wall")
+    other = await page.context.new_page()
+    await other.goto(site.origin)
+    for window in (page, other, stays):
+        await expect(window.locator("#state")).to_have_text("live")
+    await page.get_by_role("button", name="Log out").click()
+    for window in (page, other):
+        await expect(window.get_by_label("Token")).to_be_visible()
+    second(site, won=200)
+    await expect(value(stays, "auctions")).to_have_text("200")
+    page_errors[:] = [line for line in page_errors if "401" not in line and "/ws" not in line]
