@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import msgspec
 
-from rtb.adapters.clock import SystemClock
 from rtb.config import MEMORY, Settings
 from rtb.domain.money import Rates
 from rtb.edges import http1, prometheus
@@ -44,20 +42,18 @@ from rtb.services.pacing import Traffic
 from rtb.services.profiles import Profiles
 from rtb.services.queue_monitor import QueueMonitor
 from rtb.wiring.auctions import market
+from rtb.wiring.ground import Ground, ground
 from rtb.wiring.house import House, house
-from rtb.wiring.late import Late
 from rtb.wiring.market import Market
 from rtb.wiring.money import Money, money
 from rtb.wiring.operators import Operators, dashboard, operators
-from rtb.wiring.outside import Outside, outside
+from rtb.wiring.outside import Outside
 from rtb.wiring.rates import FollowedRates, followed_rates
 from rtb.wiring.recording import Recording, recording
 from rtb.wiring.sources import Elsewhere, elsewhere
 from rtb.wiring.tracking import Told, signer, told
 
 __all__ = ["Money", "Outside", "System", "Told", "build", "dashboard", "resource"]
-
-_UTC = ZoneInfo("UTC")
 
 
 @dataclass(slots=True)
@@ -101,25 +97,14 @@ class System:
 
 def build(settings: Settings, pid: int) -> System:
     """Wire a daemon as the settings say. Raises ConfigError for what cannot be."""
-    clock = SystemClock()
-    instance = f"{pid}-{secrets.token_hex(4)}"
-    rates = Rates(settings.currency.code, settings.currency.rates)
-    metrics = Metrics(instance, clock)
-    out = outside(settings, clock, instance)
-    broker = out.broker
-    outbox = Outbox(broker, out.spool, metrics)
-    signs = signer(settings)
-    late = Late(out.repository)
-    funds = money(settings, out, outbox, metrics, clock, instance, late=late)
-    home = house(settings, out, funds, outbox, metrics, clock, instance, rates=rates, signs=signs, late=late)
-    after = told(
-        settings, out, funds, outbox, metrics, clock, instance, signs=signs, rates=rates, campaign=late.campaign
-    )
-    others = elsewhere(
-        settings, out.ledger, clock, rates, find=late.campaign, campaigns=lambda: home.bidder.campaigns()
-    )
-    trade = market(settings, out, home, after, metrics, clock, rates)
-    pages: dict[bytes, Callable[[], bytes]] = {}
+    base = ground(settings, instance=f"{pid}-{secrets.token_hex(4)}")
+    out, clock, metrics, rates = base.out, base.clock, base.metrics, base.rates
+    broker, instance, signs = out.broker, base.instance, signer(settings)
+    funds = money(base)
+    home = house(base, funds, signs)
+    after = told(base, funds, signs)
+    others = elsewhere(base)
+    trade = market(base, home, after)
     monitor = QueueMonitor(broker, metrics, clock, stats=out.management)
     source = FrameSource(
         metrics,
@@ -128,47 +113,11 @@ def build(settings: Settings, pid: int) -> System:
         bidders=lambda: [one.health.tally() for one in trade.remote.bidders],
         queue_ready=lambda: monitor.report.ready,
     )
-    responder = AuctionResponder(
-        trade.exchange,
-        metrics,
-        rates,
-        shed_after_ms=settings.http.shed_after_ms,
-        pages=pages,
-        lag_ns=lambda: source.lag_ns,
-        links=after.links,
-        tracker=after.responder,
-        prebid_pages=PrebidPages(
-            lambda: {
-                **{bidder.name: () for bidder in trade.exchange.bidders},
-                **{one.name: one.settings.media for one in trade.remote.bidders},
-            },
-            own=settings.http.bidder_code,
-            origins=Origins(settings.http.origins),
-            ready=lambda: system.ready and broker.connected,
-        ),
-    )
-
-    people = operators(
-        settings,
-        out,
-        home,
-        trade.exchange,
-        after.performance,
-        others.sources,
-        source,
-        monitor,
-        outbox,
-        clock,
-        instance,
-        rates=rates,
-    )
-
-    def zone(campaign_id: str) -> ZoneInfo:
-        campaign = late.campaign(campaign_id)
-        return _UTC if campaign is None else campaign.zone
-
+    pages: dict[bytes, Callable[[], bytes]] = {}
+    responder = _responder(base, trade, after, source, pages, ready=lambda: system.ready and broker.connected)
+    people = operators(base, home, trade.exchange, after.performance, others.sources, source, monitor)
     shared = settings.broker.url != MEMORY
-    sample = BidSample(clock, instance=instance, zone=zone, post=outbox.post if shared else None)
+    sample = BidSample(clock, instance=instance, zone=base.late.zone, post=base.outbox.post if shared else None)
     trade.exchange.listen(sample.auction_closed)
 
     def performed(update: PerformanceUpdate, message_id: str) -> None:
@@ -179,7 +128,6 @@ def build(settings: Settings, pid: int) -> System:
 
     http = settings.http
     limits = Limits(http.max_body_bytes, http.max_connections, http.idle_timeout_s, http.request_timeout_s)
-    ledger = None if settings.state.url == MEMORY else out.ledger
     system = System(
         settings=settings,
         instance=instance,
@@ -198,7 +146,7 @@ def build(settings: Settings, pid: int) -> System:
         traffic=home.traffic,
         automation=home.automation,
         recorder=home.recorder,
-        outbox=outbox,
+        outbox=base.outbox,
         listener=CampaignListener(broker, home.catalogue, metrics, instance=instance, on_performance=performed),
         writer=CampaignWriter(broker, home.catalogue, metrics, clock),
         monitor=monitor,
@@ -207,8 +155,8 @@ def build(settings: Settings, pid: int) -> System:
         operators=people,
         sample=sample,
         frames=FrameExchange(source, broker, instance=instance),
-        rates_source=followed_rates(settings, rates, clock),
-        recording=recording(settings, trade, home.bidder, clock, rates, instance),
+        rates_source=followed_rates(base),
+        recording=recording(base, trade, home.bidder),
         consumer=BidRequestConsumer(
             broker, trade.exchange, metrics, clock, rates, prefetch=settings.broker.prefetch, links=after.links
         ),
@@ -220,13 +168,46 @@ def build(settings: Settings, pid: int) -> System:
             home.bidder,
             clock,
             rates,
-            ledger=ledger,
-            bidder_code=settings.http.bidder_code,
+            ledger=None if settings.state.url == MEMORY else out.ledger,
+            bidder_code=http.bidder_code,
         ),
     )
     pages |= _pages(system, pid)
     system.admin.commands |= _commands(system, home, pid)
     return system
+
+
+def _responder(
+    base: Ground,
+    trade: Market,
+    after: Told,
+    source: FrameSource,
+    pages: Mapping[bytes, Callable[[], bytes]],
+    *,
+    ready: Callable[[], bool],
+) -> AuctionResponder:
+    """What answers over HTTP; `pages` may be filled later."""
+    http = base.settings.http
+    prebid = PrebidPages(
+        lambda: {
+            **{bidder.name: () for bidder in trade.exchange.bidders},
+            **{one.name: one.settings.media for one in trade.remote.bidders},
+        },
+        own=http.bidder_code,
+        origins=Origins(http.origins),
+        ready=ready,
+    )
+    return AuctionResponder(
+        trade.exchange,
+        base.metrics,
+        base.rates,
+        shed_after_ms=http.shed_after_ms,
+        pages=pages,
+        lag_ns=lambda: source.lag_ns,
+        links=after.links,
+        tracker=after.responder,
+        prebid_pages=prebid,
+    )
 
 
 def _commands(system: System, home: House, pid: int) -> dict[str, Command]:

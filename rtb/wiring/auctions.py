@@ -13,7 +13,7 @@ from rtb.adapters.bidder_file import BidderFile
 from rtb.adapters.coroutine_bidder import CoroutineBidder
 from rtb.adapters.supply_files import supply_files
 from rtb.config import Settings
-from rtb.domain.money import Rates, to_micros
+from rtb.domain.money import to_micros
 from rtb.domain.schain import SchainPolicy, SupplyCheck, SupplyFiles
 from rtb.errors import ConfigError
 from rtb.lab.bidders import SlowBidder
@@ -26,16 +26,15 @@ from rtb.services.metrics import Metrics
 from rtb.services.results import Results
 from rtb.services.supply import SupplyGate
 from rtb.wiring.bidders import RemoteBidders
+from rtb.wiring.ground import Ground
 from rtb.wiring.house import House
 from rtb.wiring.market import Market
-from rtb.wiring.outside import Outside
 from rtb.wiring.tracking import Told
 
 
-def market(
-    settings: Settings, out: Outside, house: House, told: Told, metrics: Metrics, clock: TimerClock, rates: Rates
-) -> Market:
+def market(ground: Ground, house: House, told: Told) -> Market:
     """An exchange of the house and whoever else the settings name. Raises ConfigError."""
+    settings, clock, rates = ground.settings, ground.clock, ground.rates
     auction = settings.auction
     own: list[Bidder] = [house.bidder]
     if settings.lab.bidder:
@@ -66,14 +65,14 @@ def market(
     def exchange(bidders: Sequence[Bidder], counters: Metrics) -> Exchange:
         return Exchange(bidders, house.profiles, admission, counters, clock, rates=rates, rules=rules)
 
-    made = exchange(own, metrics)
+    made = exchange(own, ground.metrics)
     gate = _supply_gate(settings)
     if gate is not None:
         made.guard(gate)
     if settings.log.auctions:
         made.listen(AuctionLog(settings.log.auctions))
     if settings.state.announce_results:
-        made.listen(Results(out.state, clock, rates, links=told.links))
+        made.listen(Results(ground.out.state, clock, rates, links=told.links))
     if told.notices is not None and (len(own) > 1 or file is not None):
         made.listen(told.notices.auction_closed)
     alone = partial(_alone, exchange, clock)

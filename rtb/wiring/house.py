@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rtb.config import Settings
-from rtb.domain.money import Rates
 from rtb.domain.tracking import Signer, Ticket
 from rtb.domain.windows import Windows
-from rtb.ports.clock import TimerClock
 from rtb.services.announcements import Announcements
 from rtb.services.automation import Automation
 from rtb.services.campaigns import Campaigns
 from rtb.services.history import Recorder
 from rtb.services.house_bidder import HouseBidder
-from rtb.services.metrics import Metrics
-from rtb.services.outbox import Outbox
 from rtb.services.pacing import Pacer, Traffic
 from rtb.services.profiles import Profiles
-from rtb.wiring.late import Late
+from rtb.wiring.ground import Ground
 from rtb.wiring.money import Money
-from rtb.wiring.outside import Outside
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +30,10 @@ class House:
     recorder: Recorder
 
 
-def house(
-    settings: Settings,
-    out: Outside,
-    funds: Money,
-    outbox: Outbox,
-    metrics: Metrics,
-    clock: TimerClock,
-    instance: str,
-    *,
-    rates: Rates,
-    signs: Signer,
-    late: Late,
-) -> House:
-    """The parts around the catalogue; `late` learns of them."""
+def house(ground: Ground, funds: Money, signs: Signer) -> House:
+    """The parts around the catalogue; `ground.late` learns of them."""
+    settings, clock, instance, metrics = ground.settings, ground.clock, ground.instance, ground.metrics
+    out, late = ground.out, ground.late
     profiles = Profiles(
         out.state,
         out.repository,
@@ -66,7 +50,7 @@ def house(
     bidder = late.house = HouseBidder(
         profiles,
         clock,
-        rates,
+        ground.rates,
         advertisers=settings.auction.advertisers,
         budgets=funds.budgets,
         signer=signs,
@@ -83,7 +67,7 @@ def house(
         funds.wins(ticket)
 
     bidder.on_win, bidder.admits, bidder.objection = won, pacer.admits, pacer.objection
-    catalogue = Campaigns(out.repository, bidder, announce=Announcements(outbox, clock, instance).campaigns)
+    catalogue = Campaigns(out.repository, bidder, announce=Announcements(ground.outbox, clock, instance).campaigns)
     recorder = Recorder(out.history, clock)
     automation = late.automation = Automation(
         catalogue, recorder, clock, alert=funds.alerts.raise_alert, funded=funds.budgets.funded

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from zoneinfo import ZoneInfo
+
 from rtb.domain.budget import budget_day
 from rtb.domain.campaign import Campaign
 from rtb.messages import AlertKind
@@ -32,8 +34,12 @@ class Late:
 
     def date(self, campaign_id: str, at: float) -> str:
         """The day that it is for a campaign at a time in Unix seconds."""
+        return budget_day(at, self.zone(campaign_id))
+
+    def zone(self, campaign_id: str) -> ZoneInfo:
+        """That of its budget days; UTC for one that nobody knows."""
         campaign = self.campaign(campaign_id)
-        return budget_day(at, UTC_ZONE if campaign is None else campaign.zone)
+        return UTC_ZONE if campaign is None else campaign.zone
 
     def alert(self, campaign_id: str, day: str, kind: AlertKind, *, spent_nanos: int, limit_nanos: int) -> None:
         """A budget is nearly spent, or spent."""

@@ -6,24 +6,20 @@ from dataclasses import dataclass
 
 from rtb.adapters.memory_accounts import MemoryAccounts
 from rtb.adapters.redis_accounts import RedisAccounts
-from rtb.config import MEMORY, Settings
+from rtb.config import MEMORY
 from rtb.domain.budget import Timing
 from rtb.edges.event_consumers import WinConsumer
 from rtb.ports import Accounts
-from rtb.ports.clock import TimerClock
 from rtb.services.audit import Audit
 from rtb.services.billing import Billing
 from rtb.services.budget_alerts import BudgetAlerts
 from rtb.services.budgets import Budgets
 from rtb.services.leases import Leases
-from rtb.services.metrics import Metrics
-from rtb.services.outbox import Outbox
 from rtb.services.rebuild import Days, LocalRebuild, Rebuild, Registration, Share
 from rtb.services.restoring import Restoring
 from rtb.services.treasury import Treasury
 from rtb.services.wins import Wins
-from rtb.wiring.late import Late
-from rtb.wiring.outside import Outside
+from rtb.wiring.ground import Ground
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +36,9 @@ class Money:
     audit: Audit
 
 
-def money(
-    settings: Settings,
-    out: Outside,
-    outbox: Outbox,
-    metrics: Metrics,
-    clock: TimerClock,
-    instance: str,
-    *,
-    late: Late,
-) -> Money:
-    """The parts around the accounts that `state.url` names; `late` finds campaigns and hears of their budgets."""
+def money(ground: Ground) -> Money:
+    """The parts around the accounts that `state.url` names."""
+    settings, clock, instance, out, late = ground.settings, ground.clock, ground.instance, ground.out, ground.late
     given = settings.budgets
     timing = Timing(
         ttl_ms=round(given.lease_ttl_s * 1_000),
@@ -73,7 +61,7 @@ def money(
         budgets = Budgets(clock, instance=instance, timing=timing, share=share.share, shared=True)
         leases = Leases(budgets, accounts, restore, clock, interval_s=given.sync_ms / 1_000)
         treasury = Treasury(budgets, registration, leases=leases)
-    alerts = BudgetAlerts(outbox, out.state, clock, instance=instance, currency=settings.currency.code)
+    alerts = BudgetAlerts(ground.outbox, out.state, clock, instance=instance, currency=settings.currency.code)
     budgets.on_exhausted = late.alert
     billing = Billing(
         accounts,
@@ -90,8 +78,8 @@ def money(
         budgets=budgets,
         treasury=treasury,
         alerts=alerts,
-        wins=Wins(outbox.post),
+        wins=Wins(ground.outbox.post),
         billing=billing,
-        consumer=WinConsumer(out.broker, billing, metrics, clock, bill_wins=settings.bills_wins, date=late.date),
+        consumer=WinConsumer(out.broker, billing, ground.metrics, clock, bill_wins=settings.bills_wins, date=late.date),
         audit=Audit(accounts, ledger),
     )

@@ -19,9 +19,7 @@ from rtb.adapters.smtp_notifier import SmtpNotifier
 from rtb.adapters.sql_alerts import SqlAlerts
 from rtb.adapters.webhook import SlackWebhook, Webhook
 from rtb.config import Alerts, Settings
-from rtb.domain.money import Rates
 from rtb.ports import Clock
-from rtb.ports.clock import TimerClock
 from rtb.ports.notifier import Notifier
 from rtb.services.alert_notices import AlertNotices
 from rtb.services.alert_values import AlertValues
@@ -30,11 +28,10 @@ from rtb.services.auction_tape import AuctionTape
 from rtb.services.exchange import Exchange
 from rtb.services.metric_sources import MetricSources
 from rtb.services.metrics import MetricsSource
-from rtb.services.outbox import Outbox
 from rtb.services.performance import Performance
 from rtb.services.queue_monitor import QueueMonitor
+from rtb.wiring.ground import Ground
 from rtb.wiring.house import House
-from rtb.wiring.outside import Outside
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,28 +45,23 @@ class Operators:
 
 
 def operators(
-    settings: Settings,
-    out: Outside,
+    ground: Ground,
     home: House,
     exchange: Exchange,
     performance: Performance,
     sources: MetricSources,
     source: MetricsSource,
     monitor: QueueMonitor,
-    outbox: Outbox,
-    clock: TimerClock,
-    instance: str,
-    *,
-    rates: Rates,
 ) -> Operators:
     """The parts around `exchange`. The tape listens only where a dashboard shows it."""
+    settings, clock, out, outbox, rates = ground.settings, ground.clock, ground.out, ground.outbox, ground.rates
     given = settings.alerts
     http = OutgoingHttp(allow=given.allow)
     notices = AlertNotices(
         SqlAlerts(out.database),
         out.state,
         clock,
-        instance=instance,
+        instance=ground.instance,
         notifiers=_notifiers(given, http, clock.time),
         post=outbox.post,
         per_minute=given.per_minute,

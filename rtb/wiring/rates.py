@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rtb.adapters.outgoing_http import OutgoingHttp
-from rtb.config import Settings
-from rtb.domain.money import Rates
 from rtb.errors import ConfigError
-from rtb.ports import Clock
 from rtb.services.conversion_rates import ConversionRates
 from rtb.services.waiting import ended
+from rtb.wiring.ground import Ground
 
 TIMEOUT_S = 10.0
 
@@ -40,9 +38,9 @@ class FollowedRates:
         await self.http.close()
 
 
-def followed_rates(settings: Settings, rates: Rates, clock: Clock) -> FollowedRates | None:
-    """What follows the source of `rates`; None where the settings have all of them."""
-    given = settings.currency
+def followed_rates(ground: Ground) -> FollowedRates | None:
+    """What follows the source of the rates; None where the settings have all of them."""
+    given, rates = ground.settings.currency, ground.rates
     if not given.source:
         return None
     http = OutgoingHttp(allow=given.allow)
@@ -56,6 +54,6 @@ def followed_rates(settings: Settings, rates: Rates, clock: Clock) -> FollowedRa
         return response.body
 
     conversion = ConversionRates(
-        fetch, rates.take_over, clock, currency=rates.currency, fixed=given.rates, stale_s=given.stale_s
+        fetch, rates.take_over, ground.clock, currency=rates.currency, fixed=given.rates, stale_s=given.stale_s
     )
     return FollowedRates(conversion, http, given.refresh_s)

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rtb.adapters.replay_file import ReplayFile
-from rtb.config import Settings, flatten
-from rtb.domain.money import Rates
+from rtb.config import flatten
 from rtb.domain.replay import Header
 from rtb.errors import ConfigError, StoreError
-from rtb.ports import Clock
 from rtb.services.house_bidder import HouseBidder
 from rtb.services.replay_log import ReplayLog, header
+from rtb.wiring.ground import Ground
 from rtb.wiring.market import Market
 
 _MB = 1 << 20
@@ -37,10 +36,9 @@ class Recording:
         await self.file.close()
 
 
-def recording(
-    settings: Settings, market: Market, house: HouseBidder, clock: Clock, rates: Rates, instance: str
-) -> Recording | None:
+def recording(ground: Ground, market: Market, house: HouseBidder) -> Recording | None:
     """What keeps auctions as the settings say; None when they say nothing."""
+    settings, clock, rates = ground.settings, ground.clock, ground.rates
     given = settings.log
     if not given.replay:
         return None
@@ -58,7 +56,7 @@ def recording(
     head = header(
         market.rules,
         clock,
-        instance=instance,
+        instance=ground.instance,
         share=given.replay_share,
         currency=rates.currency,
         rates=settings.currency.rates,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -11,17 +11,14 @@ from rtb.adapters.facebook_insights import FacebookInsights
 from rtb.adapters.google_ads import GoogleAds
 from rtb.adapters.google_token import GoogleToken
 from rtb.adapters.outgoing_http import OutgoingHttp
-from rtb.config import Settings
-from rtb.domain.campaign import Campaign, Status
-from rtb.domain.money import Rates
+from rtb.domain.campaign import Status
 from rtb.domain.source_metrics import Days
-from rtb.ports import Ledger
-from rtb.ports.clock import TimerClock
 from rtb.ports.metric_source import MetricSource
 from rtb.services.metric_refresh import MetricRefresh
 from rtb.services.metric_sources import MetricSources
 from rtb.services.own_figures import OwnFigures, in_ledger
 from rtb.services.request_gate import IN_FLIGHT, Gate
+from rtb.wiring.ground import Ground
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +42,9 @@ class Elsewhere:
         await self.http.close()
 
 
-def elsewhere(
-    settings: Settings,
-    ledger: Ledger,
-    clock: TimerClock,
-    rates: Rates,
-    *,
-    find: Callable[[str], Campaign | None],
-    campaigns: Callable[[], Iterable[Campaign]],
-) -> Elsewhere:
-    """The sources of `settings`; `find` and `campaigns` know the catalogue."""
+def elsewhere(ground: Ground) -> Elsewhere:
+    """The sources that the settings name."""
+    settings, clock, rates, late = ground.settings, ground.clock, ground.rates, ground.late
     http = OutgoingHttp()
     given = settings.sources
     overall = asyncio.Semaphore(IN_FLIGHT)
@@ -96,15 +86,15 @@ def elsewhere(
         )
 
     def external_ids(campaign_id: str) -> Mapping[str, str]:
-        campaign = find(campaign_id)
+        campaign = late.campaign(campaign_id)
         return (campaign.external_ids or {}) if campaign is not None else {}
 
     def watched() -> tuple[list[str], Days]:
         today = datetime.fromtimestamp(clock.time(), UTC).date()
-        running = [one.id for one in campaigns() if one.external_ids and one.status is Status.ACTIVE]
+        running = [one.id for one in late.house.campaigns() if one.external_ids and one.status is Status.ACTIVE]
         return running, Days(today, today)
 
-    house = OwnFigures(in_ledger(ledger), rates.currency)
+    house = OwnFigures(in_ledger(ground.out.ledger), rates.currency)
     merged = MetricSources(sources, external_ids, rates, clock, house=house, keep=given.keep)
     refresh = MetricRefresh(merged, watched, interval_s=given.refresh_s) if given.refresh_s and sources else None
     return Elsewhere(merged, refresh, http)

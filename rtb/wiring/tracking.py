@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,24 +9,19 @@ from rtb.adapters.key_file import key_file
 from rtb.adapters.lean_http import LeanHttp
 from rtb.config import Settings
 from rtb.domain.attribution import Windows
-from rtb.domain.campaign import Campaign
-from rtb.domain.money import Rates
 from rtb.domain.tracking import Signer
 from rtb.edges.bidder_notices import BidderNotices
 from rtb.edges.event_consumers import EventConsumer, tracked_consumers
 from rtb.edges.tracker_http import TrackerResponder
-from rtb.ports.clock import TimerClock
 from rtb.services.links import Links
-from rtb.services.metrics import Metrics
 from rtb.services.notice_sender import NoticeSender
 from rtb.services.notices import Notices
-from rtb.services.outbox import Outbox
 from rtb.services.performance import Performance
 from rtb.services.refusals import RefusalKeeper
 from rtb.services.tracker import Tracker
 from rtb.services.tracking import Arrival, Tracking
+from rtb.wiring.ground import Ground
 from rtb.wiring.money import Money
-from rtb.wiring.outside import Outside
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +47,10 @@ def signer(settings: Settings) -> Signer:
     return Signer(keys, identity)
 
 
-def told(
-    settings: Settings,
-    out: Outside,
-    funds: Money,
-    outbox: Outbox,
-    metrics: Metrics,
-    clock: TimerClock,
-    instance: str,
-    *,
-    signs: Signer,
-    rates: Rates,
-    campaign: Callable[[str], Campaign | None],
-) -> Told:
-    """The parts around `signs`; `campaign` knows those of the catalogue."""
+def told(ground: Ground, funds: Money, signs: Signer) -> Told:
+    """The parts around `signs`."""
+    settings, clock, instance = ground.settings, ground.clock, ground.instance
+    out, outbox, metrics, rates = ground.out, ground.outbox, ground.metrics, ground.rates
     given = settings.tracking
     http = LeanHttp(allow=settings.notices.allow)
     notices = None
@@ -87,7 +71,7 @@ def told(
         funds.billing,
         out.ledger,
         out.state,
-        campaign=campaign,
+        campaign=ground.late.campaign,
         rates=rates,
         bills_wins=settings.bills_wins,
         windows=Windows(
