@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
 
+import msgspec
 from msgspec.structs import asdict as to_dict
 from msgspec.structs import astuple
 from sqlalchemy import bindparam, delete, exists, func, select
@@ -30,18 +30,19 @@ _SQLITE_KNOWN = (  # but for the last ones, which are new: rows are never delete
     "SELECT key, event_id FROM ledger WHERE key IN (SELECT value FROM json_each(?))"
     " AND rowid <= (SELECT max(rowid) FROM ledger) - ?"
 )
-_ARRAYS = dict.fromkeys(("price_nanos", "charged_nanos", "value_nanos"), "bigint[]")
-_ARRAYS |= dict.fromkeys(("expires_at", "received_at"), "float8[]")
+_TYPES = dict.fromkeys(("price_nanos", "charged_nanos", "value_nanos"), "bigint")
+_TYPES |= dict.fromkeys(("expires_at", "received_at"), "float8")
 _POSTGRES_INSERT = (
-    f"WITH written AS (INSERT INTO ledger ({_NAMES}) SELECT * FROM unnest("
-    + ", ".join(f"${n}::{_ARRAYS.get(name, 'text[]')}" for n, name in enumerate(_COLUMNS, 1))
-    + ") ON CONFLICT (key) DO NOTHING RETURNING key)"
-    " SELECT key FROM unnest($1::text[]) AS key WHERE key NOT IN (SELECT key FROM written)"
+    "WITH given AS MATERIALIZED (SELECT * FROM json_to_recordset($1::text::json) AS given("
+    + ", ".join(f'"{name}" {_TYPES.get(name, "text")}' for name in _COLUMNS)
+    + f")), written AS (INSERT INTO ledger ({_NAMES}) SELECT * FROM given ON CONFLICT (key) DO NOTHING RETURNING key)"
+    " SELECT key FROM given WHERE key NOT IN (SELECT key FROM written)"
 )
 _POSTGRES_KNOWN = "SELECT key, event_id FROM ledger WHERE key = ANY($1::text[])"
 _SQLITE_UNKNOWN = "SELECT value FROM json_each(?) WHERE NOT EXISTS (SELECT 1 FROM ledger WHERE key = value)"
 _POSTGRES_UNKNOWN = (
-    "SELECT asked FROM unnest($1::text[]) AS asked WHERE NOT EXISTS (SELECT FROM ledger WHERE key = asked)"
+    "SELECT asked FROM json_array_elements_text($1::text::json) AS asked"
+    " WHERE NOT EXISTS (SELECT FROM ledger WHERE key = asked)"
 )
 _AHEAD_S = 14 * 3_600
 """By how much the farthest time zone is ahead of UTC: its days begin so much earlier."""
@@ -69,6 +70,8 @@ _OPEN_WINS = select(
     _OPEN.campaign_id, _OPEN.day, _OPEN.instance, func.sum(_OPEN.price_nanos), func.max(_OPEN.expires_at)
 ).group_by(_OPEN.campaign_id, _OPEN.day, _OPEN.instance)
 
+_by_key = attrgetter("key")
+_KINDS = {kind: kind.value for kind in LedgerKind}
 _T = TypeVar("_T")
 
 
@@ -104,12 +107,12 @@ class SqlLedger(SqlStore):
             return {}
         # In the order of their keys: two daemons with the same rows wait for each other, never in a circle. The sort is
         # stable, so of two rows with one key the first is written.
-        values = sorted(map(astuple, rows), key=itemgetter(0))
+        ordered = sorted(rows, key=_by_key)
         known: dict[str, str] = {}
         async with self.database.write() as connection:
             if epochs:
                 await self._hold(connection, epochs)
-            for batch in _batches(values, WRITE_CHUNK):
+            for batch in _batches(ordered, WRITE_CHUNK):
                 known.update(await self._insert(connection, batch))
         return known
 
@@ -126,11 +129,12 @@ class SqlLedger(SqlStore):
         found: set[str] = set()
         async with self.database.read() as connection:
             for batch in _batches([*keys], READ_CHUNK):
+                asked = _json(batch)
                 if self.database.is_sqlite:
-                    rows = await connection.exec_driver_sql(_SQLITE_UNKNOWN, (json.dumps(batch),))
+                    rows = await connection.exec_driver_sql(_SQLITE_UNKNOWN, (asked,))
                     found.update(key for (key,) in rows)
                 else:
-                    found.update(key for (key,) in await (await _driver(connection)).fetch(_POSTGRES_UNKNOWN, batch))
+                    found.update(key for (key,) in await (await _driver(connection)).fetch(_POSTGRES_UNKNOWN, asked))
         return found
 
     async def last_touches(self, touches: Sequence[Touch]) -> Sequence[LedgerRow | None]:
@@ -269,16 +273,18 @@ class SqlLedger(SqlStore):
         rows = await connection.execute(select(BUDGET_EPOCHS.c.fence, BUDGET_EPOCHS.c.epoch).where(known))
         return dict.fromkeys(fences, 0) | {fence: int(epoch) for fence, epoch in rows}
 
-    async def _insert(self, connection: AsyncConnection, values: list[tuple[Any, ...]]) -> dict[str, str]:
-        """As the drivers do it fastest: tuples in the driver's thread, or an array a column."""
+    async def _insert(self, connection: AsyncConnection, rows: list[LedgerRow]) -> dict[str, str]:
+        """As the drivers do it fastest: tuples of plain values in the driver's thread, for which SQLite's need no
+        adapter, or one JSON text; asyncpg would look at each element of an array twice."""
         if self.database.is_sqlite:
+            values = [(row[0], _KINDS[row[1]], *row[2:]) for row in map(astuple, rows)]
             written = (await connection.exec_driver_sql(_SQLITE_INSERT, values)).rowcount
             if written == len(values):
                 return {}
-            asked = (json.dumps([row[0] for row in values]), written)
+            asked = (_json([row.key for row in rows]), written)
             return dict(map(tuple, await connection.exec_driver_sql(_SQLITE_KNOWN, asked)))
         driver = await _driver(connection)
-        left_out = await driver.fetch(_POSTGRES_INSERT, *zip(*values, strict=True))
+        left_out = await driver.fetch(_POSTGRES_INSERT, _json(rows))
         if not left_out:
             return {}
         # A statement of its own: it sees what others committed while the insert waited for them.
@@ -290,6 +296,10 @@ async def _driver(connection: AsyncConnection) -> Any:
     driver = (await connection.get_raw_connection()).driver_connection
     assert driver is not None
     return driver
+
+
+def _json(values: object) -> str:
+    return msgspec.json.encode(values).decode()
 
 
 def _ledger_row(values: Sequence[Any]) -> LedgerRow:

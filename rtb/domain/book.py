@@ -23,6 +23,7 @@ from rtb.domain.budget import (
     bucket,
 )
 
+_OK, _AGAIN = BillStatus.OK, BillStatus.AGAIN
 FORGET_MS = 86_400_000
 """An instance that has not synced for a day is forgotten."""
 
@@ -189,30 +190,32 @@ class Book:
 
     def bill(self, bill: Bill, now_ms: int) -> Billed:
         """Charge the day and the lifetime account alike: what the price, and the room in both, allow."""
-        number, key = self.timing.key_bucket(bill.expires_ms), bill.key
+        number, key = bill.expires_ms // self.timing.key_bucket_ms, bill.key
         keys = self.keys.get(number)
         if keys is None:
             keys = self.keys[number] = Keys()
         before = keys.charged.get(key)
         if before is not None and (key in keys.open or not self._is_over(number, keys, now_ms)):
-            return self._billed(BillStatus.AGAIN, bill, before, now_ms)
+            return self._billed(_AGAIN, bill, before, now_ms)
         if self._must_ask(bill, now_ms):
             return Billed(BillStatus.ASK, 0, self.epoch, now_ms)
         accounts = self._accounts(bill.day)
         charged = bill.price_nanos if accounts else 0
         for account in accounts:
-            charged = min(charged, account.ceiling(now_ms) - account.spent)
-        charged = max(0, charged)
+            room = (account.ceiling(now_ms) if account.older else account.limit) - account.spent
+            if room < charged:
+                charged = room if room > 0 else 0
         for account in accounts:
             account.charge(bill.instance, charged, bill.held_nanos)
         keys.charged[key] = charged
         keys.open.add(key)
-        return self._billed(BillStatus.OK, bill, charged, now_ms)
+        return self._billed(_OK, bill, charged, now_ms)
 
     def settle(self, bills: Iterable[Bill], now_ms: int) -> None:
         """The ledger rows of these bills are committed."""
+        bucket_ms = self.timing.key_bucket_ms
         for bill in bills:
-            keys = self.keys.get(self.timing.key_bucket(bill.expires_ms))
+            keys = self.keys.get(bill.expires_ms // bucket_ms)
             if keys is None or bill.key not in keys.open:
                 continue
             keys.open.discard(bill.key)
@@ -246,10 +249,9 @@ class Book:
 
     def forget_keys(self, now_ms: int) -> None:
         """Forget the buckets whose events are over for good, and all of whose charges stand in the ledger."""
-        idle = [(number, keys) for number, keys in self.keys.items() if not keys.open]
-        for number, keys in idle:
-            if self._is_over(number, keys, now_ms):
-                del self.keys[number]
+        over = [n for n, keys in self.keys.items() if not keys.open and self._is_over(n, keys, now_ms)]
+        for number in over:
+            del self.keys[number]
 
     def _reserve(self, instance: str, reserve: Reserve, now_ms: int) -> None:
         """Let an instance that is gone have what it holds, as a lease that ends with the last hold."""
@@ -322,11 +324,12 @@ class Book:
         return [own] if life is None else [own, life]
 
     def _billed(self, status: BillStatus, bill: Bill, charged: int, now_ms: int) -> Billed:
-        accounts, spent, limits = self.accounts, {}, {}
-        for day in (bill.day, LIFE):
-            account = accounts.get(day)
-            if account is not None:
-                spent[day], limits[day] = account.spent, account.limit
+        day, spent, limits = bill.day, {}, {}
+        own, life = self.accounts.get(day), self.accounts.get(LIFE)
+        if own is not None:
+            spent[day], limits[day] = own.spent, own.limit
+        if life is not None:
+            spent[LIFE], limits[LIFE] = life.spent, life.limit
         return Billed(status, charged, self.epoch, now_ms, spent, limits)
 
 

@@ -12,6 +12,7 @@ from rtb.ports import LedgerKind, LedgerRow, Refusal
 from rtb.services.billing import BillingEvent
 
 MAX_DETAIL = 300
+_CLICK, _CONVERSION = LedgerKind.CLICK, LedgerKind.CONVERSION
 
 
 class Arrival(Struct, frozen=True, gc=False):
@@ -51,7 +52,7 @@ def touched(work: Work) -> tuple[str, ...]:
     if ticket is None:
         return ()
     win = f"{ticket.auction_id}:{ticket.impid}"
-    if work.arrival.kind is LedgerKind.CLICK:
+    if work.arrival.kind is _CLICK:
         return (f"{win}:impression",)
     return (f"{win}:impression", f"{win}:click")
 
@@ -60,7 +61,7 @@ def other_names(work: Work) -> tuple[str, ...]:
     """Under which other key the same order may stand: a token brings one conversion of its win, an advertiser's server
     that is known by itself one for each order."""
     order_id = work.arrival.event.order_id
-    if work.ticket is None or not order_id or work.arrival.kind is not LedgerKind.CONVERSION:
+    if work.ticket is None or not order_id or work.arrival.kind is not _CONVERSION:
         return ()
     return (event_id(work.ticket, "conversion", "" if not work.arrival.event.token else order_id),)
 

@@ -26,12 +26,14 @@ TOO_LATE = "received after its expiry"
 PROCESSED_LATE = "processed too long after its expiry: the money held for it had lapsed"
 AT_THE_LIMIT = "the limit was reached"
 
+_OK, _ASK, _MISSING = BillStatus.OK, BillStatus.ASK, BillStatus.MISSING
 _log = structlog.get_logger(__name__)
 
 
 class BillingEvent(Struct, frozen=True, gc=False):
-    """What happened and what it costs, `row.charged_nanos` still open; `held_nanos` was set aside for it, until
-    `held_until` (Unix seconds; 0 is the row's `expires_at`)."""
+    """What happened and what it costs; `row.charged_nanos` is still open, whatever it says, and nothing is copied where
+    it says the price. `held_nanos` was set aside for it, until `held_until` (Unix seconds; 0 is the row's
+    `expires_at`)."""
 
     row: LedgerRow
     held_nanos: int
@@ -153,20 +155,20 @@ class Billing:
                 row = work.event.row
                 is_late = row.day and row.received_at > row.expires_at
                 charged, reason = (0, TOO_LATE) if is_late else (row.price_nanos, "")
-                work.result = replace(row, charged_nanos=charged, reason=reason) if row.price_nanos else row
+                work.result = _charged(row, charged, reason) if row.price_nanos else row
             else:
                 bills.append(work.bill)
                 waiting.append(work)
         if not bills:
             return True
         if self._days is not None:
-            await self._days.open([(bill.campaign_id, bill.day) for bill in bills])
+            await self._days.open({(bill.campaign_id, bill.day) for bill in bills})
         asks: list[tuple[_Work, int]] = []
         missing: dict[str, list[_Work]] = {}
         for work, billed in zip(waiting, await self._accounts.bill(bills), strict=True):
-            if billed.status is BillStatus.MISSING:
+            if billed.status is _MISSING:
                 missing.setdefault(work.event.row.campaign_id, []).append(work)
-            elif billed.status is BillStatus.ASK:
+            elif billed.status is _ASK:
                 asks.append((work, billed.epoch))
             else:
                 self._take(work, billed)
@@ -183,9 +185,9 @@ class Billing:
             assert work.bill is not None
             is_late = billed.time_ms > work.bill.expires_ms + self._timing.settle_ms
             reason = PROCESSED_LATE if is_late else AT_THE_LIMIT
-        work.result = replace(row, charged_nanos=billed.charged_nanos, reason=reason)
+        work.result = _charged(row, billed.charged_nanos, reason)
         work.epoch = billed.epoch
-        if self._alert is not None and billed.status is BillStatus.OK:
+        if self._alert is not None and billed.status is _OK:
             self._tell(self._alert, row.campaign_id, billed)
 
     def _tell(self, alert: Alert, campaign_id: str, billed: Billed) -> None:
@@ -249,6 +251,7 @@ class Billing:
                 work.result, work.epoch = None, 0
 
     def _count(self, rows: Sequence[LedgerRow]) -> None:
+        """Count what was written, and tell of it."""
         for row in rows:
             if not row.price_nanos:
                 continue
@@ -270,3 +273,10 @@ class Billing:
     def _tell_written(self, rows: Sequence[LedgerRow]) -> None:
         if rows:
             self.on_written(rows)
+
+
+def _charged(row: LedgerRow, nanos: int, reason: str) -> LedgerRow:
+    """The row as it was charged; most come as if it were in full."""
+    if row.charged_nanos == nanos and row.reason == reason:
+        return row
+    return replace(row, charged_nanos=nanos, reason=reason)

@@ -53,6 +53,8 @@ _OBJECTIONS = {
     LedgerKind.CONVERSION: attribution.conversion_objection,
 }
 
+_IMPRESSION, _CLICK, _CONVERSION = LedgerKind.IMPRESSION, LedgerKind.CLICK, LedgerKind.CONVERSION
+"""An enum's member is looked up by Python code at every mention; these are not."""
 _is_crawler = lru_cache(maxsize=20_000)(is_crawler)
 
 
@@ -97,16 +99,17 @@ class Tracking:
         for work in works:
             self._admit(work)
         going = [work for work in works if not work.refused]
-        later = [work for work in going if work.arrival.kind is not LedgerKind.IMPRESSION]
+        later = [work for work in going if work.arrival.kind is not _IMPRESSION]
         if later:
             await self._relate(later)
             await self._claim(later)
             going = [work for work in going if work.open]
-        await self._promise([work for work in going if work.arrival.kind is LedgerKind.IMPRESSION])
+        await self._promise([work for work in going if work.arrival.kind is _IMPRESSION])
         if going:
             await self._bill(going)
         refused = {work.arrival.message_id: refusal(work) for work in works if work.refused}
-        await self._ledger.refuse(list(refused.values()))
+        if refused:
+            await self._ledger.refuse(list(refused.values()))
         for kept in refused.values():
             self.refused[kept.reason] = self.refused.get(kept.reason, 0) + 1
         return [Transient(work.postponed) if work.postponed else None for work in works]
@@ -119,29 +122,31 @@ class Tracking:
     def _admit(self, work: Work) -> None:
         """What can be told without asking anybody."""
         event, kind = work.arrival.event, work.arrival.kind
-        work.campaign_id = event.campaign_id
-        work.refused = event.refused
+        refused = event.refused
         if event.token:
             try:
                 work.ticket = ticket = self._read(event.token)
             except RtbError as error:
-                work.refused = work.refused or str(error)
+                work.campaign_id, work.refused = event.campaign_id, refused or str(error)
                 return
             work.campaign_id = ticket.campaign_id
-            work.key = event_id(ticket, kind.value)
-            windows = self._windows
-            if kind is LedgerKind.CONVERSION:
-                windows = windows.of(self._campaign(ticket.campaign_id))
-            work.refused = work.refused or _OBJECTIONS[kind](ticket, event.received_at, windows) or ""
+            work.key = event_id(ticket, kind)
+            if not refused:
+                windows = self._windows
+                if kind is _CONVERSION:
+                    windows = windows.of(self._campaign(ticket.campaign_id))
+                refused = _OBJECTIONS[kind](ticket, event.received_at, windows) or ""
             if not ticket.campaign_id:
-                work.refused = work.refused or Refused.NO_CAMPAIGN
-        elif kind is not LedgerKind.CONVERSION or not (event.campaign_id and event.user_id):
-            work.refused = work.refused or Refused.NO_TOKEN
-        if work.refused:
-            return
-        if event.ua and event.source not in FROM_SERVERS and _is_crawler(event.ua):
-            work.refused = Refused.CRAWLER
-        elif event.value and kind is LedgerKind.CONVERSION:
+                refused = refused or Refused.NO_CAMPAIGN
+        else:
+            work.campaign_id = event.campaign_id
+            if kind is not _CONVERSION or not (event.campaign_id and event.user_id):
+                refused = refused or Refused.NO_TOKEN
+        if not refused and event.ua and event.source not in FROM_SERVERS and _is_crawler(event.ua):
+            refused = Refused.CRAWLER
+        if refused:
+            work.refused = refused
+        elif event.value and kind is _CONVERSION:
             self._value(work)
 
     def _value(self, work: Work) -> None:
@@ -170,7 +175,7 @@ class Tracking:
                 self._meet(work, standing)
             elif any(is_same_order(work, found.get(key)) for key in other_names(work)):
                 work.refused = Refused.DUPLICATE
-            elif work.arrival.kind is LedgerKind.CLICK:
+            elif work.arrival.kind is _CLICK:
                 if touched(work)[0] not in found:
                     self._postpone(work, Refused.NO_IMPRESSION)
             else:
@@ -184,8 +189,8 @@ class Tracking:
             event = work.arrival.event
             windows = self._windows.of(self._campaign(event.campaign_id))
             name, user, at = event.campaign_id, self._digest(event.user_id), event.received_at
-            asked.append(Touch(name, user, LedgerKind.CLICK, at - windows.click_through_s, at))
-            asked.append(Touch(name, user, LedgerKind.IMPRESSION, at - windows.view_through_s, at))
+            asked.append(Touch(name, user, _CLICK, at - windows.click_through_s, at))
+            asked.append(Touch(name, user, _IMPRESSION, at - windows.view_through_s, at))
         rows = await self._ledger.last_touches(asked)
         found: dict[str, LedgerRow] = {}
         for work, click, view in zip(works, rows[::2], rows[1::2], strict=True):
@@ -197,7 +202,7 @@ class Tracking:
                 self._postpone(work, Refused.NO_TOUCH)
             else:
                 work.ticket = ticket_of(touch, campaign)
-                work.key = event_id(work.ticket, LedgerKind.CONVERSION.value, work.arrival.event.order_id)
+                work.key = event_id(work.ticket, _CONVERSION, work.arrival.event.order_id)
                 found[touch.key] = touch
         return found
 
@@ -228,7 +233,7 @@ class Tracking:
 
     async def _claim(self, works: Sequence[Work]) -> None:
         """Of one user's clicks on a creative, and of the conversions of one order, the first."""
-        clicks = [work for work in works if work.open and work.arrival.kind is LedgerKind.CLICK]
+        clicks = [work for work in works if work.open and work.arrival.kind is _CLICK]
         orders = [work for work in works if work.open and work.arrival.event.order_id and work.attributed]
         await self._claim_once(clicks, click_claim, self._windows.same_click_s, Refused.SAME_CLICK)
         await self._claim_once(orders, order_claim, self._windows.click_through_s, Refused.DUPLICATE)
@@ -251,7 +256,7 @@ class Tracking:
             ticket = work.ticket
             assert ticket is not None
             if ticket.price_nanos or not ticket.held_nanos:
-                wins[event_id(ticket, LedgerKind.WIN.value)] = ticket
+                wins[f"{ticket.auction_id}:{ticket.impid}:win"] = ticket
         if not wins:
             return
         missing = [(key, wins[key]) for key in await self._ledger.unknown(wins)]
@@ -283,12 +288,13 @@ class Tracking:
         assert ticket is not None
         kind, received_at = arrival.kind, arrival.event.received_at
         is_billed = BILLED_AT[ticket.pricing] is kind and not self._bills_wins
-        day = ticket.day if kind is LedgerKind.IMPRESSION else self._day(ticket, received_at)
-        expires_at = ticket.expires_at
-        if kind is LedgerKind.CLICK:
-            expires_at = ticket.won_at + self._windows.click_s
-        elif kind is LedgerKind.CONVERSION:
-            expires_at = work.expires_at
+        price_nanos = ticket.price_nanos if is_billed else 0
+        if kind is _IMPRESSION:
+            day, expires_at = ticket.day, ticket.expires_at
+        elif kind is _CLICK:
+            day, expires_at = self._day(ticket, received_at), ticket.won_at + self._windows.click_s
+        else:
+            day, expires_at = self._day(ticket, received_at), work.expires_at
         row = LedgerRow(
             key=work.key,
             kind=kind,
@@ -297,8 +303,8 @@ class Tracking:
             auction_id=ticket.auction_id,
             impid=ticket.impid,
             instance=ticket.instance,
-            price_nanos=ticket.price_nanos if is_billed else 0,
-            charged_nanos=0,
+            price_nanos=price_nanos,
+            charged_nanos=price_nanos,
             expires_at=expires_at,
             received_at=received_at,
             date=self._date(day, ticket, received_at),
