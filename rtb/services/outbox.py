@@ -57,7 +57,8 @@ class Outbox:
         self._buffer: deque[Posting] = deque()
         self._flying: dict[Posting, bool] = {}  # in the order of sending; True: refused
         self._refused = 0
-        self._writing = 0  # on their way to the disk
+        self._writing = self._written = 0  # on their way to the disk, and what was there before them
+        self._replaying = False
         self._oldest: Posting | None = None  # in flight when last looked
         self._timer: asyncio.TimerHandle | None = None
         self._open = self._pumping = self._hurried = self._spilling = self._stopped = False
@@ -71,8 +72,10 @@ class Outbox:
 
     @property
     def waiting(self) -> int:
-        """Messages in memory and on disk that are not confirmed yet."""
-        return len(self._buffer) + len(self._flying) + self._writing + self._spool.waiting
+        """Messages in memory and on disk that are not confirmed yet, each counted once wherever it is on its way."""
+        flying = 0 if self._replaying else len(self._flying)  # what is replayed is on disk still
+        on_disk = self._written + self._writing if self._writing else self._spool.waiting
+        return len(self._buffer) + flying + on_disk
 
     async def start(self) -> None:
         """Open the spool and begin to publish, what an earlier process left first. Raises StoreError."""
@@ -118,7 +121,7 @@ class Outbox:
         self._spilling = True
         self._give_up()
         if not await within(self._settled.wait(), max(limit_s, 1.0)):
-            _log.error("outbox_not_flushed", messages=self.waiting - self._spool.waiting)
+            _log.error("outbox_not_flushed", messages=len(self._buffer) + len(self._flying) + self._writing)
         self._spilling = False
 
     async def stop(self, limit_s: float = 5.0) -> None:
@@ -300,11 +303,14 @@ class Outbox:
         """Publish the oldest of the spool. What alone is refused goes to its end, so that it blocks no other."""
         records = await self._spool.read(WINDOW)
         found = [postings.decode(record) for record in records]
+        self._replaying = True
         try:
             failed = await self._publish([posting for posting in found if posting is not None])
         except asyncio.CancelledError:
             self._flying.clear()  # they are in the spool still
             raise
+        finally:
+            self._replaying = False
         done = len(records)
         if failed:
             self._postpone()
@@ -327,7 +333,7 @@ class Outbox:
         if not lasting:
             return
         first = not self._spool.waiting
-        self._writing = len(lasting)
+        self._writing, self._written = len(lasting), self._spool.waiting
         try:
             await self._spool.append([postings.encode(posting) for posting in lasting])
         except BaseException as error:

@@ -29,12 +29,12 @@ async def bench() -> AsyncIterator[Bench]:
 async def test_the_deadline_takes_only_what_hangs(bench: Bench) -> None:
     """A source that never answers is stale after the deadline, at once with the other's answer."""
     bench.tell("a", ONE, ONE)
-    sources = bench.sources(deadline_s=0.02)
+    sources = bench.sources(deadline_s=0.5)
     await sources.get(["a"], TODAY)
     bench.one.ready.clear()
     await sources.refresh(["a"], TODAY)
     merged = sources.known("a", TODAY)
-    assert merged.readings[0].reason == "no answer within 0.02 s"
+    assert merged.readings[0].reason == "no answer within 0.5 s"
     assert (merged.totals, merged.stale) == (Figures(2), ("one",))
 
 
@@ -106,7 +106,7 @@ async def test_many_campaigns_are_refreshed_a_few_calls_at_a_time(bench: Bench) 
     for name in ids:
         bench.tell(name, ONE, ONE)
     bench.one.ready.clear()
-    sources = bench.sources(deadline_s=0.02)
+    sources = bench.sources(deadline_s=0.5)
     await sources.refresh([*ids, *ids], TODAY)
     assert len(bench.one.asked) == ABREAST
     assert sorted(name for asked in bench.two.asked for name in asked) == [f"2{name}" for name in ids]

@@ -54,7 +54,7 @@ async def test_bids_are_reported_one_by_one(bench: Bench) -> None:
     [
         (SourceError("HTTP 429"), "HTTP 429"),
         (ValueError("secret"), "the source failed with ValueError; it may have been applied"),
-        (None, "no answer within 0.02 s; it may have been applied"),
+        (None, "no answer within 0.5 s; it may have been applied"),
     ],
 )
 async def test_bids_that_fail_together(bench: Bench, error: Exception | None, reason: str) -> None:
@@ -62,5 +62,5 @@ async def test_bids_that_fail_together(bench: Bench, error: Exception | None, re
     bench.one.error = error
     if error is None:
         bench.one.ready.clear()
-    results = await bench.sources(deadline_s=0.02).update_bids([bid("one", "a", "s1"), bid("two", "a", "s1")])
+    results = await bench.sources(deadline_s=0.5).update_bids([bid("one", "a", "s1"), bid("two", "a", "s1")])
     assert [(result.applied_nanos, result.reason) for result in results] == [(None, reason), (2 * 10**9, "")]

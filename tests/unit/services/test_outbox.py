@@ -190,6 +190,21 @@ async def test_stop_ends_though_the_disk_does_not_answer(bench: Bench) -> None:
     assert (outbox.lost, outbox.dropped, outbox.waiting) == (1, 1, 0)
 
 
+async def test_what_is_replayed_waits_once(bench: Bench) -> None:
+    """Messages in flight from the spool are on disk until they are confirmed: ten are ten."""
+    await bench.broker.close()
+    outbox = await bench.outbox()
+    post(outbox, range(10))
+    await outbox.flush(20)
+    bench.broker.frozen = True
+    await bench.broker.start()
+    async with asyncio.timeout(20):
+        await bench.broker.entered(10)
+    assert (outbox.waiting, outbox.spooled) == (10, 10)
+    bench.broker.thaw()
+    assert await bench.got(10) == list(range(10))
+
+
 async def test_nothing_is_taken_after_the_stop(bench: Bench) -> None:
     """Whoever posts then hears at once that it is lost."""
     outbox = await bench.outbox()
