@@ -67,6 +67,7 @@ class DspBidder:
             compressed=settings.gzip,
             floor_micros=self._floor_micros,
             adjustment=settings.adjustment,
+            at=settings.at,
         )
         self._treated = [bodies.form(replace(self._form, treatment=treatment)) for treatment in Treatment]
         self._body = self._treated[Treatment.WHOLE]
@@ -168,8 +169,8 @@ class DspBidder:
         auction.report(self, failure=f"{kind}: {detail}", answered_ns=now_ns)
 
     def _taken_in(self, response: BidResponse, sale: Sale) -> tuple[list[Bid], list[Lost]]:
-        """The bids, at adjusted prices; those of an answer to another request, of a foreign seat, or below this
-        bidder's floor are refused."""
+        """The bids, at adjusted prices and on this bidder's terms; those of an answer to another request, of a
+        foreign seat, or below this bidder's floor are refused."""
         if not response.seatbid:
             return [], []
         seats, offer = self.settings.seats, sale.offer
@@ -187,6 +188,9 @@ class DspBidder:
         if self._adjustment is not None:
             for bid in bids:
                 bid.price_micros = max(int(bid.price_micros * self._adjustment), 1)
+        if self.settings.at:
+            for bid in bids:
+                bid.at = self.settings.at
         floor = self._floor_micros
         if floor:
             rejected += [Lost(bid, Loss.BELOW_FLOOR, floor) for bid in bids if bid.price_micros < floor]

@@ -47,6 +47,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
         compressed: by gzip.
         floor_micros: CPM micros of the exchange currency below which no imp is offered.
         adjustment: floors are divided by it, as the bids on them will be multiplied.
+        at: the auction type to tell; 0 for that of the auction.
     """
 
     version: str = "2.6"
@@ -56,6 +57,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
     compressed: bool = False
     floor_micros: int = 0
     adjustment: float = 1.0
+    at: int = 0
 
 
 class Body:
@@ -133,7 +135,7 @@ def _stem(auction: OpenAuction, form: Form, rates: Rates) -> bytes:
     """The request but for ``tmax`` and its last brace."""
     members = _members.decode(auction.body or openrtb.encode(auction.request))
     members.pop("tmax", None)
-    members["at"] = Raw(b"%d" % auction.terms[0].at) if auction.terms else Raw(b"2")
+    members["at"] = Raw(b"%d" % (form.at or (auction.terms[0].at if auction.terms else 2)))
     if auction.rehearsal:
         members["test"] = Raw(b"1")
     if form.imps is not None or form.floor_micros or form.adjustment != 1:

@@ -63,7 +63,8 @@ class Bid(Struct, gc=False, kw_only=True):
     """A priced bid in an auction. `content` is what its bidder needs back, as the bid on the wire.
 
     `adomain` is lower case. `group` names a seatbid with ``group = 1``: its bids win all their imps or none. `mtype`
-    and `dur` (seconds) choose the floor of a stream.
+    and `dur` (seconds) choose the floor of a stream. `at` is the auction type agreed with its bidder, which counts in
+    place of the imp's when it wins; 0 for none.
     """
 
     impid: str
@@ -75,6 +76,7 @@ class Bid(Struct, gc=False, kw_only=True):
     mtype: int = 0
     dur: int = 0
     group: str = ""
+    at: int = 0
     content: Any = None
 
 
@@ -248,7 +250,7 @@ def clear(
     if len(admitted) > 1 and admitted[1].price_micros == winner.price_micros:
         winner = _break_tie(admitted, rank)
     floor = imp.floor_micros if imp.deals is None and imp.streams is None else floor_micros(winner, imp)
-    at = imp.at if imp.deals is None else _auction_type(winner, imp)
+    at = winner.at or imp.at if imp.deals is None else _auction_type(winner, imp)
     price = _price_paid(admitted, floor, at, increment_micros)
     to_beat = price if at == _SECOND_PRICE else winner.price_micros
     if refused:
@@ -262,8 +264,9 @@ def clear(
 def clear_ranked(
     bids: Sequence[Bid], imp: Terms, rank: TieBreak, *, increment_micros: int = money.CENT_MICROS
 ) -> Result:
-    """As `clear`, for bids of which is known what that would find out first: the dearest stands first, none has a deal
-    or a group or is below the floor of the imp, which has no other terms. So it is when nobody but the house bids."""
+    """As `clear`, for bids of which is known what that would find out first: the dearest stands first, none has a deal,
+    a group or an auction type of its own, or is below the floor of the imp, which has no other terms. So it is when
+    nobody but the house bids."""
     if not bids:
         return Result(imp.impid, None, 0, 0, [])
     winner, floor, at = bids[0], imp.floor_micros, imp.at
@@ -403,14 +406,16 @@ def allows(wadomain: Collection[str], adomain: Sequence[str]) -> bool:
 def _auction_type(winner: Bid, imp: Terms) -> int:
     """The winner's deal may override: 1, 2, 3 [3.2.12], or an exchange's own, from 500 on, which runs as first price.
 
-    An agreed price (3) without that price, and a number that means nothing, fall back on the request's.
+    An agreed price (3) without that price, and a number that means nothing, fall back on the winner's own type, or on
+    the request's.
     """
+    otherwise = winner.at or imp.at
     if winner.dealid is None or imp.deals is None:
-        return imp.at
+        return otherwise
     deal = imp.deals[winner.dealid]
     if deal.at is None or _DEAL_PRICE < deal.at < 500:
-        return imp.at
-    return imp.at if deal.at == _DEAL_PRICE and deal.floor_micros is None else deal.at
+        return otherwise
+    return otherwise if deal.at == _DEAL_PRICE and deal.floor_micros is None else deal.at
 
 
 def _price_paid(admitted: Sequence[Bid], floor: int, at: int, increment_micros: int) -> int:

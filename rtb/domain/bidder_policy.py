@@ -45,6 +45,8 @@ class BidderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         currencies: that it bids in; the request's ``cur`` is cut down to these.
         adjustment: what its prices are multiplied by, as where it bids gross of a fee; the floors it is told are
             divided by it.
+        at: the auction type agreed with it, which it is told and pays by when it wins, whatever the request's: 1 is its
+            bid, 2 the second price; 0 for the request's. A deal's own type comes before it.
         floor: CPM of the exchange currency that its adjusted prices have to reach, besides the floor of the imp.
         privacy: what it may be told of users.
         gzip: compress requests; `accept_gzip`: take compressed responses.
@@ -74,6 +76,7 @@ class BidderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     sites_excluded: tuple[str, ...] = ()
     currencies: tuple[Currency, ...] = ()
     adjustment: Annotated[float, Meta(gt=0, le=10)] = 1.0
+    at: Literal[0, 1, 2] = 0
     floor: Annotated[float, Meta(ge=0, le=1_000)] = 0.0
     privacy: PrivacyPolicy = PrivacyPolicy()
     gzip: bool = False

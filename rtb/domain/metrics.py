@@ -98,8 +98,9 @@ class BidderTally(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=Tru
     """What an instance knows of one bidder: counters since the bidder was configured there.
 
     `answers` came in time; `bids` are the valid, `rejected` the invalid ones in them, `no_bids` answers without either.
-    `errors`, `skipped` (not asked) and `stripped` (told less than the request says) count by reason. `state` and `share`
-    (of the traffic that it lets through) are the breaker's. `latency` is a packed histogram of answers since the tally before.
+    `errors`, `skipped` (not asked) and `stripped` (told less than the request says) count by reason. `state` and
+    `share` (of the traffic that it lets through) are the breaker's. `latency` is a packed histogram of answers since
+    the tally before.
     """
 
     name: Annotated[str, Meta(min_length=1, max_length=64)]

@@ -61,8 +61,9 @@ class CampaignLine(Struct, frozen=True, omit_defaults=True, tag_field="line", ta
 class RecordedBid(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A bid as the exchange took it.
 
-    `id` is its bidder's. `sent_micros` is its price before the bidder's adjustment, where that changed it. A bid of the
-    house names campaign, version and creative. `unpaid`: it won, and its bidder could not take the cost.
+    `id` is its bidder's, `at` the auction type agreed with that. `sent_micros` is its price before the bidder's
+    adjustment, where that changed it. A bid of the house names campaign, version and creative. `unpaid`: it won, and
+    its bidder could not take the cost.
     """
 
     impid: str
@@ -75,6 +76,7 @@ class RecordedBid(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
     mtype: int = 0
     dur: int = 0
     group: str = ""
+    at: int = 0
     sent_micros: int | None = None
     campaign: str = ""
     version: int = 0

@@ -31,6 +31,7 @@ KNOWN: Mapping[str, str] = {
     "auction.deadline_ms": "answers that came later are late",
     "bidder.NAME.enabled": "whether it takes part",
     "bidder.NAME.adjustment": "what its prices are multiplied by",
+    "bidder.NAME.at": "1: its wins pay their bid, 2: the second price, 0: as the request says",
     "bidder.NAME.floor": "the least that it may bid, in CPM",
     "bidder.NAME.timeout_ms": "answers that it took longer for are late",
     "campaign.ID.enabled": "whether it takes part",
@@ -44,6 +45,7 @@ class BidderChange(Struct, kw_only=True):
 
     enabled: bool = True
     adjustment: Fraction | None = None
+    at: int | None = None
     floor_micros: int = 0
     timeout_ns: int | None = None
 
@@ -72,7 +74,8 @@ class Changes(Struct, kw_only=True):
         return self != Changes()
 
     def terms(self, recorded: Terms) -> Terms:
-        """What an imp is sold under. Deals keep their own floors and auction types, streams their floors a second."""
+        """What an imp is sold under. Deals keep their own floors and auction types, bidders their types, streams their
+        floors a second."""
         if not self.floors and self.at is None:
             return recorded
         floor_micros = recorded.floor_micros
@@ -104,6 +107,11 @@ class Changes(Struct, kw_only=True):
             sent_micros = price_micros if sent_micros is None else sent_micros
             price_micros = max(int(sent_micros * change.adjustment), 1)
         return price_micros if price_micros >= change.floor_micros else 0
+
+    def auction_type(self, bidder: str, agreed: int) -> int:
+        """What is agreed with a bidder; `agreed` as it was recorded."""
+        change = self.bidders.get(bidder)
+        return agreed if change is None or change.at is None else change.at
 
     def campaign(self, recorded: Campaign) -> Campaign | None:
         """A campaign as it takes part, None where it does not.
@@ -183,6 +191,8 @@ def _change_bidder(bidder: BidderChange, what: str, text: str) -> None:
         if not 0 < factor <= 10:
             raise ValueError("must be above 0 and at most 10")
         bidder.adjustment = Fraction(text)
+    elif what == "at":
+        bidder.at = int(_one_of(text, ("0", "1", "2")))
     elif what == "floor":
         bidder.floor_micros = _micros(text)
     else:

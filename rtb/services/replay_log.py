@@ -179,6 +179,7 @@ class ReplayLog:
             mtype=bid.mtype,
             dur=bid.dur,
             group=bid.group,
+            at=bid.at,
             sent_micros=sent_micros,
             campaign=own,
             version=version,

@@ -76,9 +76,10 @@ class Cue:
         self._places: dict[int, int] = {}
         self._made: list[Bid] = []
 
-    def add(self, recorded: RecordedBid, place: int, price_micros: int) -> None:
-        """A bid that takes part."""
+    def add(self, recorded: RecordedBid, place: int, price_micros: int, at: int) -> None:
+        """A bid that takes part; `at` is agreed with its bidder."""
         bid = _bid(recorded, price_micros)
+        bid.at = at
         self._made.append(bid)  # which keeps its identity its own
         self._places[id(bid)] = place
         self.bids[bid.impid].append(bid)
@@ -217,11 +218,11 @@ def _choose(auction: Auction, cue: Cue, changes: Changes, campaigns: Campaigns, 
         if kept_out or (prices.changed and recorded.bidder == HOUSE):
             house[recorded.impid].append((place, recorded, price))
         else:
-            cue.add(recorded, place, price)
+            cue.add(recorded, place, price, changes.auction_type(recorded.bidder, recorded.at))
     for bids in house.values():
         bids.sort(key=lambda bid: (-bid[2], bid[0]))
         for place, recorded, price in bids[: pricing.entering([price for *_, price in bids], advertisers)]:
-            cue.add(recorded, place, price)
+            cue.add(recorded, place, price, changes.auction_type(HOUSE, recorded.at))
 
 
 class _Prices:

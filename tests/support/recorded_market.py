@@ -58,11 +58,12 @@ class Trader:
 
     secondary = False
 
-    def __init__(self, name: str, rates: Rates, clock: Any, *, adjustment: float = 1.0) -> None:
+    def __init__(self, name: str, rates: Rates, clock: Any, *, adjustment: float = 1.0, at: int = 0) -> None:
         self.name = name
         self._rates = rates
         self._clock = clock
         self._adjustment = adjustment
+        self._at = at
 
     def bid(self, auction: OpenAuction) -> None:
         """Report, or do not."""
@@ -99,6 +100,8 @@ class Trader:
         if self._adjustment != 1.0:
             for bid in bids:
                 bid.price_micros = max(int(bid.price_micros * self._adjustment), 1)
+        for bid in bids:
+            bid.at = self._at
         return bids, rejected
 
     def _bid(self, imp: openrtb.Imp, draw: random.Random) -> WireBid:

@@ -113,12 +113,12 @@ def model_floor(bid: Bid, imp: Terms) -> int:
 
 
 def model_type(winner: Bid, imp: Terms) -> int:
-    if winner.dealid is None:
-        return imp.at
-    deal = (imp.deals or {})[winner.dealid]
-    if deal.at in (1, 2):
-        return deal.at
-    return 3 if deal.at == 3 and deal.floor_micros is not None else imp.at
+    """The deal's, else what is agreed with the bidder, else the request's."""
+    if winner.dealid is not None:
+        deal = (imp.deals or {})[winner.dealid]
+        if deal.at in (1, 2) or (deal.at == 3 and deal.floor_micros is not None):
+            return deal.at
+    return winner.at if winner.at in (1, 2) else imp.at
 
 
 def one_advertiser(one: Bid, other: Bid) -> bool:
@@ -166,6 +166,7 @@ bid_lists = st.lists(
         adomain=st.lists(st.sampled_from(["a.example", "b.example", "c.example"]), max_size=2, unique=True).map(tuple),
         mtype=st.sampled_from([1, VIDEO]),
         dur=st.sampled_from([0, 10, 15, 30]),
+        at=st.sampled_from([0, 0, 1, 2]),
     ),
     max_size=7,
 )
@@ -228,6 +229,8 @@ def test_raising_the_winner_s_bid_changes_no_second_price(
 ) -> None:
     """A second-price winner could have bid more for the same: its own bid sets no price but a cap."""
     imp.at = 2
+    for bid in bids:
+        bid.at = 0
     for deal in (imp.deals or {}).values():
         deal.at = None
     before = fate(bids, imp, deals_first=deals_first)
@@ -258,6 +261,8 @@ def test_the_winner_s_minimum_is_one(bids: list[Bid], imp: Terms, deals_first: b
 def test_a_loser_s_minimum_is_one_at_first_price(bids: list[Bid], imp: Terms, deals_first: bool) -> None:
     """At first price a loser wins a micro above its minimum; one that is told none does not win at any price."""
     imp.at = 1
+    for bid in bids:
+        bid.at = 0
     for deal in (imp.deals or {}).values():
         deal.at = 1
     before = fate(bids, imp, deals_first=deals_first)
@@ -306,6 +311,8 @@ def test_a_group_wins_all_its_imps_or_none(bids: list[Bid], floor: int) -> None:
 @settings(max_examples=300, deadline=None)
 def test_ranked_bids_clear_as_any_do(bids: list[Bid], at: int, floor: int) -> None:
     """Open bids at or above the floor, in order of price: the short way comes to the same result in every field."""
+    for bid in bids:
+        bid.at = 0
     imp = Terms(impid="1", at=at, floor_micros=floor)
     ranked = [bid for bid in bids if bid.dealid is None and bid.price_micros >= floor]
     ranked.sort(key=lambda bid: -bid.price_micros)

@@ -75,7 +75,7 @@ async def market(build: Build, count: int) -> Tape:
     traders = [
         Trader("north", world.rates, world.clock),
         Trader("south", world.rates, world.clock, adjustment=0.85),
-        Trader("west.1", world.rates, world.clock),
+        Trader("west.1", world.rates, world.clock, at=1),
     ]
     world.exchange.set_bidders([traders[0], world.house, *traders[1:]])
     await world.repository.start()
@@ -117,6 +117,8 @@ async def test_ten_thousand_auctions_come_to_the_same_outcomes_bit_for_bit(build
             if result.winner is not None:
                 best = bids[result.winner]
                 seen[f"won by {best.bidder}"] += 1
+                seen["own first price"] += best.at == 1 and best.dealid is None
+                assert best.at != 1 or best.dealid or result.price_micros == best.price_micros
                 seen["deal won"] += best.dealid is not None
                 seen["group won"] += bool(best.group)
                 seen["first price"] += result.price_micros == best.price_micros
@@ -137,7 +139,18 @@ async def test_ten_thousand_auctions_come_to_the_same_outcomes_bit_for_bit(build
             "deal won",
             "group won",
         ),
-        *("first price", "second price", "tie", "loss 1", "loss 4", "loss 100", "loss 101", "loss 102", "loss 103"),
+        *(
+            "first price",
+            "own first price",
+            "second price",
+            "tie",
+            "loss 1",
+            "loss 4",
+            "loss 100",
+            "loss 101",
+            "loss 102",
+            "loss 103",
+        ),
         "loss 104",
     }
     assert {name for name in wanted if not seen[name]} == set()
@@ -184,6 +197,10 @@ async def changed(build: Build, *settings: str, floor: float = 0.5) -> Compariso
         (("bidder.dsp.adjustment=2",), "dsp", 3.01),
         (("bidder.dsp.adjustment=0.6",), "a", 1.21),
         (("bidder.dsp.floor=2.1",), "a", 1.01),
+        (("bidder.house.at=1",), "a", 3.0),
+        (("campaign.a.enabled=false", "bidder.dsp.at=1"), "dsp", 2.0),
+        (("campaign.a.enabled=false", "bidder.dsp.at=0"), "dsp", 1.01),
+        (("auction.at=1", "bidder.house.at=2", "floor=2.5"), "a", 2.5),
         (("campaign.a.enabled=false",), "dsp", 1.01),
         (("campaign.a.bid=1.5",), "dsp", 1.51),
         (("bidder.dsp.enabled=false", "bidder.cheap.enabled=false", "campaign.a.enabled=false"), None, 0),
@@ -336,6 +353,7 @@ async def test_rehearsals_are_not_recorded_and_a_share_is_drawn(build: Build) ->
         ("flor=1", "--set flor: unknown; did you mean floor? known are floor, floor.times,"),
         ("floor=-1", "--set floor=-1: must be a number, 0 or more"),
         ("floor=nan", "--set floor=nan: must be a number, 0 or more"),
+        ("bidder.dsp.at=3", "--set bidder.dsp.at=3: must be 0 or 1 or 2"),
         ("auction.at=3", "--set auction.at=3: must be 1 or 2"),
         ("bidder.dsp.colour=red", "--set bidder.dsp.colour: unknown;"),
         ("bidder.dsp.enabled=maybe", "--set bidder.dsp.enabled=maybe: must be true or false"),
