@@ -25,6 +25,7 @@ from rtb.ports import Clock, OpenAuction
 from rtb.services.bidder_health import BidderHealth
 
 _MS = 1_000_000
+_NO_TIME = Skip.TIME  # a member of an enum costs ten times a name
 
 _log = structlog.get_logger(__name__)
 
@@ -57,6 +58,8 @@ class DspBidder:
         self._crid = crid
         self._adomain = adomain
         self._participation = Participation(settings, rates)
+        self._selects = self._participation.selects
+        self._edits = bool(settings.seats or settings.floor or settings.at) or settings.adjustment != 1
         self._timeout_ns = settings.timeout_ms * _MS
         self._margin_ns = settings.margin_ms * _MS
         self._minimum_ns = max(settings.minimum_ms, 1) * _MS
@@ -76,32 +79,32 @@ class DspBidder:
 
     def bid(self, auction: OpenAuction) -> None:
         """Ask it, unless it takes no part or is not to be asked now."""
-        now_ns = self._now_ns()
-        deadline_ns = auction.deadline_ns
+        sale = self._bodies.latest
+        if sale is None or sale.auction is not auction:
+            sale = self._bodies.sale(auction, self._now_ns())
+        now_ns, deadline_ns, health = sale.now_ns, sale.deadline_ns, self.health
         if self._timeout_ns:
             deadline_ns = min(deadline_ns, now_ns + self._timeout_ns)
-        endpoint = self.endpoint
+        endpoint, body = self.endpoint, self._body
         thinking_ns = deadline_ns - now_ns - endpoint.pool.network_ns - self._margin_ns
-        sale, body, participation = self._bodies.sale(auction), self._body, self._participation
         skip: Skip | Reason | None = None
         stripped: Reason | None = None
-        if sale.signals is not None or participation.chooses or participation.currencies or auction.offered is not None:
+        if sale.varies or self._selects:
             body, stripped, skip = self._suited(sale)
-        skip = (
-            skip
-            or participation.objection(auction.request)
-            or (Skip.TIME if thinking_ns < self._minimum_ns else None)
-            or self.health.refusal(now_ns)
-        )
+            skip = skip or self._participation.objection(sale.request)
+        if skip is None:
+            skip = _NO_TIME if thinking_ns < self._minimum_ns else health.refusal(now_ns)
         if skip is not None:
-            self.health.skipped[skip.value] += 1
+            health.skipped[skip.value] += 1
             auction.report(self, skipped=skip.value)
             return
         if stripped is not None:
-            self.health.stripped[stripped.value] += 1
-        if self.health.is_probed:
+            health.stripped[stripped.value] += 1
+        if health.is_probed:
             auction.let_go(self)
-        self._client.call(endpoint, body.of(auction, thinking_ns // _MS), self._on_done, deadline_ns, sale)
+        tmax = thinking_ns // _MS
+        sent = body.latest if body.tmax == tmax and body.auction_id == sale.auction_id else body.of(auction, tmax)
+        self._client.call(endpoint, sent, self._on_done, deadline_ns, sale)
 
     def privacy(self, request: BidRequest) -> tuple[Treatment, Reason | None]:
         """What it would be told of the request's user, and why not more."""
@@ -138,7 +141,19 @@ class DspBidder:
             self._without_answer(sale.auction, call, call.failure)
         elif call.status == 200 and call.content:
             try:
-                bids, rejected = self._taken_in(decode_response(call.content), sale)
+                response = decode_response(call.content)
+                if self._edits or response.id != sale.request.id:
+                    bids, rejected = self._taken_in(response, sale)
+                else:
+                    bids, rejected = take_in(
+                        response,
+                        sale.request,
+                        self.name,
+                        self._rates,
+                        crid=self._crid,
+                        adomain=self._adomain,
+                        offer=sale.offer,
+                    )
             except BadRequest as error:
                 self._failed(sale.auction, call.ended_ns, "response", str(error))
             except Exception as error:

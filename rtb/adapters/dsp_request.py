@@ -61,47 +61,53 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Body:
-    """The bytes in one form, of one auction at a time."""
+    """The bytes in one form, of one auction at a time; `latest` are those for `tmax`."""
 
-    __slots__ = ("_auction_id", "_body", "_rates", "_stem", "_tmax", "form")
+    __slots__ = ("_rates", "_stem", "auction_id", "form", "latest", "tmax")
 
     def __init__(self, form: Form, rates: Rates) -> None:
         """Of no auction yet."""
         self.form = form
         self._rates = rates
-        self._auction_id = ""
-        self._stem = self._body = b""
-        self._tmax = -1
+        self.auction_id = ""
+        self.latest = self._stem = b""
+        self.tmax = -1
 
     def of(self, auction: OpenAuction, tmax: int) -> bytes:
         """The bytes to post, with so many milliseconds as ``tmax``."""
-        if auction.id != self._auction_id:
+        if auction.id != self.auction_id:
             self._stem = _stem(auction, self.form, self._rates)
-            self._auction_id = auction.id
-        elif tmax == self._tmax:
-            return self._body
-        self._tmax = tmax
+            self.auction_id = auction.id
+        elif tmax == self.tmax:
+            return self.latest
+        self.tmax = tmax
         body = b'%b,"tmax":%d}' % (self._stem, tmax)
-        self._body = gzip.compress(body, _GZIP_LEVEL, mtime=0) if self.form.compressed else body
-        return self._body
+        self.latest = gzip.compress(body, _GZIP_LEVEL, mtime=0) if self.form.compressed else body
+        return self.latest
 
 
 class Sale:
     """What the bidders of one auction share: what it says of privacy, and what their bids are checked against."""
 
-    __slots__ = ("_offer", "auction", "signals")
+    __slots__ = ("_offer", "auction", "auction_id", "deadline_ns", "now_ns", "request", "signals", "varies")
 
-    def __init__(self, auction: OpenAuction) -> None:
-        """Read the privacy signals."""
+    def __init__(self, auction: OpenAuction, now_ns: int) -> None:
+        """Read the privacy signals; all are asked in one step of the loop, at this time."""
         self.auction = auction
+        self.auction_id = auction.id
+        self.now_ns = now_ns
+        self.deadline_ns = auction.deadline_ns
+        self.request = auction.request
         self.signals = privacy.signals(auction.request)
+        self.varies = self.signals is not None or auction.offered is not None
+        """Whether it depends on the bidder what it may be told."""
         self._offer: Offer | None = None
 
     @property
     def offer(self) -> Offer:
         """Made when the first bid is there."""
         if self._offer is None:
-            self._offer = Offer(self.auction.request)
+            self._offer = Offer(self.request)
         return self._offer
 
 
@@ -112,7 +118,8 @@ class Bodies:
         """Of no auction yet; floors are converted by `rates`."""
         self._rates = rates
         self._bodies: dict[Form, Body] = {}
-        self._sale: Sale | None = None
+        self.latest: Sale | None = None
+        """Of the auction that was asked for last."""
 
     def form(self, form: Form) -> Body:
         """The bytes in a form: the same object for equal forms."""
@@ -123,11 +130,9 @@ class Bodies:
             found = self._bodies[form] = Body(form, self._rates)
         return found
 
-    def sale(self, auction: OpenAuction) -> Sale:
-        """What the bidders of an auction share."""
-        sale = self._sale
-        if sale is None or sale.auction is not auction:
-            sale = self._sale = Sale(auction)
+    def sale(self, auction: OpenAuction, now_ns: int) -> Sale:
+        """What the bidders of an auction share, which is asked for the first time."""
+        sale = self.latest = Sale(auction, now_ns)
         return sale
 
 

@@ -26,7 +26,7 @@ from rtb.adapters.address_policy import AddressPolicy
 from rtb.adapters.http_call import Call, Failure
 from rtb.adapters.http_dns import FRESH_S, Names, Resolve
 from rtb.adapters.http_pool import Limits, Pool
-from rtb.adapters.http_wheel import DeadlineWheel
+from rtb.adapters.http_wheel import SLOT_BITS, DeadlineWheel
 from rtb.adapters.outgoing_names import SystemResolver
 from rtb.adapters.outgoing_target import outgoing_target, where
 from rtb.errors import ConfigError, HttpRefused
@@ -98,7 +98,9 @@ class FanoutClient:
         self._system = SystemResolver()
         self._names = Names(clock, resolve or self._addresses, fresh_s=names_fresh_s)
         self._tls = tls
+        self._now_ns = clock.monotonic_ns
         self._wheel = DeadlineWheel(clock, self._expire)
+        self._slots = self._wheel.slots
         self._pools: set[Pool] = set()
         self._sweeper: Timer | None = None
 
@@ -138,9 +140,16 @@ class FanoutClient:
         length = len(body)
         head = endpoint.heads.get(length) or endpoint.head_of(length)
         call = Call(head + body, on_done, deadline_ns, context)
-        endpoint.pool.submit(call)
-        if not call.done:
+        pool, now_ns = endpoint.pool, self._now_ns()
+        if not pool.idle or not pool.idle.pop().take(call, now_ns):
+            pool.submit(call, now_ns)
+            if call.done:
+                return call
+        slot = self._slots.get((deadline_ns >> SLOT_BITS) + 1)
+        if slot is None:
             self._wheel.add(call)
+        else:
+            slot.append(call)
         return call
 
     def cancel(self, call: Call) -> None:

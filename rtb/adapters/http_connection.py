@@ -79,7 +79,7 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.call: Call | None = None
         self.idle_since_ns = 0
-        self.served = 0
+        self.served = False
         self._fed = 0
         self._keep = False
         self._keep_alive = b""
@@ -91,8 +91,11 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._pool.opened(self)
 
-    def send(self, call: Call, now_ns: int) -> bool:
-        """Put a call on the wire; False when the connection is closing."""
+    def take(self, call: Call, now_ns: int) -> bool:
+        """Put a call on the wire; False when the connection is closing, or was idle for too long and now is."""
+        if now_ns - self.idle_since_ns > self._pool.keep_alive_ns:
+            self.abandon()
+            return False
         transport = self.transport
         if transport is None or transport.is_closing():
             return False
@@ -120,9 +123,13 @@ class Connection(asyncio.Protocol):
             head = self._heads.get(data[:end])
             if head is not None and len(data) == end + head[1]:
                 self.call = None
-                self.served += 1
-                now_ns = self._now_ns()
-                self._pool.released(self, now_ns)
+                self.served = True
+                pool = self._pool
+                self.idle_since_ns = now_ns = self._now_ns()
+                if pool.waiting or pool.retired:
+                    pool.released(self, now_ns)
+                else:
+                    pool.idle.append(self)
                 call.settle(now_ns, head[0], data[end:])
                 return
         self._parse(call, data)
@@ -166,7 +173,7 @@ class Connection(asyncio.Protocol):
             self._settle(call)
         elif self.served and not self._fed and not call.retried:
             call.retried = True  # it closed an idle connection just as we used it [RFC 9112 9.3.1]
-            self._pool.submit(call)
+            self._pool.submit(call, self._now_ns())
         else:
             detail = "the server closed the connection" if exc is None else f"{type(exc).__name__}: {exc}"
             call.fail(self._pool.clock.monotonic_ns(), Failure.CLOSED, detail)
@@ -242,7 +249,7 @@ class Connection(asyncio.Protocol):
         keep = self._keep and not self._surplus and transport is not None and not transport.is_closing()
         status, body, chunks, encoding = self._status, self._body, self._chunks, self._encoding
         self.call = None
-        self.served += 1
+        self.served = True
         self._fed = self._status = 0
         self._complete = False
         now_ns = self._now_ns()

@@ -67,42 +67,36 @@ class Pool:
         """The 90th percentile of the network's round trip, as the kernel measured it; 0 until there is one."""
         self.heads: dict[bytes, tuple[int, int]] = {}
         """Heads of responses that were parsed before: status, and length of the body."""
+        self.idle: list[Connection] = []
+        """Open and free; the most recently used last."""
+        self.waiting: deque[Call] = deque()
+        """Calls without a connection, the oldest first."""
+        self.keep_alive_ns = int(limits.keep_alive_s * _S)
+        self.retired = False
         self._now_ns = clock.monotonic_ns
         self._host, self._port, self._tls = host, port, tls
         self._limits = limits
         self._names = names
         self._policy = policy
-        self._keep_alive_ns = int(limits.keep_alive_s * _S)
-        self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._opening: set[asyncio.Task[None]] = set()
-        self._waiting: deque[Call] = deque()
         self._turn = 0
         self._failures = 0
         self._paused_until_ns = 0
         self._last_failure = (Failure.CLOSED, "its endpoint is retired")
         self._rtts: deque[int] = deque(maxlen=_RTT_SAMPLES)
-        self._closed = self._retired = False
+        self._closed = False
 
     @property
     def connections(self) -> int:
         """Open now."""
         return len(self._open)
 
-    @property
-    def idle(self) -> int:
-        """Open and free now."""
-        return len(self._idle)
-
-    def submit(self, call: Call) -> None:
+    def submit(self, call: Call, now_ns: int) -> None:
         """Send a call, or have it wait for a connection; without hope of one it fails at once."""
-        now_ns = self._now_ns()
-        idle = self._idle
+        idle = self.idle
         while idle:
-            connection = idle.pop()
-            if now_ns - connection.idle_since_ns > self._keep_alive_ns:
-                connection.abandon()
-            elif connection.send(call, now_ns):
+            if idle.pop().take(call, now_ns):
                 return
         self._queue(call, now_ns)
 
@@ -118,24 +112,24 @@ class Pool:
 
     def released(self, connection: Connection, now_ns: int) -> None:
         """A connection is free: the longest waiting call gets it."""
-        while self._waiting:
-            call = self._waiting.popleft()
+        connection.idle_since_ns = now_ns
+        while self.waiting:
+            call = self.waiting.popleft()
             if not call.done:
-                if not connection.send(call, now_ns):
-                    self._waiting.appendleft(call)
+                if not connection.take(call, now_ns):
+                    self.waiting.appendleft(call)
                 return
-        if self._retired:
+        if self.retired:
             connection.abandon()
             return
-        connection.idle_since_ns = now_ns
-        self._idle.append(connection)
+        self.idle.append(connection)
 
     def lost(self, connection: Connection) -> None:
         """A connection is gone; those who wait get another."""
         self._open.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
-        if self._waiting and not self._closed:
+        if connection in self.idle:
+            self.idle.remove(connection)
+        if self.waiting and not self._closed:
             self._grow(self._now_ns())
 
     def server_keeps(self, value: bytes) -> None:
@@ -143,33 +137,33 @@ class Pool:
         found = _KEPT.search(value)
         if found is not None:
             seconds = max(int(found[1]) - 1, 0)
-            self._keep_alive_ns = min(int(self._limits.keep_alive_s * _S), seconds * _S)
+            self.keep_alive_ns = min(int(self._limits.keep_alive_s * _S), seconds * _S)
 
     def sweep(self, now_ns: int) -> None:
         """Once a second: close what was idle too long or leads to an address that is no longer one, keep enough warm,
         look at the round trip times."""
         self._names.refresh(self._host)
         addresses = self._names.known(self._host)
-        for connection in [*self._idle]:
-            if now_ns - connection.idle_since_ns > self._keep_alive_ns or connection.address not in addresses:
-                self._idle.remove(connection)
+        for connection in [*self.idle]:
+            if now_ns - connection.idle_since_ns > self.keep_alive_ns or connection.address not in addresses:
+                self.idle.remove(connection)
                 connection.abandon()
         self._measure()
         missing = self._limits.warm - len(self._open) - len(self._opening)
-        if now_ns >= self._paused_until_ns and not self._retired:
+        if now_ns >= self._paused_until_ns and not self.retired:
             for _ in range(min(missing, _AT_ONCE - len(self._opening))):
                 self._open_one()
 
     def retire(self) -> None:
         """Begin no further call; those under way are finished, and then their connections closed."""
-        self._retired = True
-        for connection in [*self._idle]:
+        self.retired = True
+        for connection in [*self.idle]:
             connection.abandon()
 
     @property
     def is_over(self) -> bool:
         """Whether it is retired and nothing is left of it."""
-        return self._retired and not self._open and not self._opening and not self._waiting
+        return self.retired and not self._open and not self._opening and not self.waiting
 
     async def close(self) -> None:
         """Close all connections; calls under way fail."""
@@ -187,10 +181,10 @@ class Pool:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _queue(self, call: Call, now_ns: int) -> None:
-        if self._retired or self._closed or (not self._open and now_ns < self._paused_until_ns):
+        if self.retired or self._closed or (not self._open and now_ns < self._paused_until_ns):
             call.fail(now_ns, *self._last_failure)
             return
-        waiting = self._waiting
+        waiting = self.waiting
         while waiting and waiting[0].done:
             waiting.popleft()
         if len(waiting) + len(self._open) >= self._limits.waiting + self._limits.connections:
@@ -202,7 +196,7 @@ class Pool:
     def _grow(self, now_ns: int) -> None:
         opening = len(self._opening)
         if (
-            opening < len(self._waiting)
+            opening < len(self.waiting)
             and opening < _AT_ONCE
             and opening + len(self._open) < self._limits.connections
             and now_ns >= self._paused_until_ns
@@ -216,7 +210,7 @@ class Pool:
 
     def _connected(self, task: asyncio.Task[None]) -> None:
         self._opening.discard(task)
-        if not task.cancelled() and self._waiting and not self._closed:
+        if not task.cancelled() and self.waiting and not self._closed:
             self._grow(self._now_ns())
 
     async def _connect(self) -> None:
@@ -265,13 +259,13 @@ class Pool:
             self._give_up()
 
     def _give_up(self) -> None:
-        waiting, self._waiting = self._waiting, deque()
+        waiting, self.waiting = self.waiting, deque()
         now_ns = self._now_ns()
         for call in waiting:
             call.fail(now_ns, *self._last_failure)
 
     def _measure(self) -> None:
-        for connection in [*self._idle[-4:]]:
+        for connection in [*self.idle[-4:]]:
             if connection.served and connection.transport is not None:
                 microseconds = _round_trip_us(connection.transport)
                 if microseconds:

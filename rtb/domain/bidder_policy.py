@@ -135,6 +135,7 @@ class Participation:
         "_sizes",
         "chooses",
         "currencies",
+        "selects",
     )
 
     def __init__(self, settings: BidderSettings, rates: Rates) -> None:
@@ -151,6 +152,8 @@ class Participation:
         self.chooses = bool(settings.media or settings.sizes)
         """Whether some imps may not be for it."""
         self._checks = self._needed()
+        self.selects = self.chooses or bool(self._checks)
+        """Whether some requests, or some of their imps, may not be for it."""
 
     def objection(self, request: BidRequest) -> Skip | None:
         """Why it takes no part; None when it does."""

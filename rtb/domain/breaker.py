@@ -46,6 +46,9 @@ class State(StrEnum):
     HALF_OPEN = "half-open"
 
 
+_CLOSED = State.CLOSED  # a member of an enum costs ten times a name
+
+
 class Breaker:
     """Decides about each call: ask `admits` before it, tell `record` after it."""
 
@@ -57,6 +60,7 @@ class Breaker:
         "_policy",
         "_probed_ns",
         "_slot",
+        "_slot_end_ns",
         "_slot_ns",
         "_total",
         "_totals",
@@ -69,6 +73,7 @@ class Breaker:
     _bad: int
     _bads: list[int]
     _slot: int
+    _slot_end_ns: int
     _total: int
     _totals: list[int]
     _trial_bad: int
@@ -87,7 +92,7 @@ class Breaker:
 
     def admits(self, now_ns: int) -> bool:
         """Whether to make a call now."""
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             if not self._bad:
                 return True
             share = self._closed_share(now_ns)
@@ -102,7 +107,11 @@ class Breaker:
 
     def record(self, now_ns: int, *, bad: bool) -> None:
         """Count a call that ended; `bad` when it timed out or failed."""
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
+            if not bad and now_ns < self._slot_end_ns:
+                self._totals[self._slot % _SLOTS] += 1
+                self._total += 1
+                return
             self._count(now_ns, bad)
             if bad and self._bad_share() >= self._policy.open_at:
                 self._open(now_ns)
@@ -173,9 +182,10 @@ class Breaker:
                 self._bad -= self._bads[index]
                 self._totals[index] = self._bads[index] = 0
         self._slot = max(slot, self._slot)
+        self._slot_end_ns = (self._slot + 1) * self._slot_ns
 
     def _forget(self) -> None:
-        self._slot = 0
+        self._slot = self._slot_end_ns = 0
         self._totals, self._bads = [0] * _SLOTS, [0] * _SLOTS
         self._total = self._bad = 0
         self._trial_total = self._trial_bad = 0

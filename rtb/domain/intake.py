@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from rtb.domain import money
 from rtb.domain.auction import Bid, Lost
-from rtb.domain.validation import CridRule, blocked_advertisers, markup_type, objection, seat_objection
+from rtb.domain.validation import (
+    CridRule,
+    blocked_advertisers,
+    is_usual,
+    markup_type,
+    objection,
+    only_media,
+    seat_objection,
+)
 from rtb.openrtb import MAX_PRICE_CPM, BidRequest, BidResponse, Imp, Loss
 from rtb.openrtb import Bid as WireBid
+
+_NO_IMP: tuple[Imp | None, int] = (None, 0)
 
 
 class RemoteBid(Bid, kw_only=True):
@@ -24,10 +34,13 @@ class Offer:
 
     __slots__ = ("badv", "imps", "request")
 
+    imps: dict[str | None, tuple[Imp, int]]
+    """By id, each with the only media that it offers."""
+
     def __init__(self, request: BidRequest) -> None:
         """Of a request."""
         self.request = request
-        self.imps = {imp.id: imp for imp in request.imp or ()}
+        self.imps = {imp.id: (imp, only_media(imp)) for imp in request.imp or ()}
         self.badv = blocked_advertisers(request)
 
 
@@ -55,17 +68,35 @@ def take_in(
         offer = Offer(request)
     imps, badv = offer.imps, offer.badv
     currency = response.cur or "USD"
-    ours = rates.currency
-    allowed = not request.cur or currency in request.cur or currency == ours
-    allowed = allowed and (currency == ours or rates.knows(currency))
+    ours = currency == rates.currency
+    allowed = ours or ((not request.cur or currency in request.cur) and rates.knows(currency))
     bidid = response.bidid or ""
     bids: list[Bid] = []
     rejected: list[Lost] = []
     for n, seatbid in enumerate(response.seatbid or ()):
         seat = seatbid.seat or bidder
         blocked = seat_objection(request, seat) if request.wseat or request.bseat else None
+        usual = ours and blocked is None and seatbid.group != 1
         for wire in seatbid.bid or ():
-            imp = imps.get(wire.impid)
+            imp, media = imps.get(wire.impid, _NO_IMP)
+            if usual and imp is not None and is_usual(wire, imp, media, badv):
+                names = wire.adomain or ()
+                bids.append(
+                    RemoteBid(
+                        impid=imp.id or "",
+                        seat=seat,
+                        price_micros=money.to_micros(wire.price or 0.0),
+                        bidder=bidder,
+                        dealid=wire.dealid or None,
+                        adomain=(names[0].lower(),) if len(names) == 1 else [name.lower() for name in names],
+                        mtype=media,
+                        dur=wire.dur or 0,
+                        content=wire,
+                        currency=currency,
+                        bidid=bidid,
+                    )
+                )
+                continue
             reason = (
                 (None if allowed else Loss.INVALID_RESPONSE)
                 or blocked

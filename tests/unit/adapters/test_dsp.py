@@ -273,9 +273,9 @@ async def test_a_late_answer_is_nobodys(build: Build, remote: Remote, server: Ht
     world = exchange(build, bidder, deadline_ms=30)
     held, outcome = await auction(world, bid_request())
     assert (outcome.status, held.pending) == (Status.TIMEOUT, {"dsp"})
-    server.hold.set()
     while bidder.health.in_flight:  # noqa: ASYNC110 - its deadline is the auction's, up to a millisecond later
         await asyncio.sleep(0)
+    server.hold.set()
     assert (bidder.health.timeouts, held.bids) == (1, {})
     _, outcome = await auction(exchange(build, bidder), bid_request())
     assert outcome.status is Status.WON

@@ -59,7 +59,7 @@ def receive(*pieces: bytes, pool: Pool | None = None) -> tuple[Call, bool]:
     connection.connection_made(wire)
     answered: list[Call] = []
     call = Call(b"request", answered.append, 0, None)
-    pool.submit(call)
+    pool.submit(call, pool.clock.monotonic_ns())
     for piece in pieces:
         if not wire.closing:
             connection.data_received(piece)
@@ -67,7 +67,7 @@ def receive(*pieces: bytes, pool: Pool | None = None) -> tuple[Call, bool]:
     if not answered:
         connection.connection_lost(None)
     assert answered == [call]
-    reusable = reusable and pool.idle == 1
+    reusable = reusable and len(pool.idle) == 1
     connection.abandon()
     return call, reusable
 
