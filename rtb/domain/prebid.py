@@ -9,13 +9,14 @@ ignored with a warning, see `NOT_DONE`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
 
 from rtb.domain.auction import Bid
+from rtb.domain.prebid_multibid import ONE, BidLimit, MultiBid, limits
 from rtb.domain.prebid_targeting import Targeting
 from rtb.errors import BadRequest
 from rtb.openrtb import BidRequest
@@ -28,7 +29,6 @@ NOT_DONE = {
     "bidadjustments": "prices are adjusted by the exchange's own settings",
     "cache": "bids are not cached; the markup is in the response",
     "floors": "floors are those of the imps and their deals",
-    "multibid": "an imp gets one bid, its winner",
 }
 """Members of ext.prebid that change nothing here: each is answered by a warning that says so."""
 _STORED = ("storedrequest", "storedauctionresponse", "storedbidresponse")
@@ -73,7 +73,7 @@ class RequestPrebid(Struct, frozen=True, kw_only=True):
     bidadjustments: Raw = Raw()
     cache: Raw = Raw()
     floors: Raw = Raw()
-    multibid: Raw = Raw()
+    multibid: list[MultiBid] = []
 
 
 class ImpPrebid(Struct, frozen=True, kw_only=True):
@@ -123,6 +123,8 @@ class Asked(Struct, frozen=True):
         codes: the bidder codes of each imp as they were written, with whom they mean; without any, everybody is meant.
         bidders: the names of the exchange's bidders.
         own: the code that stands for all of them.
+        limits: how many bids of a code are wanted, by the code in small letters.
+        flaws: what is wrong with those.
     """
 
     request: RequestPrebid
@@ -130,6 +132,12 @@ class Asked(Struct, frozen=True):
     codes: Mapping[str, Mapping[str, str]]
     bidders: Collection[str]
     own: str
+    limits: Mapping[str, BidLimit] = {}
+    flaws: Sequence[str] = ()
+
+    def limit(self, code: str) -> BidLimit:
+        """How many bids of a code are wanted on an imp."""
+        return self.limits.get(code.lower(), ONE)
 
     @property
     def warnings(self) -> list[str]:
@@ -229,7 +237,7 @@ def read(request: BidRequest, bidders: Collection[str], own: str) -> Asked | Non
         said = imps.get(imp.id or "")
         named = said.bidder if said is not None else None
         codes[imp.id or ""] = {code: aliases.get(code, code).lower() for code in named or ()}
-    return Asked(asked, imps, codes, bidders, own)
+    return Asked(asked, imps, codes, bidders, own, *limits(asked.multibid))
 
 
 def storing(body: bytes) -> str:

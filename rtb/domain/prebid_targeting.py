@@ -127,8 +127,9 @@ def key_values(
     size: tuple[int, int] | None = None,
     dealid: str = "",
     app: bool = False,
+    winner: bool = True,
 ) -> dict[str, str]:
-    """The key-values of a bid that won its imp.
+    """The key-values of a bid.
 
     Args:
         targeting: what is wanted.
@@ -138,6 +139,7 @@ def key_values(
         size: w and h, where both are known.
         dealid: "" without a deal.
         app: the ad is for an app.
+        winner: it won its imp; one that is offered besides has keys with its bidder's code alone.
     """
     values = {"pb": targeting.granularity(media).bucket(price_micros), "bidder": bidder}
     if size is not None:
@@ -152,7 +154,7 @@ def key_values(
     found: dict[str, str] = {}
     if targeting.bidder_keys or (targeting.alwaysincludedeals and dealid):
         found |= {f"{prefix}_{name}_{bidder}"[:MAX_KEY]: value for name, value in values.items()}
-    if targeting.winners:
+    if targeting.winners and winner:
         found |= {f"{prefix}_{name}"[:MAX_KEY]: value for name, value in values.items()}
     return found
 

@@ -31,6 +31,7 @@ from rtb.services.answers_prebid import prebid_response
 from rtb.services.campaigns import Campaigns
 from rtb.services.exchange import Exchange
 from rtb.services.explain import explain
+from rtb.services.further_bids import FurtherBids
 from rtb.services.house_bidder import HouseBidder
 
 MAX_BODY_BYTES = 1 << 30
@@ -54,12 +55,15 @@ class Admin:
         *,
         ledger: Ledger | None = None,
         bidder_code: str = OWN,
+        further: FurtherBids | None = None,
     ) -> None:
         """Act on these services.
 
-        With shared accounts `ledger` knows what other daemons spent, too; `bidder_code` stands for all bidders.
+        With shared accounts `ledger` knows what other daemons spent, too; `bidder_code` stands for all bidders,
+        `further` finds the bids beside the winner for a request that takes them.
         """
         self._bidder_code = bidder_code
+        self._further = further
         self._ledger = ledger
         self._catalogue = catalogue
         self._exchange = exchange
@@ -122,7 +126,9 @@ class Admin:
         auction = self._exchange.begin(request, self._clock.monotonic_ns(), body=body, offered=offered)
         outcome = auction.outcome or await self._exchange.finish(auction)
         if asked is not None:
-            return msgspec.json.decode(openrtb.encode(prebid_response(asked, auction, outcome, self._rates)))
+            further = () if self._further is None else self._further.of(asked, auction, outcome)
+            answer = prebid_response(asked, auction, outcome, self._rates, further=further)
+            return msgspec.json.decode(openrtb.encode(answer))
         return msgspec.to_builtins(bid_response(request, outcome, self._rates))
 
     async def _explain(self, arguments: dict[str, Any]) -> Any:

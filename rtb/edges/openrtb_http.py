@@ -24,6 +24,7 @@ from rtb.openrtb import NoBid
 from rtb.services.answers import bid_response, encoded
 from rtb.services.answers_prebid import prebid_response
 from rtb.services.exchange import Auction, Exchange, Outcome, Status
+from rtb.services.further_bids import FurtherBids
 from rtb.services.links import Links
 from rtb.services.metrics import Metrics
 
@@ -51,19 +52,22 @@ class AuctionResponder:
         links: Links | None = None,
         tracker: TrackerResponder | None = None,
         prebid_pages: PrebidPages | None = None,
+        further: FurtherBids | None = None,
     ) -> None:
         """Answer auctions with `exchange` and GET paths with `pages`, whose callables make whole responses.
 
         A request that waited longer than `shed_after_ms` behind others in one iteration of the loop, or that comes when
         the loop was last that late (`lag_ns`), is answered with nbr 502 before it is decoded, so that what is accepted
         stays inside its deadline; 0 switches that off. `links` put tracking into the answers,
-        and `tracker` takes what it tells. `prebid_pages` say what pages may ask.
+        and `tracker` takes what it tells. `prebid_pages` say what pages may ask, `further` finds the bids
+        beside the winner for those that take them.
         """
         self._exchange = exchange
         self._metrics = metrics
         self._rates = rates
         self._links = links
         self._tracker = tracker
+        self._further = further
         self._prebid = prebid_pages or PrebidPages(lambda: dict.fromkeys(self._bidders(), ()))
         self._shed_after_ns = int(shed_after_ms * 1e6)
         self._lag_ns = lag_ns
@@ -142,7 +146,8 @@ class AuctionResponder:
     def _encode(self, auction: Auction, outcome: Outcome, asked: Asked | None) -> bytes:
         request = auction.request
         if asked is not None:
-            body = openrtb.encode(prebid_response(asked, auction, outcome, self._rates, self._links))
+            further = () if self._further is None else self._further.of(asked, auction, outcome)
+            body = openrtb.encode(prebid_response(asked, auction, outcome, self._rates, self._links, further))
             return response(b"200 OK", body, _COMMON + outcome.status.value.encode() + b"\r\n")
         if outcome.nbr is None:
             body = encoded(request, outcome, self._rates, self._links)

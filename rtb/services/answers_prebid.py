@@ -9,7 +9,7 @@ Source: Prebid Server, endpoint /openrtb2/auction, "OpenRTB Response Extensions"
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -28,7 +28,7 @@ _MEDIA = {1: "banner", 2: "video", 3: "audio", 4: "native"}
 _MS = 1_000_000
 _OWN_NBR = 500
 
-LATE, BAD_INPUT, BAD_RESPONSE, OTHER_WARNING = 1, 2, 3, 10_999
+LATE, BAD_INPUT, BAD_RESPONSE, MULTIBID_WARNING, OTHER_WARNING = 1, 2, 3, 10_006, 10_999
 """Codes in ext.errors and ext.warnings, Prebid Server's."""
 _MESSAGES = {
     LATE: "did not answer in time",
@@ -38,17 +38,24 @@ _MESSAGES = {
 
 
 def prebid_response(
-    asked: Asked, auction: Auction, outcome: Outcome, rates: Rates, links: Links | None = None
+    asked: Asked,
+    auction: Auction,
+    outcome: Outcome,
+    rates: Rates,
+    links: Links | None = None,
+    further: Sequence[Outcome] = (),
 ) -> openrtb.BidResponse:
-    """The response to a request that `asked` Prebid for something; with or without bids it is a response."""
+    """The response to a request that `asked` Prebid for something; with or without bids it is a response. `further` are
+    the bids beside the winners (rtb.services.further_bids)."""
     seats: dict[str, list[openrtb.Bid]] = {}
-    for result in outcome.results:
-        if result.winner is not None:
-            seat = asked.seat(result.winner)
-            bid = wire_bid(auction.request, outcome, result, rates, links)
-            price_micros = rates.outward_micros(result.price_micros, outcome.currency)
-            _tell(bid, asked, auction, result.winner, seat, price_micros)
-            seats.setdefault(seat, []).append(bid)
+    for place, each in enumerate((outcome, *further), 1):
+        for result in each.results:
+            if result.winner is not None:
+                seat = asked.seat(result.winner)
+                bid = wire_bid(auction.request, each, result, rates, links)
+                price_micros = rates.outward_micros(result.price_micros, outcome.currency)
+                _tell(bid, asked, auction, result.winner, seat, price_micros, place)
+                seats.setdefault(seat, []).append(bid)
     seatbid = [openrtb.SeatBid(seat=seat, bid=bids) for seat, bids in seats.items()]
     return openrtb.BidResponse(
         id=auction.request.id or "",
@@ -60,22 +67,28 @@ def prebid_response(
     )
 
 
-def _tell(bid: openrtb.Bid, asked: Asked, auction: Auction, winner: Bid, seat: str, price_micros: int) -> None:
-    """Add what a page wants to know of a bid; `price_micros` are of the response's currency."""
+def _tell(
+    bid: openrtb.Bid, asked: Asked, auction: Auction, winner: Bid, seat: str, price_micros: int, place: int
+) -> None:
+    """Add what a page wants to know of a bid; `price_micros` are of the answer's currency, `place` 1 is a winner's."""
     media = _MEDIA.get(bid.mtype or winner.mtype, "banner")
     prebid: dict[str, Any] = {"type": media}
     if seat != winner.bidder:
         prebid["meta"] = {"adaptercode": winner.bidder}
-    targeting = asked.request.targeting
-    if targeting is not None:
+    targeting, limit = asked.request.targeting, asked.limit(seat)
+    target = limit.target(seat, place)
+    if target and limit.maxbids > 1:
+        prebid["targetbiddercode"] = target
+    if targeting is not None and target:
         prebid["targeting"] = key_values(
             targeting,
-            bidder=seat,
+            bidder=target,
             price_micros=price_micros,
             media=media,
             size=(bid.w, bid.h) if bid.w and bid.h else None,
             dealid=bid.dealid or "",
             app=auction.request.app is not None,
+            winner=place == 1,
         )
     if asked.for_page and bid.nurl:
         prebid["events"] = {"win": substitute(bid.nurl, Values(price=_decimal(price_micros)))}
@@ -94,6 +107,7 @@ def _ext(asked: Asked, auction: Auction, outcome: Outcome) -> dict[str, Any]:
     if said.passthrough:
         prebid["passthrough"] = said.passthrough
     warnings = [{"code": OTHER_WARNING, "message": line} for line in asked.warnings]
+    warnings += [{"code": MULTIBID_WARNING, "message": line} for line in asked.flaws]
     ext = {
         "responsetimemillis": _times(asked, auction),
         "errors": _errors(asked, auction),
@@ -140,6 +154,7 @@ def _seat_non_bids(asked: Asked, auction: Auction, outcome: Outcome) -> list[dic
 
 def _non_bids(asked: Asked, auction: Auction, outcome: Outcome) -> Iterator[tuple[str, str, int]]:
     won = {(result.winner.bidder, result.impid) for result in outcome.results if result.winner is not None}
+    won |= {(bid.bidder, bid.impid) for bid in outcome.further}
     lost = [each for result in outcome.results for each in result.losses] + auction.rejected
     places = {(each.bid.bidder, each.bid.impid) for each in lost} | won
     for each in lost:

@@ -192,7 +192,7 @@ class Notices:
                 yield
         for result in outcome.results:
             for lost in _losses(result):
-                if self._lose(request, lost):
+                if not any(lost.bid is bid for bid in outcome.further) and self._lose(request, lost):
                     yield
         for lost in auction.rejected:
             if self._lose(request, lost):

@@ -34,7 +34,8 @@ class Status(StrEnum):
 class Outcome(Struct, gc=False):
     """What an auction came to. Prices are CPM micros of the exchange currency; `currency` is what to answer in.
 
-    `nbr` is None when something was won.
+    `nbr` is None when something was won. `further` are bids that were outbid, and are offered beside the winner all the
+    same (rtb.services.further_bids).
     """
 
     auction_id: str
@@ -42,6 +43,7 @@ class Outcome(Struct, gc=False):
     nbr: NoBid | None
     results: Sequence[Result]
     currency: str
+    further: Sequence[Bid] = ()
 
 
 class Auction:

@@ -170,6 +170,7 @@ def build(settings: Settings, pid: int) -> System:
             rates,
             ledger=None if settings.state.url == MEMORY else out.ledger,
             bidder_code=http.bidder_code,
+            further=trade.further,
         ),
     )
     pages |= _pages(system, pid)
@@ -207,6 +208,7 @@ def _responder(
         links=after.links,
         tracker=after.responder,
         prebid_pages=prebid,
+        further=trade.further,
     )
 
 

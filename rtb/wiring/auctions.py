@@ -22,6 +22,7 @@ from rtb.ports.clock import TimerClock
 from rtb.services.admission import Admission
 from rtb.services.auction_log import AuctionLog
 from rtb.services.exchange import Exchange, Rules
+from rtb.services.further_bids import FurtherBids
 from rtb.services.metrics import Metrics
 from rtb.services.results import Results
 from rtb.services.supply import SupplyGate
@@ -73,10 +74,13 @@ def market(ground: Ground, house: House, told: Told) -> Market:
         made.listen(AuctionLog(settings.log.auctions))
     if settings.state.announce_results:
         made.listen(Results(ground.out.state, clock, rates, links=told.links))
-    if told.notices is not None and (len(own) > 1 or file is not None):
-        made.listen(told.notices.auction_closed)
+    notices = told.notices if len(own) > 1 or file is not None else None
+    if notices is not None:
+        made.listen(notices.auction_closed)
     alone = partial(_alone, exchange, clock)
-    return Market(made, rules, own, remote, file, clock, alone, code=settings.http.bidder_code, gate=gate)
+    found = Market(made, rules, own, remote, file, clock, alone, code=settings.http.bidder_code, gate=gate)
+    found.further = FurtherBids(made, rules, None if notices is None else notices.auction_closed)
+    return found
 
 
 def _alone(exchange: Callable[[Sequence[Bidder], Metrics], Exchange], clock: TimerClock, bidder: Bidder) -> Exchange:

@@ -17,6 +17,7 @@ from rtb.errors import BadRequest, ConfigError, NotFound
 from rtb.ports import Bidder, Clock
 from rtb.services.bidder_health import BidderReport
 from rtb.services.exchange import Exchange, Rules
+from rtb.services.further_bids import FurtherBids
 from rtb.services.supply import SupplyGate
 from rtb.wiring.bidders import RemoteBidders
 
@@ -49,6 +50,8 @@ class Market:
         self.remote = remote
         self.gate = gate
         self.problem = ""
+        self.further: FurtherBids | None = None
+        """Finds the bids beside the winner."""
         self._code = code
         self._own = tuple(own)
         self._file = file

@@ -32,6 +32,12 @@ SEATS = {"extra-bids-with-aliases-adaptercode.json": {"groupm": "pmbidder"}}
 """Under a seat that its request does not allow in alternatebiddercodes a bidder bids as itself; that test lets it."""
 STATUS = {Loss.SIZE: 351, Loss.NOT_SECURE: 352}
 """The status codes of refused bids, as the cases have them."""
+MULTIBID = {
+    "multi-bid-default-bid-limit.json": {"rubicon": 2},
+    "multi-bids-error.json": {"pubmatic": 9},
+    "multi-bids-with-extra-bids.json": {"pubmatic": 2},
+}
+"""How many bids of the winning code their requests take. Prebid Server hands more on, without key-values."""
 BIDDERS = ("appnexus", "audiencenetwork", "pubmatic", "rubicon")
 
 
@@ -105,7 +111,10 @@ def test_the_dearest_bid_comes_back_as_prebid_server_answers_it(name: str, marke
     bidders.play(case)
     answer = _auction(daemon, case, at=1)
     assert sorted(bidders.asked) == sorted(bidders.answers)
-    found = {bid["impid"]: (seat["seat"], bid) for seat in answer.get("seatbid", ()) for bid in seat["bid"]}
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for seat in answer.get("seatbid", ()):
+        for bid in seat["bid"]:
+            found.setdefault(bid["impid"], (seat["seat"], bid))  # further bids of an imp come behind its winner
     expected = _dearest(name, case)
     assert found.keys() == expected.keys()
     for impid, (seat, theirs) in expected.items():
@@ -127,9 +136,12 @@ def test_what_is_not_said_otherwise_is_a_second_price_auction(name: str, market:
     case = pbs_cases.load(name)
     bidders.play(case)
     answer = _auction(daemon, case, at=2)
-    winners = {bid["impid"]: (bid["id"], bid) for seat in answer.get("seatbid", ()) for bid in seat["bid"]}
+    winners: dict[str, dict[str, Any]] = {}
+    for seat in answer.get("seatbid", ()):
+        for bid in seat["bid"]:
+            winners.setdefault(bid["impid"], bid)
     assert winners.keys() == _dearest(name, case).keys()
-    for impid, (_, bid) in winners.items():
+    for impid, bid in winners.items():
         offers = _offers(name, case, impid)
         dearest = max(offers, key=lambda offer: offer[1])
         others = [price for who, price in offers if who != dearest[0]]
@@ -140,6 +152,27 @@ def test_what_is_not_said_otherwise_is_a_second_price_auction(name: str, market:
                 bid["price"] * 10 + 1e-6
             )  # all ranges of theirs are of 0.10, or the price is below the first step
             assert float(targeting["hb_pb"]) == pytest.approx(steps / 10)
+
+
+@pytest.mark.parametrize(("name", "most"), sorted(MULTIBID.items()))
+def test_further_bids_of_the_winner_s_code(name: str, most: dict[str, int], market: tuple[Daemon, Bidders]) -> None:
+    """As many as multibid says, at the prices, with the codes and the key-values that Prebid Server gives them."""
+    daemon, bidders = market
+    case = pbs_cases.load(name)
+    bidders.play(case)
+    answer = _auction(daemon, case, at=1)
+    for impid, (seat, _) in _dearest(name, case).items():
+        ours = [
+            bid for each in answer["seatbid"] if each["seat"] == seat for bid in each["bid"] if bid["impid"] == impid
+        ]
+        theirs = [bid for bid in pbs_cases.passed(name, case) if (bid["seat"], bid["impid"]) == (seat, impid)]
+        theirs.sort(key=lambda bid: -bid["price"])
+        assert [_further(bid, name) for bid in ours] == [_further(bid, name) for bid in theirs[: most[seat]]]
+        others = [each for each in answer["seatbid"] if each["seat"] != seat]
+        assert all(bid["impid"] != impid for each in others for bid in each["bid"])
+    warned = [each["code"] for each in answer["ext"].get("warnings", {}).get("general", ()) if each["code"] == 10_006]
+    told = case["response"].get("ext", {}).get("warnings", {}).get("general", ())
+    assert warned == [each["code"] for each in told if each["code"] == 10_006]
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))
@@ -203,3 +236,15 @@ def _renamed(targeting: dict[str, str] | None, name: str, price: float) -> dict[
             key.replace(f"_{theirs}", f"_{ours}"): ours if value == theirs else value for key, value in kept.items()
         }
     return kept
+
+
+def _further(bid: dict[str, Any], name: str) -> dict[str, Any]:
+    """What of a bid must be alike."""
+    prebid = bid["ext"]["prebid"]
+    return {
+        "price": bid["price"],
+        "crid": bid["crid"],
+        "type": prebid.get("type", "video"),
+        "targetbiddercode": prebid["targetbiddercode"],
+        "targeting": _renamed(prebid["targeting"], name, bid["price"]),
+    }
