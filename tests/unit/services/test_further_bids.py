@@ -156,11 +156,9 @@ def remote(name: str, *prices: float, notices: HttpServer | None = None) -> Prom
     """Bids these prices on imp 1, each with its own notices."""
     made = []
     for n, price in enumerate(prices):
-        urls = (
-            {}
-            if notices is None
-            else {u: notices.url(f"/{n}/{u}?${{AUCTION_PRICE}}") for u in ("nurl", "burl", "lurl")}
-        )
+        urls: dict[str, Any] = {}
+        if notices is not None:
+            urls = {url: notices.url(f"/{n}/{url}?${{AUCTION_PRICE}}") for url in ("nurl", "burl", "lurl")}
         wire = WireBid(id=f"{name}-{n}", impid="1", price=price, adm="<b>ad</b>", **urls)
         made.append(
             RemoteBid(impid="1", seat=name, bidder=name, price_micros=round(price * 1e6), content=wire, currency="USD")
