@@ -12,6 +12,7 @@ from dashboard import guard
 from dashboard.access import Access
 from dashboard.api import Api, json_errors
 from dashboard.feeds import Feeds
+from dashboard.files import Files
 from dashboard.guard import check_bind, require_loopback
 from dashboard.hub import Hub
 from rtb.services.metrics import MetricsSource
@@ -59,8 +60,10 @@ def create_app(
     )
     endings: list[Callable[[], None]] = []
 
-    async def page(_request: web.Request) -> web.StreamResponse:
-        return web.FileResponse(_WEB / "index.html")
+    files = Files(_WEB)
+
+    async def page(request: web.Request) -> web.StreamResponse:
+        return files.answer(request, "index.html")
 
     async def metrics(_request: web.Request) -> web.Response:
         body = msgspec.json.encode(source.latest)
@@ -90,7 +93,7 @@ def create_app(
     app.router.add_get("/", page)
     app.router.add_get("/ws", hub.handle)
     app.router.add_get("/api/metrics", metrics)
-    app.router.add_static("/web/", _WEB)
+    files.add_routes(app)
     app.on_response_prepare.append(guard.add_headers)
     app.on_startup.append(start)
     app.on_shutdown.append(stop)

@@ -31,6 +31,7 @@ const scheme = location.protocol === "https:" ? "wss:" : "ws:";
 const live = new Live(
   `${scheme}//${location.host}/ws`,
   whoami.then((me) => me.commands),
+  /** @type {any} */ (globalThis).rtbEarly,
 );
 const time = new Time(() => live.history.newest);
 let unmount = () => {};
@@ -60,7 +61,7 @@ function decoded(part) {
 
 /** A page's own sheet, once. @param {string} name @returns {Promise<void>} */
 function loadStyle(name) {
-  const href = `/web/css/pages/${name}.css`;
+  const { href } = new URL(`./css/pages/${name}.css`, import.meta.url);
   if (document.querySelector(`link[href="${href}"]`)) return Promise.resolve();
   return new Promise((resolve) => {
     const link = el("link", { rel: "stylesheet", href, onload: () => resolve(), onerror: () => resolve() });

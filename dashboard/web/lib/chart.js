@@ -2,7 +2,6 @@
 /** Line and area charts over the header's range: one cursor for all of them, the theme's colours, words for those who do
  * not see them. */
 
-import uPlot from "../vendor/uplot.js";
 import { el, put, replace } from "./dom.js";
 import * as format from "./format.js";
 import { colour, onTheme } from "./theme.js";
@@ -40,13 +39,19 @@ const STEPS = [1, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600];
  * @property {() => readonly Point[]} [points] the whole system's history, or the instance's, if not given
  */
 
+/** What draws the lines; numbers do not wait for it. @type {typeof import("../vendor/uplot.js")|null} */
+let Plot = null;
+const arrived = new Promise(requestAnimationFrame).then(async () => {
+  Plot = (await import("../vendor/uplot.js")).default;
+});
+
 export class Chart {
   /** @param {Context} context @param {Options} options */
   constructor(context, options) {
     this.context = context;
     this.options = options;
     this.format = options.format ?? format.rate;
-    /** @type {uPlot|null} */
+    /** @type {import("../vendor/uplot.js")|null} */
     this.plot = null;
     /** @type {Point[]} */
     this.shown = [];
@@ -89,6 +94,7 @@ export class Chart {
       this.table,
     );
     this.observer = new ResizeObserver(() => this.resize());
+    if (!Plot) arrived.then(() => this.element.isConnected && this.resize());
     this.observer.observe(this.box);
     this.ends = [
       context.live.on("update", () => context.time.paused || this.update()),
@@ -155,7 +161,7 @@ export class Chart {
     const height = this.box.clientHeight;
     if (!width || !height) return;
     if (this.plot) this.plot.setSize({ width, height });
-    else this.plot = new uPlot(this.plotOptions(width, height), /** @type {any} */ (this.columns()), this.box);
+    else if (Plot) this.plot = new Plot(this.plotOptions(width, height), /** @type {any} */ (this.columns()), this.box);
   }
 
   /** @param {number} width @param {number} height @returns {any} */
@@ -207,7 +213,7 @@ export class Chart {
       ],
       hooks: {
         draw: [() => this.drawDeadline()],
-        setCursor: [(/** @type {uPlot} */ plot) => this.read(plot.cursor.idx ?? null)],
+        setCursor: [(/** @type {import("../vendor/uplot.js")} */ plot) => this.read(plot.cursor.idx ?? null)],
       },
     };
   }

@@ -18,9 +18,13 @@ const KEPT_S = 3600;
 /** @typedef {{topic: Topic, fns: Set<(data: any) => void>, last: any}} Subscription */
 
 export class Live {
-  /** @param {string} url @param {Promise<boolean>} speaks whether the server takes messages */
-  constructor(url, speaks) {
+  /**
+   * @param {string} url @param {Promise<boolean>} speaks whether the server takes messages
+   * @param {{socket: WebSocket, messages: string[]}} [early] a connection that was made before, and what it has brought
+   */
+  constructor(url, speaks, early) {
     this.url = url;
+    this.early = early;
     /** @type {State} */
     this.state = "connecting";
     /** The newest, null before the first. @type {Snapshot|null} */
@@ -128,9 +132,14 @@ export class Live {
   }
 
   connect() {
-    const socket = new WebSocket(this.url);
+    const { early } = this;
+    this.early = undefined;
+    const open = early && early.socket.readyState <= WebSocket.OPEN;
+    const socket = open ? early.socket : new WebSocket(this.url);
     this.socket = socket;
     this.heardAt = performance.now();
+    // Once everybody listens who does from the beginning.
+    if (open) queueMicrotask(() => early.messages.forEach((text) => this.socket === socket && this.receive(text)));
     socket.onmessage = (event) => this.socket === socket && this.receive(event.data);
     socket.onclose = () => this.socket === socket && this.lost();
   }

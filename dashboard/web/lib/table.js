@@ -53,6 +53,14 @@ export class Table {
     this.queued = false;
     this.resting = 0;
     this.sight = "";
+    /** Raised whenever rows have changed in themselves: what is drawn with the present one need not be again. */
+    this.stamp = 0;
+    /** What each row's element shows. @type {WeakMap<HTMLElement, {row: any, at: number, stamp: number, active: boolean}>} */
+    this.drawn = new WeakMap();
+    this.height = 0;
+    /** Whether it is being scrolled, and whether rows in sight have changed meanwhile. */
+    this.moving = this.behind = false;
+    this.total = -1;
     /** Which columns there is room for. @type {boolean[]} */
     this.shown = options.columns.map(() => true);
     this.heads = options.columns.map((column) => this.head(column));
@@ -74,7 +82,11 @@ export class Table {
         role: "region",
         "aria-label": options.label,
         style: { "--row": `${ROW_PX}px` },
-        onscroll: () => this.queue(),
+        onscroll: () => {
+          this.moving = true;
+          this.rest();
+          this.queue();
+        },
         onkeydown: (/** @type {KeyboardEvent} */ event) => this.pressed(event),
       },
       this.grid,
@@ -91,6 +103,8 @@ export class Table {
   fit() {
     const { columns } = this.options;
     const width = this.element.clientWidth;
+    this.height = this.element.clientHeight - ROW_PX;
+    this.stamp++;
     this.shown = columns.map((column) => width >= (column.from ?? 0));
     const tracks = columns.filter((_, i) => this.shown[i]).map((column) => column.width ?? "minmax(6rem, 1fr)");
     const least = tracks.map((track) => /^minmax\(([^,]+),/.exec(track)?.[1] ?? track).join(" + ");
@@ -104,6 +118,7 @@ export class Table {
   /** Show these rows, in the order of the sort. @param {readonly any[]} rows */
   set(rows) {
     this.rows = [...rows];
+    this.stamp++;
     this.order();
     this.queue();
   }
@@ -111,6 +126,11 @@ export class Table {
   /** The rows have changed in themselves. @param {boolean} [sort] whether their order may have, too */
   refresh(sort = false) {
     if (sort && !this.editing()) this.order();
+    if (this.moving) {
+      this.behind = true; // nobody reads numbers that fly past; those that come into sight are new anyway
+      return;
+    }
+    this.stamp++;
     this.queue();
   }
 
@@ -190,13 +210,11 @@ export class Table {
   }
 
   draw() {
-    const { element, sorted, options } = this;
-    const height = element.clientHeight - ROW_PX;
-    const first = Math.max(0, Math.floor(element.scrollTop / ROW_PX) - AROUND);
-    const last = Math.min(sorted.length, Math.ceil((element.scrollTop + height) / ROW_PX) + AROUND);
-    this.body.style.height = `${sorted.length * ROW_PX}px`;
-    this.grid.setAttribute("aria-rowcount", String(sorted.length + 1));
-    this.emptyLine.hidden = sorted.length > 0;
+    const { sorted, options } = this;
+    if (this.total !== sorted.length) this.resize();
+    const top = this.element.scrollTop;
+    const first = Math.max(0, Math.floor(top / ROW_PX) - AROUND);
+    const last = Math.min(sorted.length, Math.ceil((top + this.height) / ROW_PX) + AROUND);
     this.active = Math.max(0, Math.min(this.active, sorted.length - 1));
     const shown = sorted.slice(first, last).map((row, i) => ({ row, at: first + i }));
     this.pin(shown, first, last);
@@ -206,6 +224,14 @@ export class Table {
       this.sight = sight;
       options.visible?.(shown.map(({ row }) => row));
     }
+  }
+
+  /** There are more rows, or fewer. */
+  resize() {
+    this.total = this.sorted.length;
+    this.body.style.height = `${this.total * ROW_PX}px`;
+    this.grid.setAttribute("aria-rowcount", String(this.total + 1));
+    this.emptyLine.hidden = this.total > 0;
   }
 
   /** Have the elements of rows out of sight serve those that have come into it. @param {{row: any, at: number}[]} shown */
@@ -228,8 +254,19 @@ export class Table {
       this.show(item, row, at);
     }
     for (const item of free) item.remove();
+    this.rest();
+  }
+
+  /** Leave for later what can wait until it has stood still for a moment. */
+  rest() {
     clearTimeout(this.resting);
-    this.resting = setTimeout(() => this.tidy(), REST_MS);
+    this.resting = setTimeout(() => {
+      this.moving = false;
+      this.tidy();
+      if (!this.behind) return;
+      this.behind = false;
+      this.refresh();
+    }, REST_MS);
   }
 
   /** Put the elements into the order of their rows, in which the tab key and screen readers go. Rows stand where they
@@ -272,9 +309,13 @@ export class Table {
 
   /** @param {HTMLElement} item @param {any} row @param {number} at */
   show(item, row, at) {
+    const was = this.drawn.get(item);
+    const active = at === this.active;
+    if (was && was.row === row && was.at === at && was.stamp === this.stamp && was.active === active) return;
+    this.drawn.set(item, { row, at, stamp: this.stamp, active });
     item.style.transform = `translateY(${at * ROW_PX}px)`;
     item.setAttribute("aria-rowindex", String(at + 2));
-    item.tabIndex = at === this.active ? 0 : -1;
+    item.tabIndex = active ? 0 : -1;
     const name = `t-row ${this.options.mark?.(row) ?? ""}${this.options.open ? " opens" : ""}`;
     if (item.className !== name) item.className = name;
     this.options.columns.forEach((column, i) => {

@@ -20,6 +20,22 @@ from tests.unit.parts import Prompt, campaign, offer, world
 expect.set_options(timeout=30_000)  # a browser on a busy machine
 HOSTILE = "<img src=x onerror=document.title='owned'>"
 Visit = Callable[..., Awaitable[Page]]
+KEEP_STATES = """
+window.states = [];
+new MutationObserver(() => {
+  const state = document.documentElement.dataset.state;
+  if (state && state !== window.states.at(-1)) window.states.push(state);
+}).observe(document, { subtree: true, childList: true, attributes: true, attributeFilter: ["data-state"] });
+"""
+"""A page is live for three seconds after a second has come: which states it had stays, however late a test looks."""
+
+
+async def been(page: Page, *states: str) -> None:
+    """Wait until the connection has been in each of these, one after the other."""
+    await page.wait_for_function(
+        "(wanted) => window.states.reduce((at, state) => at + (state === wanted[at]), 0) === wanted.length",
+        arg=list(states),
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -88,6 +104,7 @@ async def visit(chromium: Browser, site: DashboardSite, page_errors: list[str]) 
         context.set_default_timeout(30_000)
         await context.add_cookies([{"name": "rtb_session", "value": site.cookie(by), "url": site.origin}])
         page = await context.new_page()
+        await page.add_init_script(KEEP_STATES)
         page.on("pageerror", lambda error: page_errors.append(str(error)))
         page.on("console", lambda line: page_errors.append(line.text) if line.type == "error" else None)
         await page.goto(f"{site.origin}/{page_hash}")

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, Response, expect
 
+from tests.e2e.dashboard.conftest import KEEP_STATES, been
 from tests.support.dashboard_demo import Demo, add_alerts
 
 ROOT = Path(__file__).parents[3]
@@ -38,6 +39,7 @@ async def page(chromium: Browser, demo: Demo) -> AsyncIterator[Page]:
     context = await chromium.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
     await context.add_cookies([{"name": "rtb_session", "value": demo.site.cookie("ops"), "url": demo.site.origin}])
     page = await context.new_page()
+    await page.add_init_script(KEEP_STATES)
     await page.goto(demo.site.origin)
     yield page
     await context.close()
@@ -52,7 +54,7 @@ async def show(page: Page, demo: Demo, page_hash: str) -> None:
     await expect(page.locator("html")).to_have_attribute("data-page", name)
     await expect(page.locator("main h1").first).not_to_be_empty()
     await demo.second()
-    await expect(page.locator("#state")).to_have_text("live")
+    await been(page, "live")
     await painted(page)
 
 
@@ -103,6 +105,7 @@ async def test_the_whole_page_is_small(chromium: Browser, demo: Demo) -> None:
     context = await chromium.new_context()
     await context.add_cookies([{"name": "rtb_session", "value": demo.site.cookie("ops"), "url": demo.site.origin}])
     page = await context.new_page()
+    await page.add_init_script(KEEP_STATES)
     answers: list[Response] = []
     page.on("response", lambda answer: answers.append(answer))
     await page.goto(demo.site.origin)
