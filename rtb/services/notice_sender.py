@@ -1,10 +1,10 @@
 """Notices on their way out: a queue a host, few at once, tried again when that may help, dropped and counted at limits.
 
 A host that is slow, broken or away delays its own notices and nobody else's. They are made and started one by one, the
-hosts in turn, one in an iteration of the event loop, so that an auction comes behind one at most; only when many wait,
-several at a time. Each succeeds at most once; one whose answer was lost is sent again, so that a receiver may see it
-twice (its endpoint should be idempotent: OpenRTB 2.6 7.8). What waits is in memory alone: a process that is killed
-loses it.
+hosts in turn, one in an iteration of the event loop and none in one that brought answers, so that an auction comes
+behind one of them, or behind answers; only when many wait, several at a time. Each succeeds at most once; one whose
+answer was lost is sent again, so that a receiver may see it twice (its endpoint should be idempotent: OpenRTB 2.6 7.8).
+What waits is in memory alone: a process that is killed loses it.
 """
 
 from __future__ import annotations
@@ -172,6 +172,7 @@ class NoticeSender:
         self._sent: dict[Notice, _Lane] = {}
         self._open = 0
         self._scheduled = False
+        self._heard = False
         self._stopping = False
         self._calm = asyncio.Event()
         self._calm.set()
@@ -268,7 +269,13 @@ class NoticeSender:
         self.wake()
 
     def _step(self) -> None:
-        """Start a notice, or make one; the rest in later iterations, behind what has arrived by then."""
+        """Start a notice, or make one; the rest in later iterations, behind what has arrived by then. Nothing is begun
+        where answers were taken since the last step: an auction that has arrived meanwhile waits for these, not for
+        both. They end by themselves, as nothing is sent that could be answered."""
+        if self._heard:
+            self._heard = False
+            asyncio.get_running_loop().call_soon(self._step)
+            return
         waiting = self._open - len(self._sent) - len(self._resting) + self.source.backlog
         for _ in range(1 + waiting // WAITING_PER_STEP):
             if not self._start_next() and not self.source.make_next():
@@ -309,6 +316,7 @@ class NoticeSender:
         if lane is None:  # dropped meanwhile
             return
         lane.in_flight -= 1
+        self._heard = True
         if error is None and _accepted(notice.kind, status):
             lane.failures = 0
             lane.fired += 1

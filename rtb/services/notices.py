@@ -184,12 +184,11 @@ class Notices:
         await self.sender.stop(limit_s)
 
     def _make(self, auction: Auction, outcome: Outcome) -> Iterator[None]:
-        """Make the notices of one auction, and pause after each."""
+        """Make the notices of one auction, and pause after each, and between the two of the winner."""
         request = auction.request
         for result in outcome.results:
             if isinstance(result.winner, RemoteBid):
-                self._sell(auction.id, request, result, result.winner)
-                yield
+                yield from self._sell(auction.id, request, result, result.winner)
         for result in outcome.results:
             for lost in _losses(result):
                 if not any(lost.bid is bid for bid in outcome.further) and self._lose(request, lost):
@@ -198,7 +197,7 @@ class Notices:
             if self._lose(request, lost):
                 yield
 
-    def _sell(self, auction_id: str, request: BidRequest, result: Result, winner: RemoteBid) -> None:
+    def _sell(self, auction_id: str, request: BidRequest, result: Result, winner: RemoteBid) -> Iterator[None]:
         wire: WireBid = winner.content
         nurl, burl, lurl = wire.nurl or "", wire.burl or "", wire.lurl or ""
         imp = next(imp for imp in request.imp or () if imp.id == winner.impid)
@@ -207,6 +206,8 @@ class Notices:
         values = win_values(request.id or "", result, self._rates, multiplier=multiplier, test=test)
         if request.source is None or request.source.fd != 1:
             self._fire(Kind.WIN, nurl, values)
+            if nurl:
+                yield
             nurl = lurl = ""
         if test:
             burl = ""
@@ -215,6 +216,7 @@ class Notices:
             if not (nurl or lurl or _IMP_TS in burl):  # most are only billed: their URL is all that must be kept
                 sale.burl, sale.values = substitute(burl, values, self._encodings), None
             self._remember((auction_id, winner.impid), sale)
+        yield
 
     def _lose(self, request: BidRequest, lost: Lost) -> bool:
         """Whether that made a notice."""

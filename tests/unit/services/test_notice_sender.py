@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest_asyncio
 
 from rtb.adapters.clock import ManualClock
 from rtb.adapters.lean_http import LeanHttp
+from rtb.ports.http import MAX_BODY, NOTHING_MORE, Answered
 from rtb.services.notice_sender import SICK_AFTER, Kind, Notice, NoticeSender, Tally
 from tests.support.http_server import HANG, RESET, HttpServer, Reply
 
@@ -257,3 +259,42 @@ async def test_hosts_differ_by_name_and_port_alone(make: Make, server: HttpServe
         sender.send(Notice(Kind.WIN, server.url(host=host)))
     await sender.quiet()
     assert [(view.host, view.fired) for view in sender.hosts()] == [(f"127.0.0.1:{server.port}", 3)]
+
+
+class _Held:
+    """An HTTP client whose answers are given by hand."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.answers: list[Answered] = []
+
+    def get(
+        self,
+        url: str,
+        answered: Answered,
+        *,
+        headers: Mapping[str, str] = NOTHING_MORE,
+        timeout_s: float = 5.0,
+        max_body: int = MAX_BODY,
+    ) -> None:
+        self.asked.append(url)
+        self.answers.append(answered)
+
+
+async def test_nothing_is_begun_where_answers_were_taken(clock: ManualClock) -> None:
+    """One notice is begun in an iteration of the loop, none in the first after an answer."""
+    http = _Held()
+    sender = NoticeSender(http, clock)
+    for name in "abc":
+        sender.send(Notice(Kind.LOSS, f"http://x.test/{name}"))
+    begun = []
+    for number in range(4):
+        if number == 1:
+            http.answers[0](204, None)
+        await asyncio.sleep(0)
+        begun.append(len(http.asked))
+    assert begun == [1, 1, 2, 3]
+    for answered in http.answers[1:]:
+        answered(204, None)
+    await sender.quiet()
+    assert sender.tallies[Kind.LOSS] == Tally(fired=3)
