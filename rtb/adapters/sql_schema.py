@@ -14,7 +14,7 @@ from rtb.errors import StoreError
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0005"  # the newest of migrations/versions: a start that finds it there does not load alembic
+HEAD = "0006"  # the newest of migrations/versions: a start that finds it there does not load alembic
 MIGRATION_LIMIT_S = 3_600.0
 LOCK = 0x7274_622D_6D69_67  # of pg_advisory_xact_lock: "rtb-mig", one migration at a time
 

@@ -114,6 +114,17 @@ ALERT_STATES = Table(
     Column("version", BigInteger, nullable=False),
     Column("body", Text, nullable=False),
 )
+SOURCE_FIGURES = Table(
+    "source_figures",  # domain.source_metrics.CampaignMetrics as JSON, the last that a source told
+    METADATA,
+    Column("campaign_id", _key(200), primary_key=True),
+    Column("source", _key(64), primary_key=True),
+    Column("first_day", _key(10), primary_key=True),
+    Column("last_day", _key(10), primary_key=True),
+    Column("told_at", Float(53), nullable=False),
+    Column("body", Text, nullable=False),
+    Index("source_figures_by_time", "told_at"),
+)
 BUDGET_EPOCHS = Table(
     "budget_epochs",
     METADATA,

@@ -79,6 +79,16 @@ class CampaignMetrics(Struct, frozen=True, gc=False):
     currency: str
 
 
+class Told(Struct, frozen=True):
+    """What a source told of a campaign and some days, and when (Unix seconds)."""
+
+    campaign_id: str
+    source: str
+    days: Days
+    metrics: CampaignMetrics
+    told_at: float
+
+
 class Standing(StrEnum):
     """How far figures can be trusted: as of the last refresh; of an earlier one, for some reason; there are none."""
 

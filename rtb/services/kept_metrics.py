@@ -7,7 +7,7 @@ from collections import OrderedDict
 from msgspec import Struct
 
 from rtb.domain.money import Rates
-from rtb.domain.source_metrics import CampaignMetrics, Days, Figures, Reading, Standing, converted
+from rtb.domain.source_metrics import CampaignMetrics, Days, Figures, Reading, Standing, Told, converted
 from rtb.ports import Clock
 from rtb.ports.metric_source import SourceFailure
 
@@ -50,6 +50,14 @@ class KeptMetrics:
             kept.reason = f"there is no exchange rate for {outcome.currency}"
         else:
             kept.figures, kept.got_ns, kept.reason = converted(outcome, self._rates), kept.tried_ns, ""
+
+    def recall(self, told: Told) -> None:
+        """Remember what was told before this process began, unless there is something newer."""
+        if (told.campaign_id, told.days) in self._kept and told.source in self._kept[told.campaign_id, told.days]:
+            return
+        self.note(told.campaign_id, told.days, told.source, told.metrics)
+        kept = self._kept[told.campaign_id, told.days][told.source]
+        kept.got_ns = kept.tried_ns = kept.tried_ns - round(max(self._clock.time() - told.told_at, 0.0) * NS)
 
     def is_due(self, campaign_id: str, days: Days, source: str) -> bool:
         """Whether to ask the source: it was not asked yet, or too long ago."""

@@ -9,7 +9,7 @@ from typing import TypeVar
 import structlog
 
 from rtb.domain.money import Rates
-from rtb.domain.source_metrics import CampaignMetrics, Days, MergedMetrics, Reading, Standing, merge
+from rtb.domain.source_metrics import CampaignMetrics, Days, MergedMetrics, Reading, Standing, Told, merge
 from rtb.errors import ConfigError, RtbError
 from rtb.ports import Clock
 from rtb.ports.metric_source import BidResult, BidUpdate, MetricSource, SourceError, SourceFailure
@@ -73,6 +73,8 @@ class MetricSources:
         self._retry_ns = round(retry_s * NS)
         self._kept = KeptMetrics(rates, clock, fresh_s=fresh_s, retry_s=retry_s, keep=keep)
         self._flying: dict[tuple[str, Days], _Flights] = {}  # by source and days
+        self.on_told: Callable[[Told], None] | None = None
+        """Hears of what the sources tell, but not of what the house's ledger says; must not block."""
         self._away: dict[str, tuple[str, int]] = {}  # source -> why, and until when it is not asked
 
     async def get(self, campaign_ids: Collection[str], days: Days) -> dict[str, MergedMetrics]:
@@ -101,6 +103,12 @@ class MetricSources:
         """What is known now, without asking anybody."""
         readings = [self._reading(campaign_id, days, name) for name in self._ids(campaign_id)]
         return merge(campaign_id, days, self._currency, readings)
+
+    def recall(self, told: Told) -> None:
+        """Know what was told before this process began; a source that is no more is none of its business."""
+        if told.source in self._sources:
+            self._kept.recall(told)
+            self._kept.forget()
 
     @property
     def away(self) -> Mapping[str, str]:
@@ -199,7 +207,10 @@ class MetricSources:
             found, missing = await self._told(source, [there for _, there in chunk], days)
             for part in _chunks(chunk, STEP):
                 for campaign_id, there in part:
-                    self._kept.note(campaign_id, days, source.name, found.get(there, missing))
+                    outcome = found.get(there, missing)
+                    self._kept.note(campaign_id, days, source.name, outcome)
+                    if self.on_told is not None and source is not self._house and isinstance(outcome, CampaignMetrics):
+                        self.on_told(Told(campaign_id, source.name, days, outcome, self._clock.time()))
                 await asyncio.sleep(0)
         finally:
             self._land(source, chunk, days)

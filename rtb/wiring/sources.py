@@ -11,9 +11,11 @@ from rtb.adapters.facebook_insights import FacebookInsights
 from rtb.adapters.google_ads import GoogleAds
 from rtb.adapters.google_token import GoogleToken
 from rtb.adapters.outgoing_http import OutgoingHttp
+from rtb.adapters.sql_told_figures import SqlToldFigures
 from rtb.domain.campaign import Status
 from rtb.domain.source_metrics import Days
 from rtb.ports.metric_source import MetricSource
+from rtb.services.figure_memory import FigureMemory
 from rtb.services.metric_refresh import MetricRefresh
 from rtb.services.metric_sources import MetricSources
 from rtb.services.own_figures import OwnFigures, in_ledger
@@ -23,14 +25,18 @@ from rtb.wiring.ground import Ground
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """The sources, and what keeps them fresh; nothing is started, and `refresh` is None when nobody wants it."""
+    """The sources, and what keeps them fresh; nothing is started, and `refresh` and
+    `memory` are None when nobody wants them."""
 
     sources: MetricSources
     refresh: MetricRefresh | None
+    memory: FigureMemory | None
     http: OutgoingHttp
 
     async def start(self) -> None:
-        """Begin to fetch ahead, where that is wanted."""
+        """Bring back what was told before, and begin to fetch ahead, where that is wanted."""
+        if self.memory is not None:
+            await self.memory.start()
         if self.refresh is not None:
             await self.refresh.start()
 
@@ -39,6 +45,8 @@ class Elsewhere:
         if self.refresh is not None:
             await self.refresh.stop()
         await self.sources.close()
+        if self.memory is not None:
+            await self.memory.stop()
         await self.http.close()
 
 
@@ -97,4 +105,5 @@ def elsewhere(ground: Ground) -> Elsewhere:
     house = OwnFigures(in_ledger(ground.out.ledger), rates.currency)
     merged = MetricSources(sources, external_ids, rates, clock, house=house, keep=given.keep)
     refresh = MetricRefresh(merged, watched, interval_s=given.refresh_s) if given.refresh_s and sources else None
-    return Elsewhere(merged, refresh, http)
+    memory = FigureMemory(SqlToldFigures(ground.out.database), merged, clock, keep=given.keep) if sources else None
+    return Elsewhere(merged, refresh, memory, http)

@@ -81,8 +81,8 @@ async def test_the_migrations_make_the_tables_of_the_code(database: str) -> None
         options = {"compare_type": True, "compare_server_default": True}
         return list(compare_metadata(MigrationContext.configure(connection, opts=options), METADATA))
 
-    assert await pending(database) == ["0001", "0002", "0003", "0004", "0005"]
-    assert await migrate(database) == ["0001", "0002", "0003", "0004", "0005"]
+    assert await pending(database) == ["0001", "0002", "0003", "0004", "0005", "0006"]
+    assert await migrate(database) == ["0001", "0002", "0003", "0004", "0005", "0006"]
     async with opened(database) as sql, sql.read() as connection:
         assert await connection.run_sync(differences) == []
     assert await current(database) == HEAD
@@ -94,7 +94,7 @@ async def test_tables_of_the_first_version_are_taken_over(database: str) -> None
     """They had no revision: they get one, keep every campaign and profile, and each campaign gets a number."""
     await make_first_version(database)
     assert await current(database) is None
-    assert await migrate(database) == ["0001", "0002", "0003", "0004", "0005"]
+    assert await migrate(database) == ["0001", "0002", "0003", "0004", "0005", "0006"]
     repository = SqlRepository(database)
     await repository.start()
     ordered = sorted(STORED, key=lambda campaign: campaign.id)
@@ -109,8 +109,8 @@ async def test_one_revision_after_the_other(database: str) -> None:
     """A migration may stop at a revision; `pending` tells what is left."""
     assert await migrate(database, "0001") == ["0001"]
     assert await current(database) == "0001"
-    assert await pending(database) == ["0002", "0003", "0004", "0005"]
-    assert await migrate(database) == ["0002", "0003", "0004", "0005"]
+    assert await pending(database) == ["0002", "0003", "0004", "0005", "0006"]
+    assert await migrate(database) == ["0002", "0003", "0004", "0005", "0006"]
 
 
 async def test_a_script_does_the_same(database: str) -> None:
@@ -130,7 +130,7 @@ async def test_daemons_that_migrate_at_once_wait_for_each_other(database: str) -
     """Of several only one does it; all find the newest schema."""
     await make_first_version(database)
     ran = await asyncio.gather(*(migrate(database) for _ in range(4)))
-    assert sorted(ran) == [[], [], [], ["0001", "0002", "0003", "0004", "0005"]]
+    assert sorted(ran) == [[], [], [], ["0001", "0002", "0003", "0004", "0005", "0006"]]
     assert await current(database) == HEAD
 
 
@@ -152,7 +152,7 @@ async def test_tables_of_a_newer_version_are_left_alone(database: str) -> None:
     """Who is too old for the database says so, at start and at migration, whether it may upgrade or not."""
     await migrate(database)
     await run(database, "UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(StoreError, match=r"newer rtb \(revision 9999, this one knows 0005\); upgrade rtb"):
+    with pytest.raises(StoreError, match=r"newer rtb \(revision 9999, this one knows 0006\); upgrade rtb"):
         await migrate(database)
     for upgrade in (False, True):
         with pytest.raises(StoreError, match="newer rtb"):
@@ -167,7 +167,7 @@ async def test_a_start_without_leave_to_upgrade(database: str) -> None:
     with pytest.raises(StoreError, match="was never migrated; run `rtb migrate`"):
         await SqlLedger(database, upgrade=False).start()
     await migrate(database, "0001")
-    with pytest.raises(StoreError, match=r"has old tables \(revision 0001, not 0005\); run `rtb migrate`"):
+    with pytest.raises(StoreError, match=r"has old tables \(revision 0001, not 0006\); run `rtb migrate`"):
         await SqlRepository(database, upgrade=False).start()
     repository = SqlRepository(database, upgrade=None if "://" not in database else True)
     await repository.start()

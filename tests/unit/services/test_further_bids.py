@@ -77,7 +77,7 @@ async def test_no_more_than_the_page_takes(build: Build) -> None:
 
 async def test_only_those_of_the_winner_s_code(build: Build) -> None:
     """The exchange as a whole, or the one bidder alone; a floor holds for all."""
-    codes = {"ext": {"prebid": {"bidder": {"rtb": {}}}}}
+    codes: dict[str, Any] = {"ext": {"prebid": {"bidder": {"rtb": {}}}}}
     rival = remote("acme", 2.8, 0.4)
     world = build(rival, campaigns=[campaign("a", 3.0), campaign("b", 2.5)])
     of_all = await bids(world, [{"bidder": "rtb", "maxbids": 9}], imp={**codes, "bidfloor": 0.5}, at=1)
@@ -110,7 +110,7 @@ async def test_who_cannot_pay_is_passed_over(build: Build) -> None:
     """The next takes its place."""
     pauper = Pauper("pauper", offer("pauper", 2.5))
     world = build(pauper, campaigns=[campaign("a", 3.0), campaign("c", 2.0)])
-    codes = {"ext": {"prebid": {"bidder": {"rtb": {}}}}}
+    codes: dict[str, Any] = {"ext": {"prebid": {"bidder": {"rtb": {}}}}}
     found = await bids(world, [{"bidder": "rtb", "maxbids": 2, "targetbiddercodeprefix": "x"}], imp=codes, at=1)
     assert [bid["cid"] for bid in found] == ["a", "c"]
     assert found[1]["ext"]["prebid"]["targetbiddercode"] == "x2"
@@ -148,7 +148,7 @@ async def test_a_frequency_cap_counts_what_is_offered(build: Build) -> None:
     capped = campaign("b", 2.5, frequency_cap=FrequencyCap(1, 3_600))
     world = build(campaigns=[campaign("a", 3.0), capped])
     await world.repository.start()
-    user = {"user": {"id": "u"}}
+    user: dict[str, Any] = {"user": {"id": "u"}}
     assert [[bid["cid"] for bid in await bids(world, house(), **user)] for _ in range(2)] == [["a", "b"], ["a"]]
 
 
