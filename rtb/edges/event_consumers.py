@@ -161,16 +161,16 @@ class EventConsumer(Generic[_T]):
     async def _handle(self, deliveries: Sequence[Delivery]) -> None:
         self._metrics.consumed += len(deliveries)
         entries: list[tuple[Delivery, _T]] = []
+        decode = self._work.decode
         for delivery in deliveries:
             try:
-                entries.append((delivery, self._work.decode(delivery)))
+                entries.append((delivery, decode(delivery)))
             except Exception as error:
                 await self._failures.settle(delivery, error)
         if entries:
             await self._finish(entries)
         now_ns = self._clock.monotonic_ns()
-        for delivery in deliveries:
-            self._metrics.message_time.record(now_ns - delivery.arrived_ns)
+        self._metrics.message_time.record_all([now_ns - delivery.arrived_ns for delivery in deliveries])
 
     async def _finish(self, entries: Sequence[tuple[Delivery, _T]]) -> None:
         events = [event for _, event in entries]
@@ -189,7 +189,8 @@ class EventConsumer(Generic[_T]):
                 delivery.ack()
             else:
                 failed.append(self._refuse(delivery, event, result))
-        await asyncio.gather(*failed)
+        if failed:
+            await asyncio.gather(*failed)
 
     async def _refuse(self, delivery: Delivery, event: _T, error: RtbError) -> None:
         """Let it come again or bury it; a message of several is split first, for only one of them may be at fault."""

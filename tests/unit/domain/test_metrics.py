@@ -79,6 +79,16 @@ def test_values_outside_the_range_count_at_its_ends() -> None:
     assert (ends.percentile(50), ends.percentile(100)) == (0, MAX_NS)
 
 
+@given(st.lists(st.integers(min_value=-5, max_value=4 * MAX_NS)))
+def test_many_are_counted_as_one_by_one(values: list[int]) -> None:
+    """Whatever the values, `record_all` counts what `record` would, those at the ends included."""
+    one_by_one, at_once = Histogram(), Histogram()
+    for value in values:
+        one_by_one.record(value)
+    at_once.record_all(values)
+    assert (at_once.counts, at_once.sum_ns) == (one_by_one.counts, one_by_one.sum_ns)
+
+
 def test_percentiles_of_a_thousand_known_values() -> None:
     """Ranks by hand: of 1 to 60 ns, all told apart, p50 is 30 and p95 is 57; p99.9 of 1,000 values is the 999th."""
     exact = histogram(list(range(1, 61)))
