@@ -13,10 +13,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import resource
+import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ from tests.unit.parts import bid_request, campaign, world
 
 CAMPAIGNS = 40
 SETTLE_S = 3
+AUCTIONS_S = 40
+"""Seconds of auctions, in every other one of which dashboards are told."""
+TOLD, SILENT, TICK, SERVING = range(4)
 AUCTION_EVERY_S = 0.004
 AUCTIONS_AT = 2
 """The report with which auctions begin."""
@@ -45,8 +49,11 @@ class Server:
         """Not started."""
         campaigns = [campaign(f"c{n}") for n in range(CAMPAIGNS)]
         self.site = DashboardSite(world(str(Path(folder) / "rtb.db"), campaigns=campaigns, clock=SystemClock()))
-        self.times = Histogram(), Histogram(), Histogram()
-        """Of auctions while dashboards are told, and while they are not; and of the processor for one step of that."""
+        self.times = _histograms()
+        """Of auctions while dashboards are told, and while they are not; of the processor for a second's tick, and for
+        one step of telling."""
+        self.p99s: tuple[list[float], list[float]] = [], []
+        """Of the auctions of each second, in milliseconds: of those told, and of the silent ones."""
 
     async def run(self) -> None:
         """Serve until the process is ended; each line on standard input asks for a report."""
@@ -62,8 +69,8 @@ class Server:
             asked += 1
             if asked == AUCTIONS_AT:
                 auctions = asyncio.create_task(self._auctions())
-            report = [histogram.pack() for histogram in self.times]
-            self.times = Histogram(), Histogram(), Histogram()
+            report = [histogram.pack() for histogram in self.times], self.p99s
+            self.times, self.p99s = _histograms(), ([], [])
             print(msgspec.json.encode(report).decode(), flush=True)
         del auctions
 
@@ -73,28 +80,29 @@ class Server:
         loop = asyncio.get_running_loop()
         hub, source = self.site.runner.app[HUB], self.site.source
 
-        def timed(step: Callable[..., None]) -> Callable[..., None]:
+        def timed(step: Callable[..., None], kind: int) -> Callable[..., None]:
             def run(*arguments: Any) -> None:
                 began_ns = time.thread_time_ns()
-                loop.call_soon(lambda: self.times[2].record(time.thread_time_ns() - began_ns))
+                loop.call_soon(lambda: self.times[kind].record(time.thread_time_ns() - began_ns))
                 step(*arguments)
 
             return run
 
-        hub._hand_out = timed(hub._hand_out)  # type: ignore[method-assign]
-        source.tick = timed(source.tick)  # type: ignore[method-assign]
+        hub._hand_out = timed(hub._hand_out, SERVING)  # type: ignore[method-assign]
+        source.tick = timed(source.tick, TICK)  # type: ignore[method-assign]
 
     async def _auctions(self) -> None:
-        """One a millisecond; in every other second the hub is told nothing."""
+        """One every four milliseconds; in every other second the hub is told nothing."""
         loop = asyncio.get_running_loop()
         hub = self.site.runner.app[HUB]
-        due, told = loop.time(), True
+        due, told, second = loop.time(), True, Histogram()
         flip = due + 1.0
         while True:
             await asyncio.sleep(max(due - loop.time(), 0))
             if due >= flip:
                 flip += 1.0
-                told = not told
+                self.p99s[not told].append(second.percentile(99) / 1e6)
+                told, second = not told, Histogram()
                 if hub._unsubscribe is not None:
                     hub._unsubscribe()
                     hub._unsubscribe = None
@@ -102,7 +110,9 @@ class Server:
                     hub.start()
             due_ns = round(due * 1e9)
             self.site.world.exchange.begin(bid_request(), due_ns)
-            self.times[not told].record(round(loop.time() * 1e9) - due_ns)
+            took_ns = time.monotonic_ns() - due_ns
+            self.times[not told].record(took_ns)
+            second.record(took_ns)
             due += AUCTION_EVERY_S
 
 
@@ -156,9 +166,10 @@ async def measure(clients: int, each: int, seconds: int) -> None:
         with contextlib.suppress(psutil.AccessDenied):
             process.nice(-10)  # neighbours disturb less
 
-        async def report() -> Iterator[Histogram]:
+        async def report() -> tuple[list[Histogram], list[list[float]]]:
             orders.write(b"\n")
-            return (Histogram.unpack(packed) for packed in msgspec.json.decode(await output.readline()))
+            packed, p99s = msgspec.json.decode(await output.readline())
+            return [Histogram.unpack(one) for one in packed], p99s
 
         try:
             origin = (await output.readline()).decode().strip()
@@ -174,12 +185,20 @@ async def measure(clients: int, each: int, seconds: int) -> None:
                     f"{clients} clients, {each} campaigns each: {share:.1%} of a core, {megabytes:.0f} MB, "
                     f"{count / seconds:.0f} updates/s of {(load.bytes - size) / max(count, 1):.0f} bytes"
                 )
-                _, _, steps = await report()
-                print(f"held up at a time: {_spread(steps)}; an auction waits for it {_waits(steps, seconds)}")
-                await asyncio.sleep(2 * seconds)
-                told, silent, _ = await report()
-                for what, times in ("told", told), ("silent", silent):
-                    print(f"auctions while dashboards are {what}: {_spread(times)}")
+                (_, _, ticks, steps), _ = await report()
+                for what, times in ("the second's tick", ticks), ("a step of telling", steps):
+                    print(f"the loop is held up by {what}: {_spread(times)}")
+                print(f"an auction waits for these {_waits([ticks, steps], seconds)}")
+                await asyncio.sleep(AUCTIONS_S)
+                (told, silent, _, _), p99s = await report()
+                for what, times, by_second in ("told", told, p99s[0]), ("silent", silent, p99s[1]):
+                    low, middle, high = statistics.quantiles(by_second, n=4)
+                    print(
+                        f"auctions while dashboards are {what}: {_spread(times)}; "
+                        f"p99 of each of {len(by_second)} seconds {low:.2f}, {middle:.2f}, {high:.2f} ms (quartiles)"
+                    )
+                above = statistics.median(p99s[0]) - statistics.median(p99s[1])
+                print(f"their p99 in the second in the middle: {above:+.2f} ms when told")
         finally:
             server.kill()
             await server.wait()
@@ -190,15 +209,19 @@ def _spread(times: Histogram) -> str:
     return f"p50 {p50:.2f}, p99 {p99:.2f}, longest {most:.2f} ms"
 
 
-def _waits(steps: Histogram, seconds: int) -> str:
+def _waits(kinds: Sequence[Histogram], seconds: int) -> str:
     """What an auction that arrives at any time waits for the step that is under way, without other load."""
-    busy_ns = sum(count * upper_ns(index) for index, count in enumerate(steps.counts))
+    steps = [(upper_ns(index), count) for kind in kinds for index, count in enumerate(kind.counts) if count]
+    busy_ns = sum(count * took_ns for took_ns, count in steps)
     beyond = [
-        sum(count * max(upper_ns(index) - wait_us * 1_000, 0) for index, count in enumerate(steps.counts) if count)
-        for wait_us in range(0, 20_000, 10)
+        sum(count * max(took_ns - wait_us * 1_000, 0) for took_ns, count in steps) for wait_us in range(0, 20_000, 10)
     ]
     p99_us = next(10 * n for n, over_ns in enumerate(beyond) if over_ns <= 0.01 * seconds * 1e9)
     return f"at p99 {p99_us / 1_000:.2f} ms, in {busy_ns / seconds / 1e9:.1%} of all cases at all"
+
+
+def _histograms() -> tuple[Histogram, ...]:
+    return tuple(Histogram() for _ in range(4))
 
 
 def main() -> None:

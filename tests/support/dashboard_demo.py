@@ -15,6 +15,7 @@ from rtb.domain.pacing import Pace
 from rtb.domain.source_metrics import CampaignMetrics, Days, Figures
 from rtb.openrtb import BidRequest, Device, Geo, Loss, NoBid, Site
 from rtb.ports import LedgerKind, LedgerRow, OpenAuction
+from rtb.ports.history import Action, HistoryEvent
 from rtb.ports.metric_source import BidResult, BidUpdate, SourceError, SourceFailure
 from rtb.services.bidder_health import BidderHealth
 from rtb.services.metrics import Metrics
@@ -132,6 +133,7 @@ class Demo:
         await self.site.start()
         for one in self.world.house.campaigns():
             await self._days(one)
+        await self._changes()
 
     async def stop(self) -> None:
         """End it."""
@@ -157,6 +159,7 @@ class Demo:
             self._count(metrics, round(self.dice.gauss(share * rate, 15)), slow)
         for health in self.remote:
             self._ask(health)
+        self._buy()
         self.clock.advance(0.4)
         self._look_at_queues()
         self.site.source.receive(self.second_instance.frame())
@@ -246,6 +249,37 @@ class Demo:
             for back in range(30, 0, -1)
         )
         self.site.queues = QueueReport(now, rows, minutes)
+
+    async def _changes(self) -> None:
+        """What people and the daemon did to one campaign this morning."""
+        done = (
+            (7_200, "dashboard:ada", Action.CHANGED, "", {"bid": [0.6, 0.8]}),
+            (4_800, "admin", Action.PAUSED, "", {"status": ["active", "paused"]}),
+            (4_200, "dashboard:ops", Action.CHANGED, "", {"status": ["paused", "active"], "daily_budget": [30, 40]}),
+            (600, "automation", Action.BUDGET_ALERT, "90 % of the daily budget of 40.00 USD are spent", {}),
+        )
+        one = NAMES[0][0]
+        events = [
+            HistoryEvent(
+                id=f"{one}-{ago}",
+                campaign_id=one,
+                at=NOON - ago,
+                actor=actor,
+                action=action,
+                cause=why,
+                details=details,
+            )
+            for ago, actor, action, why, details in done
+        ]
+        await self.site.recorder.history.append(events)
+
+    def _buy(self) -> None:
+        """Some campaigns win, and show what they won."""
+        for one in self.dice.sample([name for name, _, _ in NAMES[:8]], 3):
+            nanos = self.dice.randint(1_000_000, 9_000_000)
+            today = datetime.fromtimestamp(self.clock.time(), UTC).date().isoformat()
+            kinds = (LedgerKind.WIN, 0), (LedgerKind.IMPRESSION, nanos)
+            self.site.performance.note([self._row(one, today, kind, self.seconds, cost) for kind, cost in kinds])
 
     async def _days(self, one: Campaign) -> None:
         """A row a day stands for many."""

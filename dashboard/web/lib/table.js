@@ -232,6 +232,7 @@ export class Table {
     this.body.style.height = `${this.total * ROW_PX}px`;
     this.grid.setAttribute("aria-rowcount", String(this.total + 1));
     this.emptyLine.hidden = this.total > 0;
+    this.height = this.element.clientHeight - ROW_PX; // it is as high as its rows, up to a most
   }
 
   /** Have the elements of rows out of sight serve those that have come into it. @param {{row: any, at: number}[]} shown */

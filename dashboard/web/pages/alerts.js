@@ -144,5 +144,5 @@ class AlertsPage {
 
 /** As it is, with at most six digits. @param {number|null} number */
 function value(number) {
-  return number === null ? format.NONE : String(Number(number.toPrecision(6)));
+  return number === null ? format.NONE : Number(number.toPrecision(6)).toLocaleString("en", { maximumFractionDigits: 6 });
 }

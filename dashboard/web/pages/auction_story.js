@@ -166,7 +166,7 @@ function fates(verdicts) {
   return el(
     "div",
     { class: "fates" },
-    bids.length ? table(bids) : el("p", { class: "empty", text: "nobody bid" }),
+    bids.length ? table(bids) : groups.length ? null : el("p", { class: "empty", text: "nobody bid" }),
     groups.map(([criterion, group]) =>
       el(
         "details",

@@ -164,7 +164,7 @@ function columns(context, changed) {
     {
       key: "name",
       title: "Campaign",
-      width: "minmax(9rem, 2.2fr)",
+      width: "minmax(11rem, 2.2fr)",
       value: (row) => row.name || row.id,
       make: () => el("a", { class: "name" }),
       update: (cell, row) => {

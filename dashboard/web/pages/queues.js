@@ -105,7 +105,7 @@ class QueuesPage {
     const letters = dead.reduce((/** @type {number} */ sum, /** @type {any} */ queue) => sum + queue.ready, 0);
     this.ready.show(format.count(waiting - letters), `in ${data.queues.length} queues`);
     this.outbox.show(format.count(data.outbox), "in memory and in the spool of the serving process", data.outbox > 1000 ? "warn" : "");
-    this.dead.show(format.count(letters), letters ? "rtb dead-letters list" : "none", letters ? "warn" : "");
+    this.dead.show(format.count(letters), letters ? "rtb dead-letters list tells why" : "none", letters ? "warn" : "");
     this.looked.show(data.time ? format.time(data.time) : format.NONE, "every 5 seconds");
   }
 
