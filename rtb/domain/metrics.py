@@ -94,13 +94,12 @@ class About(Struct, frozen=True, gc=False, omit_defaults=True):
     since: float = 0.0
 
 
-class BidderTally(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """What an instance knows of one bidder: counters since the bidder was configured there.
+class BidderCounts(Struct, frozen=True, gc=False, kw_only=True):
+    """What a bidder did since it was configured.
 
     `answers` came in time; `bids` are the valid, `rejected` the invalid ones in them, `no_bids` answers without either.
-    `errors`, `skipped` (not asked) and `stripped` (told less than the request says) count by reason. `state` and
-    `share` (of the traffic that it lets through) are the breaker's. `latency` is a packed histogram of answers since
-    the tally before.
+    `errors` and `skipped` (not asked) count by reason. `state` and `share` (of the traffic that it lets through) are
+    the breaker's.
     """
 
     name: Annotated[str, Meta(min_length=1, max_length=64)]
@@ -113,10 +112,19 @@ class BidderTally(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=Tru
     rejected: Count = 0
     no_bids: Count = 0
     wins: Count = 0
-    spend_nanos: Count = 0
     timeouts: Count = 0
     errors: dict[str, Count] = {}
     skipped: dict[str, Count] = {}
+
+
+class BidderTally(BidderCounts, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """What an instance knows of one bidder.
+
+    `stripped` counts by reason how often it was told less than the request says. `latency` is a packed histogram of
+    answers since the tally before.
+    """
+
+    spend_nanos: Count = 0
     stripped: dict[str, Count] = {}
     latency: tuple[int, ...] = ()
 

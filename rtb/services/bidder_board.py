@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from rtb.domain.breaker import State
 from rtb.domain.histogram import PackedSum
-from rtb.domain.metrics import BidderTally, Frame
+from rtb.domain.metrics import BidderCounts, BidderTally, Frame
 from rtb.domain.privacy_tally import Told, told
 from rtb.domain.snapshot import share, spread
 from rtb.ports import Clock
@@ -21,30 +21,16 @@ _WORST_FIRST = (State.OPEN.value, State.HALF_OPEN.value, State.CLOSED.value)
 _SUMS = ("calls", "answers", "bids", "rejected", "no_bids", "wins", "spend_nanos", "timeouts")
 
 
-class BidderRow(Struct, frozen=True, gc=False, kw_only=True):
+class BidderRow(BidderCounts, frozen=True, gc=False, kw_only=True):
     """A remote bidder over all live instances. Counters are since it was configured there; the rates a second are of
     the last one, shares and percentiles of the last minute: bids a call, wins a bid, timeouts and errors a call.
 
-    `state` and `share` (of the traffic that it lets through) are the breaker's, the worst of all; `states` names the
-    instances where it is not closed. `spend` is units of the exchange currency. `privacy` tells what became of requests
-    at the privacy gate.
+    `state` and `share` are the worst of all breakers; `states` names the instances where one is not closed. `spend` is
+    units of the exchange currency. `privacy` tells what became of requests at the privacy gate.
     """
 
-    name: str
-    state: str
     states: dict[str, str]
-    share: float
-    in_flight: int
-    calls: int
-    answers: int
-    bids: int
-    rejected: int
-    no_bids: int
-    wins: int
     spend: float
-    timeouts: int
-    errors: dict[str, int]
-    skipped: dict[str, int]
     privacy: Told
     calls_per_s: float
     bids_per_s: float
