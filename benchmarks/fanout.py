@@ -49,7 +49,8 @@ MARGIN_MS = 10
 """The way back to the SSP, as a daemon keeps it: an auction is settled that much before the deadline."""
 BODY_BYTES = 1024
 IN_FLIGHT = 64
-AUCTIONS = 256
+AUCTIONS = 48
+"""As many as the simulated bidders, one process, can answer in time: what waiting in vain costs is another figure."""
 TURNS = 3
 SICK = ("--misbehave", "9:hang", "--misbehave", "10:hang")
 SICK_RATE = 100
@@ -71,6 +72,7 @@ class Figures(Struct):
     cpu_s: float = 0.0
     wall_s: float = 0.0
     good: int = 0
+    late: int = 0
     latency: Histogram | None = None
 
     @property
@@ -84,6 +86,7 @@ class Figures(Struct):
         self.cpu_s += other.cpu_s
         self.wall_s += other.wall_s
         self.good += other.good
+        self.late += other.late
         if self.latency is not None and other.latency is not None:
             self.latency.add(other.latency)
 
@@ -304,6 +307,14 @@ class World:
 
         return run
 
+    async def load(self, bidders: Sequence[Bidder], in_flight: int, seconds: float) -> Figures:
+        """Auctions among these, one after another, and how many of the bidders' answers did not come in time."""
+        metrics = self.system.metrics
+        late = metrics.bidder_timeouts
+        figures = await closed_loop(self.auctions(bidders), in_flight, seconds)
+        figures.late = metrics.bidder_timeouts - late
+        return figures
+
     @asynccontextmanager
     async def ours(self, urls: Sequence[str], breaker: BreakerPolicy) -> AsyncIterator[Sequence[Bidder]]:
         """Bidders on the fan-out client."""
@@ -346,40 +357,61 @@ async def measure_auctions(world: World, seconds: float) -> None:
     with dsps(5) as urls:
         totals = {"ours": Figures(), "aiohttp": Figures()}
         async with world.ours(urls, NEVER_OPEN) as ours, world.theirs(urls) as theirs:
-            works = {"ours": world.auctions(ours), "aiohttp": world.auctions(theirs)}
-            await closed_loop(works["ours"], AUCTIONS, 2.0)
+            await world.load(ours, AUCTIONS, 2.0)
             for _ in range(TURNS):
-                totals["ours"].add(await closed_loop(works["ours"], AUCTIONS, seconds))
-                totals["aiohttp"].add(await closed_loop(works["aiohttp"], IN_FLIGHT, seconds))
-            click.echo(f"five bidders in 5-40 ms, {AUCTIONS} auctions under way ({IN_FLIGHT} over aiohttp)")
+                totals["ours"].add(await world.load(ours, AUCTIONS, seconds))
+                totals["aiohttp"].add(await world.load(theirs, AUCTIONS, seconds))
+            click.echo(f"five bidders in 5-40 ms, {AUCTIONS} auctions under way")
             for name, figures in totals.items():
-                click.echo(f"  {name:10}{_rates(figures)}")
+                click.echo(f"  {name:10}{_rates(figures)}, {figures.late / figures.count / 5:.1%} of the bidders late")
             await measure_bidders(world, ours, seconds)
             fastest = totals["ours"].count / totals["ours"].wall_s
-            _show(f"at 70 % of {fastest:,.0f} a second", await open_loop(works["ours"], 0.7 * fastest, seconds))
+            _show(
+                f"at 70 % of {fastest:,.0f} a second",
+                await open_loop(world.auctions(ours), 0.7 * fastest, seconds),
+            )
 
 
 async def measure_bidders(world: World, bidders: Sequence[Bidder], seconds: float) -> None:
-    """What an auction costs among one, three and five bidders."""
-    totals = {count: Figures() for count in (1, 3, 5)}
-    works = {count: world.auctions(bidders[:count]) for count in totals}
-    for _ in range(TURNS):
-        for count, work in works.items():
-            totals[count].add(await closed_loop(work, AUCTIONS, seconds / TURNS))
+    """What an auction costs among no, one, three and five bidders, and what of that is the loop's and the kernel's."""
+    totals = {count: Figures() for count in (0, 1, 3, 5)}
+    bare = Figures()
+    async with null_server.running() as (port, _):
+        for _ in range(TURNS):
+            for count, total in totals.items():
+                total.add(await world.load(bidders[:count], AUCTIONS, seconds / TURNS))
+            bare.add(await bare_alone(port, world.bodies[0], seconds / TURNS))
     costs = [1e6 / figures.per_cpu_second for figures in totals.values()]
     click.echo(
-        f"  one, three, five bidders: {', '.join(f'{cost:.0f}' for cost in costs)} us an auction, "
-        f"{(costs[2] - costs[0]) / 4:.1f} us a further bidder"
+        f"  no, one, three, five bidders: {', '.join(f'{cost:.0f}' for cost in costs)} us an auction, "
+        f"{(costs[3] - costs[1]) / 4:.1f} us a further bidder, of which a call costs the loop and the kernel "
+        f"{1e6 / bare.per_cpu_second:.1f} us"
     )
 
 
 async def measure_sick(world: World, seconds: float) -> None:
-    """Ten bidders of which two never answer: every auction takes its whole deadline, and not more."""
+    """Ten bidders of which two never answer: every auction takes its whole deadline, and not more.
+
+    In turns with as many timers of the same length and nothing else: what they are late by, the machine is.
+    """
     with dsps(10, *SICK) as urls:
         async with world.ours(urls, NEVER_OPEN) as bidders:
-            work = world.auctions(bidders)
-            await open_loop(work, SICK_RATE, 2.0)
-            _show(f"ten bidders of which two hang, {SICK_RATE} a second", await open_loop(work, SICK_RATE, seconds))
+            works = {"ten bidders of which two hang": world.auctions(bidders), "timers alone": _timer}
+            totals = {name: Figures(latency=Histogram()) for name in works}
+            await open_loop(works["ten bidders of which two hang"], SICK_RATE, 2.0)
+            for _ in range(TURNS):
+                for name, work in works.items():
+                    totals[name].add(await open_loop(work, SICK_RATE, seconds))
+            for name, figures in totals.items():
+                _show(f"{name}, {SICK_RATE} a second", figures)
+
+
+def _timer(number: int, done: Done) -> None:
+    """Nothing but the wait for the deadline."""
+    begun_ns = time.monotonic_ns()
+    asyncio.get_running_loop().call_later(
+        (DEADLINE_MS - MARGIN_MS) / 1e3, lambda: done(time.monotonic_ns() - begun_ns <= DEADLINE_MS * 1_000_000)
+    )
 
 
 async def measure_shield(world: World, seconds: float) -> None:

@@ -123,10 +123,11 @@ class DspBidder:
         imps = participation.imps(auction.request, offered)
         if imps == ():
             return self._body, None, Skip.MEDIA
-        if imps is None and not participation.currencies:
+        if imps is None and not participation.currencies and not sale.has_params:
             return self._treated[treatment], reason, None
         currencies = participation.sent_currencies(auction.request) if participation.currencies else ()
-        form = replace(self._form, imps=imps, currencies=currencies, treatment=treatment)
+        bidder = self.name if sale.has_params else ""
+        form = replace(self._form, imps=imps, currencies=currencies, treatment=treatment, bidder=bidder)
         return self._bodies.form(form), reason, None
 
     def claim(self, auction: OpenAuction, bid: Bid, cost_nanos: int) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -14,6 +15,7 @@ import msgspec
 from msgspec import Raw
 
 from rtb import openrtb
+from rtb.adapters.dsp_params import aliases, has_params, own_params
 from rtb.adapters.dsp_privacy import stripped
 from rtb.domain import money, privacy
 from rtb.domain.intake import Offer
@@ -34,6 +36,8 @@ _members = msgspec.json.Decoder(dict[str, Raw])
 _list = msgspec.json.Decoder(list[Raw])
 _encode = msgspec.json.Encoder().encode
 _GZIP_LEVEL = 1
+_TMAX = b'"tmax"'
+_VALUE = re.compile(rb'"tmax"\s*:\s*\d+(?=\s*[,}])')
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +52,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
         floor_micros: CPM micros of the exchange currency below which no imp is offered.
         adjustment: floors are divided by it, as the bids on them will be multiplied.
         at: the auction type to tell; 0 for that of the auction.
+        bidder: whose parameters alone are left in the imps; "" where there are none.
     """
 
     version: str = "2.6"
@@ -58,30 +63,45 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
     floor_micros: int = 0
     adjustment: float = 1.0
     at: int = 0
+    bidder: str = ""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing but the length of the auction and its type may differ from the request."""
+        return self.version == "2.6" and not (
+            self.imps is not None
+            or self.floor_micros
+            or self.adjustment != 1
+            or self.currencies
+            or self.treatment
+            or self.bidder
+        )
 
 
 class Body:
     """The bytes in one form, of one auction at a time; `latest` are those for `tmax`."""
 
-    __slots__ = ("_rates", "_stem", "auction_id", "form", "latest", "tmax")
+    __slots__ = ("_is_plain", "_rates", "_stem", "_tail", "auction_id", "form", "latest", "tmax")
 
     def __init__(self, form: Form, rates: Rates) -> None:
         """Of no auction yet."""
         self.form = form
         self._rates = rates
+        self._is_plain = form.is_plain
         self.auction_id = ""
-        self.latest = self._stem = b""
+        self.latest = self._stem = self._tail = b""
         self.tmax = -1
 
     def of(self, auction: OpenAuction, tmax: int) -> bytes:
         """The bytes to post, with so many milliseconds as ``tmax``."""
         if auction.id != self.auction_id:
-            self._stem = _stem(auction, self.form, self._rates)
+            found = _around_tmax(auction, self.form.at) if self._is_plain else None
+            self._stem, self._tail = found or (_stem(auction, self.form, self._rates) + b",", b"}")
             self.auction_id = auction.id
         elif tmax == self.tmax:
             return self.latest
         self.tmax = tmax
-        body = b'%b,"tmax":%d}' % (self._stem, tmax)
+        body = b'%b"tmax":%d%b' % (self._stem, tmax, self._tail)
         self.latest = gzip.compress(body, _GZIP_LEVEL, mtime=0) if self.form.compressed else body
         return self.latest
 
@@ -89,7 +109,17 @@ class Body:
 class Sale:
     """What the bidders of one auction share: what it says of privacy, and what their bids are checked against."""
 
-    __slots__ = ("_offer", "auction", "auction_id", "deadline_ns", "now_ns", "request", "signals", "varies")
+    __slots__ = (
+        "_offer",
+        "auction",
+        "auction_id",
+        "deadline_ns",
+        "has_params",
+        "now_ns",
+        "request",
+        "signals",
+        "varies",
+    )
 
     def __init__(self, auction: OpenAuction, now_ns: int) -> None:
         """Read the privacy signals; all are asked in one step of the loop, at this time."""
@@ -99,7 +129,8 @@ class Sale:
         self.deadline_ns = auction.deadline_ns
         self.request = auction.request
         self.signals = privacy.signals(auction.request)
-        self.varies = self.signals is not None or auction.offered is not None
+        self.has_params = has_params(auction.request)
+        self.varies = self.signals is not None or auction.offered is not None or self.has_params
         """Whether it depends on the bidder what it may be told."""
         self._offer: Offer | None = None
 
@@ -136,6 +167,22 @@ class Bodies:
         return sale
 
 
+def _around_tmax(auction: OpenAuction, at: int) -> tuple[bytes, bytes] | None:
+    """The request as it came, cut where its ``tmax`` stands; None where more than that is to be changed, or that is not
+    plain to see."""
+    request, body = auction.request, auction.body
+    if auction.rehearsal or not request.tmax or not auction.terms or request.at != (at or auction.terms[0].at):
+        return None
+    for holder in (request.source, request.regs, request.user):
+        if holder is not None and holder.ext:
+            return None
+    begin = body.find(_TMAX)
+    if begin < 0 or body.find(_TMAX, begin + 1) >= 0:
+        return None
+    value = _VALUE.match(body, begin)
+    return None if value is None else (body[:begin], body[value.end() :])
+
+
 def _stem(auction: OpenAuction, form: Form, rates: Rates) -> bytes:
     """The request but for ``tmax`` and its last brace."""
     members = _members.decode(auction.body or openrtb.encode(auction.request))
@@ -145,6 +192,10 @@ def _stem(auction: OpenAuction, form: Form, rates: Rates) -> bytes:
         members["test"] = Raw(b"1")
     if form.imps is not None or form.floor_micros or form.adjustment != 1:
         members["imp"] = Raw(_encode(_imps(_list.decode(members["imp"]), auction.request.imp or (), form, rates)))
+    if form.bidder:
+        known_as = aliases(auction.request)
+        imps = [own_params(imp, form.bidder, known_as) for imp in _list.decode(members["imp"])]
+        members["imp"] = Raw(_encode(imps))
     if form.currencies:
         members["cur"] = Raw(_encode(form.currencies))
     if form.treatment:

@@ -102,6 +102,7 @@ class FanoutClient:
         self._wheel = DeadlineWheel(clock, self._expire)
         self._slots = self._wheel.slots
         self._pools: set[Pool] = set()
+        self._unswept: list[Pool] = []
         self._sweeper: Timer | None = None
 
     def endpoint(self, url: str, *, headers: Mapping[str, str] = _NOTHING, limits: Limits = _DEFAULT) -> Endpoint:
@@ -188,12 +189,16 @@ class FanoutClient:
             connection.abandon()
 
     def _sweep(self) -> None:
+        """Each pool once a second, and evenly, for auctions wait meanwhile."""
         now_ns = self._clock.monotonic_ns()
-        for pool in [*self._pools]:
+        if not self._unswept:
+            self._unswept = [*self._pools]
+        if self._unswept:
+            pool = self._unswept.pop()
             pool.sweep(now_ns)
             if pool.is_over:
                 self._pools.discard(pool)
-        self._sweeper = self._clock.call_at(now_ns + _S, self._sweep)
+        self._sweeper = self._clock.call_at(now_ns + _S // max(len(self._pools), 1), self._sweep)
 
     def _context(self) -> ssl.SSLContext:
         if self._tls is None:

@@ -25,6 +25,8 @@ _S = 1_000_000_000
 _FIRST_PAUSE_NS, _LONGEST_PAUSE_NS = _S // 10, 5 * _S
 _AT_ONCE = 16
 """Connections being opened at a time: a server that is coming back is not met by all of them."""
+_AHEAD_AT_ONCE = 4
+"""Of them ahead of need: opening one takes as long as an auction, and auctions wait meanwhile."""
 _RTT_SAMPLES = 64
 _RTT_OFFSET = 68
 """Of tcpi_rtt, a u32 of microseconds, in Linux's struct tcp_info."""
@@ -129,8 +131,8 @@ class Pool:
         self._open.discard(connection)
         if connection in self.idle:
             self.idle.remove(connection)
-        if self.waiting and not self._closed:
-            self._grow(self._now_ns())
+        if not self._closed and not self.retired:
+            self._replenish(self._now_ns())
 
     def server_keeps(self, value: bytes) -> None:
         """What a Keep-Alive header says of idle connections: stay a second below it."""
@@ -149,10 +151,9 @@ class Pool:
                 self.idle.remove(connection)
                 connection.abandon()
         self._measure()
-        missing = self._limits.warm - len(self._open) - len(self._opening)
-        if now_ns >= self._paused_until_ns and not self.retired:
-            for _ in range(min(missing, _AT_ONCE - len(self._opening))):
-                self._open_one()
+        if not self.retired:
+            for _ in range(_AHEAD_AT_ONCE):
+                self._replenish(now_ns)
 
     def retire(self) -> None:
         """Begin no further call; those under way are finished, and then their connections closed."""
@@ -210,8 +211,20 @@ class Pool:
 
     def _connected(self, task: asyncio.Task[None]) -> None:
         self._opening.discard(task)
-        if not task.cancelled() and self.waiting and not self._closed:
-            self._grow(self._now_ns())
+        if not task.cancelled() and not self._closed and not self.retired:
+            self._replenish(self._now_ns())
+
+    def _replenish(self, now_ns: int) -> None:
+        """Open one for those who wait, or ahead of need."""
+        opening = len(self._opening)
+        if self.waiting:
+            self._grow(now_ns)
+        elif (
+            opening < _AHEAD_AT_ONCE
+            and opening + len(self._open) < self._limits.warm
+            and now_ns >= self._paused_until_ns
+        ):
+            self._open_one()
 
     async def _connect(self) -> None:
         """Open one connection, to the first address that lets us."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 
 from msgspec import Struct
 
@@ -18,6 +19,7 @@ Listener = Callable[[Auction, Outcome], None]
 
 _WON, _NO_BID = Status.WON, Status.NO_BID  # a look-up in an enum costs ten times that of a name
 _OUTBID = int(Loss.OUTBID)
+_price = attrgetter("price_micros")
 
 
 class Rules(Struct, frozen=True, kw_only=True):
@@ -76,10 +78,11 @@ class Settling:
 
     def _cleared(self, auction: Auction, rank: rules.TieBreak) -> list[Result]:
         bids, increment_micros = auction.bids, self._increment_micros
-        if auction.ranked and auction.plain:
+        ranked = (bids if auction.ranked else _ranked(auction)) if auction.plain else None
+        if ranked is not None:
             results = []
             for terms in auction.terms:
-                of_imp = bids.get(terms.impid, ())
+                of_imp = ranked.get(terms.impid, ())
                 results.append(rules.clear_ranked(of_imp, terms, rank, increment_micros=increment_micros))
             return results
         return rules.clear_all(
@@ -153,6 +156,20 @@ class Settling:
                 return
         auction.settled_ns = now_ns = self._now_ns()
         metrics.latency.record(now_ns - auction.received_ns)
+
+
+def _ranked(auction: Auction) -> dict[str, list[Bid]] | None:
+    """Each imp's bids, the dearest first; None unless all of them are open ones that meet the floor, as most are."""
+    found = {}
+    for terms in auction.terms:
+        of_imp, floor_micros = auction.bids.get(terms.impid), terms.floor_micros
+        if of_imp is None:
+            continue
+        for bid in of_imp:
+            if bid.dealid is not None or bid.group or bid.at or bid.price_micros < floor_micros:
+                return None
+        found[terms.impid] = sorted(of_imp, key=_price, reverse=True) if len(of_imp) > 1 else of_imp
+    return found
 
 
 def _unsold(auction: Auction, bids: int, results: Sequence[Result]) -> Outcome:

@@ -384,3 +384,14 @@ async def test_a_bidder_is_asked_for_the_imps_that_are_offered_to_it(
     held = world.exchange.begin(request, world.clock.monotonic_ns(), offered={"dsp": ["1", "3"]})
     await world.exchange.finish(held)
     assert [imp["id"] for imp in json.loads(server.requests[0].body)["imp"]] == ["1", "3"]
+
+
+async def test_a_bidder_is_not_sent_the_parameters_of_others(build: Build, remote: Remote, server: HttpServer) -> None:
+    """Of imp.ext.prebid.bidder it gets what is under its own name, or an alias of it."""
+    bidder = remote()
+    params = {"dsp": {"placement": 1}, "alias": {"placement": 2}, "other": {"secret": 3}}
+    ext = msgspec.Raw(json.dumps({"prebid": {"bidder": params}}).encode())
+    aliases = msgspec.Raw(b'{"prebid":{"aliases":{"alias":"dsp"}}}')
+    await auction(exchange(build, bidder), bid_request(imp(ext=ext), ext=aliases))
+    (sent,) = json.loads(server.requests[0].body)["imp"]
+    assert sent["ext"] == {"prebid": {"bidder": {"dsp": {"placement": 1}, "alias": {"placement": 2}}}}

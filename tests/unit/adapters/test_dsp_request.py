@@ -223,3 +223,26 @@ def test_what_is_not_as_it_should_be_does_not_slip_through(members: dict[str, An
     """It is left out."""
     body = json.loads(sent(sale(BASE | {"device": {}} | members), treatment=Treatment.ANONYMOUS))
     assert {name: body[name] for name in ("user", "device") if body.get(name)} == {k: v for k, v in found.items() if v}
+
+
+def test_a_request_that_needs_no_change_goes_out_as_it_came() -> None:
+    """But for tmax: spaces, unknown members and the order stay."""
+    for before, after in (
+        (
+            b'{"id": "r", "tmax" : 120 , "at":2,"imp":[{"id":"1","banner":{}}],"novel":[ 1]}',
+            b'{"id": "r", "tmax":9 , "at":2,"imp":[{"id":"1","banner":{}}],"novel":[ 1]}',
+        ),
+        (
+            b'{"at":2,"id":"r","imp":[{"id":"1","banner":{}}],"tmax":120}\n',
+            b'{"at":2,"id":"r","imp":[{"id":"1","banner":{}}],"tmax":9}\n',
+        ),
+    ):
+        of = Sale("1", before, openrtb.decode_request(before), [Terms(impid="1", at=2)], False)
+        assert sent(of) == after
+
+
+def test_a_tmax_of_somebody_else_is_left_alone() -> None:
+    """Of an extension, beside the request's own or without it."""
+    for own in ({"tmax": 120}, {}):
+        message = {"ext": {"tmax": 7}, "at": 2, "id": "r", "imp": [{"id": "1", "banner": {}}], **own}
+        assert json.loads(sent(sale(message))) == message | {"tmax": 9}

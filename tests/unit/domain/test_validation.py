@@ -6,8 +6,19 @@ import math
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rtb.domain.validation import CridRule, is_or_under, markup_type, objection, seat_objection
+from rtb.domain.validation import (
+    CridRule,
+    blocked_advertisers,
+    is_or_under,
+    is_usual,
+    markup_type,
+    objection,
+    only_media,
+    seat_objection,
+)
 from rtb.openrtb import Audio, Banner, Bid, BidRequest, Format, Imp, Loss, MarkupType, Native, Video
 
 BANNER = Imp(id="1", banner=Banner(w=300, h=250))
@@ -273,3 +284,56 @@ def test_languages(request_fields: dict[str, Any], bid_fields: dict[str, Any], f
 def test_categories(request_fields: dict[str, Any], bid_fields: dict[str, Any], fine: bool) -> None:
     """209 within one taxonomy, 1 where none is named; a tier-1 category covers those under it."""
     assert why(request=BidRequest(**request_fields), **bid_fields) is (None if fine else Loss.CATEGORY_BLOCKED)
+
+
+@given(
+    st.builds(
+        Bid,
+        id=st.sampled_from(["b", "", None]),
+        impid=st.just("1"),
+        price=st.sampled_from([None, 0.0, 0.0001, 1.0, 1e6, 2e6, math.nan]),
+        adm=st.sampled_from([None, "", "<p>ad</p>", "<img src='http://x'>", "<img src='https://x'>"]),
+        crid=st.sampled_from([None, "c"]),
+        adomain=st.sampled_from([None, [], ["ford.com"], ["www.Acme.example"]]),
+        cat=st.sampled_from([None, None, ["IAB1"]]),
+        attr=st.sampled_from([None, None, [1]]),
+        bundle=st.sampled_from([None, None, "app"]),
+        apis=st.sampled_from([None, None, [3]]),
+        language=st.sampled_from([None, None, "de"]),
+        protocol=st.sampled_from([None, None, 2]),
+        dur=st.sampled_from([None, None, 15, 90]),
+        mtype=st.sampled_from([None, None, 1, 2, 3, 4, 9]),
+        w=st.sampled_from([None, 300, 320]),
+        h=st.sampled_from([None, 250]),
+    ),
+    st.sampled_from(
+        [
+            BANNER,
+            VIDEO,
+            MIXED,
+            Imp(id="1", banner=Banner(format=[Format(w=300, h=250)], battr=[1], api=[5]), secure=1),
+            Imp(id="1", video=Video(mimes=["video/mp4"], protocols=[3], maxduration=30), secure=1),
+            Imp(id="1", audio=Audio(mimes=["audio/mp4"], minduration=30)),
+            Imp(id="1", native=Native(request="{}", api=[5], battr=[1])),
+        ]
+    ),
+    st.sampled_from(
+        [
+            BidRequest(),
+            BidRequest(badv=["Acme.example"], bcat=["IAB1"], bapp=["app"], wlang=["en"]),
+            BidRequest(acat=["IAB2"]),
+        ]
+    ),
+)
+def test_nothing_speaks_against_the_usual_bid(sent: Bid, imp: Imp, request: BidRequest) -> None:
+    """What the short look lets pass, all checks let pass, under the strictest rules; and its media is the imp's."""
+    media = only_media(imp)
+    if is_usual(sent, imp, media, blocked_advertisers(request)):
+        assert objection(sent, request, imp, crid=CridRule.ENFORCE, adomain=True) is None
+        assert markup_type(sent, imp) == media
+
+
+def test_a_plain_bid_is_the_usual_one() -> None:
+    """In each media, so that the short look is taken."""
+    for imp in (BANNER, VIDEO, Imp(id="1", native=Native(request="{}")), Imp(id="1", audio=Audio(mimes=["a/b"]))):
+        assert is_usual(bid(crid="c"), imp, only_media(imp), frozenset())
