@@ -25,6 +25,7 @@ READ_CHUNK = 10_000
 _COLUMNS = tuple(column.name for column in LEDGER.columns)
 assert LedgerRow.__struct_fields__ == _COLUMNS, "rows are written as tuples"
 _NAMES = ", ".join(f'"{name}"' for name in _COLUMNS)
+_ROWS = f"SELECT {_NAMES} FROM ledger"
 _SQLITE_INSERT = f"INSERT INTO ledger ({_NAMES}) VALUES ({', '.join('?' * len(_COLUMNS))}) ON CONFLICT (key) DO NOTHING"
 _SQLITE_KNOWN = (  # but for the last ones, which are new: rows are never deleted, so their numbers grow by one
     "SELECT key, event_id FROM ledger WHERE key IN (SELECT value FROM json_each(?))"
@@ -120,8 +121,9 @@ class SqlLedger(SqlStore):
         """The row of each key that is known."""
         found: dict[str, LedgerRow] = {}
         for batch in _batches([*keys], READ_CHUNK):
-            query = select(LEDGER).where(self.database.among(LEDGER.c.key, batch))
-            found.update((row[0], _ledger_row(row)) for row in await self._read(query))
+            async with self.database.read() as connection:
+                rows = await self._among(connection, _ROWS, "key", batch)
+            found.update((row[0], _ledger_row(row)) for row in rows)
         return found
 
     async def unknown(self, keys: Collection[str]) -> set[str]:
@@ -269,9 +271,19 @@ class SqlLedger(SqlStore):
                 raise StaleEpoch(f"the epoch of {fence!r} is {now}, no longer {epochs[fence]}; bill again")
 
     async def _epochs(self, connection: AsyncConnection, fences: Collection[str]) -> dict[str, int]:
-        known = self.database.among(BUDGET_EPOCHS.c.fence, fences)
-        rows = await connection.execute(select(BUDGET_EPOCHS.c.fence, BUDGET_EPOCHS.c.epoch).where(known))
+        rows = await self._among(connection, "SELECT fence, epoch FROM budget_epochs", "fence", [*fences])
         return dict.fromkeys(fences, 0) | {fence: int(epoch) for fence, epoch in rows}
+
+    async def _among(self, connection: AsyncConnection, query: str, column: str, values: list[str]) -> Sequence[Any]:
+        """The rows of a query whose column is one of the values; to make it a statement of SQLAlchemy's would cost more
+        than to run it."""
+        if self.database.is_sqlite:
+            query = f"{query} WHERE {column} IN (SELECT value FROM json_each(?))"
+            return (await connection.exec_driver_sql(query, (_json(values),))).all()
+        found: Sequence[Any] = await (await _driver(connection)).fetch(
+            f"{query} WHERE {column} = ANY($1::text[])", values
+        )
+        return found
 
     async def _insert(self, connection: AsyncConnection, rows: list[LedgerRow]) -> dict[str, str]:
         """As the drivers do it fastest: tuples of plain values in the driver's thread, for which SQLite's need no
@@ -304,7 +316,8 @@ def _json(values: object) -> str:
 
 def _ledger_row(values: Sequence[Any]) -> LedgerRow:
     fields = dict(zip(_COLUMNS, values, strict=True))
-    return LedgerRow(**{**fields, "kind": LedgerKind(fields["kind"])})
+    fields["kind"] = LedgerKind(fields["kind"])
+    return LedgerRow(**fields)
 
 
 def _batches(items: list[_T], size: int) -> Iterator[list[_T]]:
