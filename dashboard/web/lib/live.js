@@ -98,7 +98,8 @@ export class Live {
 
   /**
    * Follow a campaign or a channel, over reconnects. A campaign's `fn` gets an object of what changes, every second, and
-   * null when the campaign is gone; a channel's `fn` the data of each of its messages, and of the last one at once.
+   * null when the campaign is gone; a channel's `fn` the data of each of its messages, and of the last one at once
+   * (of `auctions`, which has none, null).
    * @param {Topic} topic @param {(data: any) => void} fn @returns {() => void} release
    */
   subscribe(topic, fn) {
@@ -120,7 +121,7 @@ export class Live {
   /** @param {Subscription} subscription */
   ask(subscription) {
     this.send({ type: "subscribe", ...subscription.topic }).then(
-      (row) => row && this.hand(subscription, row),
+      (row) => (row || "channel" in subscription.topic) && this.hand(subscription, row),
       () => {}, // made anew after the next reconnect
     );
   }

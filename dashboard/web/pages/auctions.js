@@ -64,18 +64,31 @@ class AuctionsPage {
 
   async load() {
     if (this.context.params[0]) this.choose(this.context.params[0], false);
+    await this.fill();
+  }
+
+  /** What has been on the tape before. */
+  async fill() {
     try {
       const { auctions } = await this.context.api.get("/api/auctions/recent", this.abort.signal);
+      if (this.holding()) return;
+      const newer = [...this.rows.values()];
+      this.rows.clear();
       for (const row of auctions.reverse()) this.keep(row);
+      for (const row of newer) this.keep(row);
       this.filter();
     } catch (error) {
       this.complain(error, "The tape cannot be read");
     }
   }
 
-  /** @param {Row|null} row */
+  /** @param {Row|null} row null: from now on one hears of all of them, again after a gap */
   heard(row) {
-    if (!row || this.holding() || this.context.time.paused) return;
+    if (this.holding() || this.context.time.paused) return;
+    if (!row) {
+      this.fill();
+      return;
+    }
     this.keep(row);
     this.filter();
   }

@@ -105,7 +105,7 @@ function columns() {
     number("win_rate", "Win", "%", "4.4rem", (row) => row.win_rate, format.percent),
     number("timeout_rate", "Late", "%", "4.4rem", (row) => row.timeout_rate, format.percent),
     number("error_rate", "Failed", "%", "5rem", (row) => row.error_rate, format.percent),
-    { ...number("in_flight", "In flight", "", "5rem", (row) => row.in_flight, format.count), from: 1200 },
+    { ...number("in_flight", "In flight", "", "5rem", (row) => row.in_flight, format.count), from: 1260 },
     number("bids", "Bids", "", "5rem", (row) => row.bids, format.count),
     number("rejected", "Refused", "", "5rem", (row) => row.rejected, format.count),
     number("wins", "Wins", "", "5rem", (row) => row.wins, format.count),

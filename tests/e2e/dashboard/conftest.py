@@ -26,8 +26,14 @@ new MutationObserver(() => {
   const state = document.documentElement.dataset.state;
   if (state && state !== window.states.at(-1)) window.states.push(state);
 }).observe(document, { subtree: true, childList: true, attributes: true, attributeFilter: ["data-state"] });
+window.said = [];
+new MutationObserver((changes) => {
+  for (const change of changes) for (const node of change.addedNodes)
+    if (node.classList?.contains("toast")) window.said.push(node.textContent);
+}).observe(document, { subtree: true, childList: true });
 """
-"""A page is live for three seconds after a second has come: which states it had stays, however late a test looks."""
+"""A page is live for three seconds after a second has come, and says things for a few: both stay here, however late a
+test looks."""
 
 
 async def been(page: Page, *states: str) -> None:
@@ -36,6 +42,11 @@ async def been(page: Page, *states: str) -> None:
         "(wanted) => window.states.reduce((at, state) => at + (state === wanted[at]), 0) === wanted.length",
         arg=list(states),
     )
+
+
+async def said(page: Page, text: str) -> None:
+    """Wait until the page has said something with this in it."""
+    await page.wait_for_function("(text) => window.said.some((line) => line.includes(text))", arg=text)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from msgspec.structs import replace
 from playwright.async_api import expect
 
@@ -48,6 +50,8 @@ async def test_the_tape_can_be_held_and_searched(site: DashboardSite, visit: Vis
     await page.get_by_role("button", name="Hold the tape").click()
     site.world.clock.advance(1.0)
     await site.world.run(bid_request())
+    second(site)  # what is told after the auction: it has been heard when this has
+    await expect(page.locator("#asof")).to_have_text(re.compile(r":02$"))
     await page.get_by_role("button", name="Let it run").click()
     site.world.clock.advance(1.0)
     await site.world.run(bid_request())
