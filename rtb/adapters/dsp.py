@@ -141,8 +141,9 @@ class DspBidder:
         if call.failure is not None:
             self._without_answer(sale.auction, call, call.failure)
         elif call.status == 200 and call.content:
+            content, call.content = call.content, b""  # the wheel keeps the call for a while yet
             try:
-                response = decode_response(call.content)
+                response = decode_response(content)
                 if self._edits or response.id != sale.request.id:
                     bids, rejected = self._taken_in(response, sale)
                 else:
