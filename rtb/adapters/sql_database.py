@@ -194,9 +194,23 @@ def _secure(url: URL) -> dict[str, ssl.SSLContext]:
     return {"ssl": named_by_anyone}
 
 
+class _SqliteConnection(sqlite3.Connection):
+    """Its transaction ends with it. SQLite itself keeps one that was cut off, and its lock, until the last statement is
+    gone, which the traceback of a cancelled call may hold for long."""
+
+    def close(self) -> None:
+        """Undo what is not committed, and close."""
+        if self.in_transaction:
+            self.rollback()
+        super().close()
+
+
 def _sqlite_engine(url: URL, busy_timeout_ms: int) -> AsyncEngine:
+    made = {"factory": _SqliteConnection}
     if url.database in (None, "", ":memory:"):  # a second connection would be a second, empty database
-        engine = create_async_engine(url, poolclass=AsyncAdaptedQueuePool, pool_size=1, max_overflow=0)
+        engine = create_async_engine(
+            url, poolclass=AsyncAdaptedQueuePool, pool_size=1, max_overflow=0, connect_args=made
+        )
     else:
         path = str(url.database)
         folder = Path(path.removeprefix("file:")).parent
@@ -204,7 +218,7 @@ def _sqlite_engine(url: URL, busy_timeout_ms: int) -> AsyncEngine:
             raise OSError(f"cannot be opened: directory {folder} does not exist; create it")
         if not path.startswith("file:"):
             sqlite3.connect(path).close()  # fails here and now; in aiosqlite it would leave a thread behind
-        engine = create_async_engine(url)
+        engine = create_async_engine(url, connect_args=made)
 
     def set_up(connection: Any, _record: Any) -> None:
         """Readers beside a writer, a wait in place of "locked", and a commit that survives a power cut."""
