@@ -81,9 +81,11 @@ def test_a_budget_is_never_overspent_by_daemons_that_are_killed(tmp_path: Path, 
     def start(which: int) -> Daemon:
         return Daemon(folders[which], *production.settings(), *QUICK, f"http.port={ports[which]}")
 
-    daemons = [start(0), start(1)]
+    daemons: list[Daemon] = []
     traffic = [Traffic(port) for port in ports]
     try:
+        daemons += [start(0)]
+        daemons += [start(1)]
         limit = PRICE / 1_000 * IMPRESSIONS
         daemons[0].put_campaigns(campaign("tea", bid=PRICE, daily_budget=limit), campaign("new", bid=0.1))
         for each in traffic:
