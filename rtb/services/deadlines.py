@@ -55,8 +55,18 @@ class Deadlines:
         self._timer = None
         until = max(slot, self._now_ns() >> _SLOT_BITS)
         while self._order and self._order[0] <= until:
-            waiting = self._slots.pop(heapq.heappop(self._order))
-            while waiting:  # what ends one may end another
-                self._expire(*waiting.popitem())
+            ending = heapq.heappop(self._order)
+            waiting = self._slots[ending]
+            while waiting:  # what ends one may complete another, or bring one more
+                self._end(*waiting.popitem())
+            del self._slots[ending]
         if self._order and self._timer is None:
             self._wait()
+
+    def _end(self, auction: Auction, done: Done) -> None:
+        """What fails here is one auction's; the others of its time must end all the same."""
+        try:
+            self._expire(auction, done)
+        except Exception as error:
+            context = {"message": f"auction {auction.id} did not end as it should", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)

@@ -82,3 +82,47 @@ async def test_another_may_be_added_while_one_ends() -> None:
     deadlines.add(auction(clock.monotonic_ns()), heard)
     await over.wait()
     assert len(ended) == 3
+
+
+async def test_one_that_fails_takes_no_other_with_it() -> None:
+    """Three of one slot: each is ended, and the loop hears of the two that failed."""
+    clock = SystemClock()
+    ended: list[str] = []
+    heard_of: list[str] = []
+    over = asyncio.Event()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: heard_of.append(str(context["exception"])))
+
+    def expire(auction: Auction, done: Done) -> None:
+        ended.append(auction.id)
+        if len(ended) < 3:
+            raise ValueError(auction.id)
+        over.set()
+
+    deadlines = Deadlines(clock, expire)
+    deadline_ns = clock.monotonic_ns() // SLOT_NS * SLOT_NS + 5 * SLOT_NS
+    for name in "abc":
+        deadlines.add(Auction(name, BidRequest(id="r"), 0, deadline_ns), heard)
+    await over.wait()
+    assert sorted(ended) == ["a", "b", "c"]
+    assert heard_of == ended[:2]
+
+
+async def test_the_end_of_one_may_complete_another_of_its_time() -> None:
+    """It is removed as if it had completed a moment before, and not ended besides."""
+    clock = SystemClock()
+    ended: list[Auction] = []
+    over = asyncio.Event()
+    deadline_ns = clock.monotonic_ns() + 5 * MS
+    one, other = auction(deadline_ns), auction(deadline_ns)
+
+    def expire(ending: Auction, done: Done) -> None:
+        ended.append(ending)
+        assert deadlines.remove(other if ending is one else one) is heard
+        over.set()
+
+    deadlines = Deadlines(clock, expire)
+    deadlines.add(one, heard)
+    deadlines.add(other, heard)
+    await over.wait()
+    await asyncio.sleep(0)
+    assert len(ended) == 1
