@@ -28,6 +28,8 @@ STATS_PATH = b"/stats"
 _NOTHING = response(b"204 No Content", b"")
 _ERROR = response(b"500 Internal Server Error", b"this bidder fails now and then\n", content_type=b"text/plain")
 _DRIP_S = 0.02
+_STEPS_IN = 6
+"""Of the loop: a connection that is accepted takes three until it is known, and one more until it is gone."""
 _FLOOD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n100000\r\n" + b"x" * 0x10_0000 + b"\r\n"
 
 
@@ -223,12 +225,14 @@ async def serving(
             dsp = Dsp(script, seed)
             http = _LeakyServer(dsp, clock)
             listener = await asyncio.get_running_loop().create_server(http, host, port + n if port else 0, backlog=1024)
-            stack.callback(_close, listener, http)
+            stack.push_async_callback(_close, listener, http)
             served.append((dsp, f"http://{host}:{listener.sockets[0].getsockname()[1]}{BID_PATH.decode()}"))
         yield served
 
 
-def _close(listener: asyncio.Server, http: Server) -> None:
+async def _close(listener: asyncio.Server, http: Server) -> None:
     listener.close()
-    for connection in [*http.connections]:
-        connection.abort()
+    for _ in range(_STEPS_IN):
+        for connection in [*http.connections]:
+            connection.abort()
+        await asyncio.sleep(0)

@@ -60,7 +60,7 @@ def test_a_node_of_the_cluster_dies(tmp_path: Path, production: Production, own_
             shop.sell_until(
                 lambda dying=dying: b"master_link_status:up" in dying.command("INFO", "replication")  # type: ignore[misc]
             )
-        audited = settled(daemon)
+        audited = settled([daemon])
         [row] = daemon.admin("campaigns.list")["result"]
     assert audited["findings"] == []
     assert audited["uncovered"] == []

@@ -79,7 +79,7 @@ class HttpServer:
     ) -> None:
         assert self._server is not None
         self._server.close()
-        for _ in range(3):  # a connection may still be on its way in
+        for _ in range(6):  # a connection may still be on its way in, three steps of the loop, and out
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
