@@ -46,12 +46,12 @@ def aliases(request: BidRequest) -> Mapping[str, str]:
 
 def own_params(imp: Raw, bidder: str, known_as: Mapping[str, str]) -> Raw:
     """An imp with the parameters of this bidder alone, under the codes that mean it; `known_as` are the aliases."""
-    members = _object(imp)
-    ext = _object(members.get("ext", Raw()))
-    prebid = _object(ext.get("prebid", Raw()))
+    members = members_of(imp)
+    ext = members_of(members.get("ext", Raw()))
+    prebid = members_of(ext.get("prebid", Raw()))
     if "bidder" not in prebid:
         return imp
-    params = _object(prebid.pop("bidder"))
+    params = members_of(prebid.pop("bidder"))
     own = {code: said for code, said in params.items() if known_as.get(code, code).lower() == bidder}
     if own:
         prebid["bidder"] = Raw(_encode(own))
@@ -60,8 +60,8 @@ def own_params(imp: Raw, bidder: str, known_as: Mapping[str, str]) -> Raw:
     return Raw(_encode(members))
 
 
-def _object(raw: Raw) -> dict[str, Raw]:
-    """The members of an object; none of what is no object."""
+def members_of(raw: Raw) -> dict[str, Raw]:
+    """The members of an object, as they stand; none of what is no object."""
     try:
         return _members.decode(raw) if raw else {}
     except msgspec.DecodeError:

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Raw
 
 from rtb import openrtb
-from rtb.adapters.dsp_params import aliases, has_params, own_params
+from rtb.adapters.dsp_params import aliases, has_params, members_of, own_params
 from rtb.adapters.dsp_privacy import stripped
 from rtb.domain import money, privacy
 from rtb.domain.intake import Offer
@@ -230,11 +230,11 @@ def _floored(raw: Raw, imp: Imp, form: Form, rates: Rates) -> Raw:
 
 def _lowered(raw: Raw, moved: Sequence[str]) -> Raw:
     """The object as 2.5 has it: these members in its ``ext``."""
-    members = _object(raw)
+    members = members_of(raw)
     here = [name for name in moved if name in members]
     if not here:
         return raw
-    ext = _object(members.get("ext", Raw()))
+    ext = members_of(members.get("ext", Raw()))
     for name in here:
         ext.setdefault(name, members.pop(name))
     members["ext"] = Raw(_encode(ext))
@@ -245,8 +245,8 @@ def _raised(raw: Raw, moved: Sequence[str]) -> Raw:
     """The object as 2.6 has it: these members beside its ``ext``."""
     if b'"ext"' not in bytes(raw):
         return raw
-    members = _object(raw)
-    ext = _object(members.get("ext", Raw()))
+    members = members_of(raw)
+    ext = members_of(members.get("ext", Raw()))
     there = [name for name in moved if name in ext]
     if not there:
         return raw
@@ -254,11 +254,3 @@ def _raised(raw: Raw, moved: Sequence[str]) -> Raw:
         members.setdefault(name, ext.pop(name))
     members["ext"] = Raw(_encode(ext))
     return Raw(_encode(members))
-
-
-def _object(raw: Raw) -> dict[str, Raw]:
-    """The members of an object; none of what is no object."""
-    try:
-        return _members.decode(raw) if raw else {}
-    except msgspec.DecodeError:
-        return {}

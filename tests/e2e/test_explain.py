@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.support.daemon import Daemon, bids
+from tests.support.daemon import LIMIT_S, Daemon, bids
 from tests.support.samples import bid_request, campaign, imp
 
 BUSAN = (35.1796, 129.0756)
@@ -217,3 +218,17 @@ def test_a_request_that_gets_no_auction(daemon: Daemon) -> None:
     for fields, nbr in (({"device": {"ua": "Googlebot/2.1"}}, 3), ({"tmax": 12}, 15), ({"cur": ["XXX"]}, 504)):
         found = explain(daemon, bid_request(**fields))
         assert (found["outcome"], found["nbr"], found["verdicts"]) == ("no-bid", nbr, [])
+
+
+def test_a_flight_that_is_over(daemon: Daemon) -> None:
+    """It is told as the flight's end until the daemon gives the campaign the status that follows, and then as that."""
+    daemon.put_campaigns(campaign("over", end="2001-01-01T00:00:00Z"))
+    flight = ("no-bid", "flight", "flight: ended 2001-01-01T00:00:00+00:00")
+    status = ("no-bid", "status", "status: is ended")
+    give_up = time.monotonic() + LIMIT_S
+    told = flight
+    while told != status:
+        assert time.monotonic() < give_up
+        verdict = of(explain(daemon, bid_request()), "over")
+        told = verdict["verdict"], verdict["criterion"], verdict["why"]
+        assert told in (flight, status)
