@@ -23,7 +23,7 @@ HOST = {"host": "exchange.test"}
 HEADERS = {**HOST, "content-type": "application/json"}
 GZIP = {"content-encoding": "gzip"}
 DEFLATE = {"content-encoding": "deflate"}
-SETTINGS = ("http.request_timeout_s=1", "http.idle_timeout_s=2", "http.shed_after_ms=0", "auction.deadline_ms=60000")
+SETTINGS = ("http.request_timeout_s=1", "http.idle_timeout_s=2", "auction.deadline_ms=60000")
 
 
 @pytest.fixture(scope="module")

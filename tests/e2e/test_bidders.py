@@ -14,9 +14,9 @@ from tests.support.daemon import Daemon, run
 from tests.support.http import Http, post
 from tests.support.samples import bid_request, imp
 
-REQUEST = msgspec.json.encode(bid_request(tmax=1_000, cur=["USD"]))
+REQUEST = msgspec.json.encode(bid_request(cur=["USD"]))
 NAMED = msgspec.json.encode(
-    bid_request(imp=[imp(ext={"prebid": {"bidder": {"two": {}}}})], tmax=1_000, cur=["USD"]),
+    bid_request(imp=[imp(ext={"prebid": {"bidder": {"two": {}}}})], cur=["USD"]),
 )
 BIDDER = '[[bidder]]\nname = "{name}"\nurl = "{url}"\n'
 
@@ -47,7 +47,7 @@ async def test_bidders_come_and_go_without_a_restart(tmp_path: Path, urls: list[
     first, second = (BIDDER.format(name=name, url=url) for name, url in zip(("two", "five"), urls, strict=True))
     file.write_text(first)
     (tmp_path / "request.json").write_bytes(REQUEST)
-    settings = ("bidders.file=bidders.toml", 'bidders.allow=["127.0.0.1"]', "auction.deadline_ms=1000")
+    settings = ("bidders.file=bidders.toml", 'bidders.allow=["127.0.0.1"]')
     with Daemon(tmp_path, *settings) as daemon:
 
         async def rtb(*arguments: str) -> tuple[int, str, str]:

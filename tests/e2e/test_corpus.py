@@ -52,7 +52,7 @@ def demo_campaigns() -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """With the demo campaigns."""
-    with Daemon(tmp_path_factory.mktemp("corpus"), "http.shed_after_ms=0") as daemon:
+    with Daemon(tmp_path_factory.mktemp("corpus")) as daemon:
         daemon.put_campaigns(*demo_campaigns())
         yield daemon
 

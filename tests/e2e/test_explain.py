@@ -198,7 +198,8 @@ def test_a_budget_that_is_used_up(daemon: Daemon, criteria: dict[str, Any]) -> N
 
 def test_a_late_bidder(tmp_path: Path) -> None:
     """It failed, and the house won without it."""
-    with start(tmp_path, [campaign("shoes")], "lab.bidder=true", "lab.bidder_ms=60000") as daemon:
+    settings = ("lab.bidder=true", "lab.bidder_ms=60000", "auction.deadline_ms=1000")
+    with start(tmp_path, [campaign("shoes")], *settings) as daemon:
         found = explain(daemon, bid_request())
         assert of(found, "shoes")["why"] == "won: bid 2.00 CPM, pays 0.5"
         assert (of(found, "lab")["verdict"], of(found, "lab")["why"][:5]) == ("failed", "late:")
@@ -206,9 +207,9 @@ def test_a_late_bidder(tmp_path: Path) -> None:
 
 def test_a_bidder_beside_the_house(tmp_path: Path) -> None:
     """The lab bids 3.00 and pays a cent above the house's 2.00, which is told what would have won."""
-    settings = ("lab.bidder=true", "lab.bidder_ms=0", "lab.bidder_cpm=3", "auction.deadline_ms=5000")
+    settings = ("lab.bidder=true", "lab.bidder_ms=0", "lab.bidder_cpm=3")
     with start(tmp_path, [campaign("shoes")], *settings) as daemon:
-        found = explain(daemon, bid_request(tmax=0))
+        found = explain(daemon, bid_request())
         assert (of(found, "lab")["verdict"], of(found, "lab")["why"]) == ("won", "won: bid 3.00 CPM, pays 2.01")
         assert of(found, "shoes")["why"] == "lost: bid 2.00 CPM, outbid (102); 2.01 would have won"
 

@@ -9,12 +9,10 @@ from tests.e2e.test_tracker import TEA, ask, until, won
 from tests.support.daemon import Daemon, Result
 from tests.support.http import get
 
-QUIET = "http.shed_after_ms=0"
-
 
 def test_stats_history_and_counters_of_one_click(tmp_path: Path) -> None:
     """Two wins at the floor of 0.50 CPM, one shown twice and clicked, one with a forged URL: 0.0005 spent."""
-    with Daemon(tmp_path, QUIET) as daemon:
+    with Daemon(tmp_path) as daemon:
         daemon.put_campaigns(TEA)
         daemon.admin("campaigns.set-bid", id="tea", bid=4.0)
         pixel, link, token = won(daemon)

@@ -169,7 +169,7 @@ def test_a_second_daemon_on_the_same_socket(tmp_path: Path) -> None:
         ("http", "--set http: write it as section.key=value", "for example http.port=0"),
         ("http.host=192.0.2.1", "http.port: cannot listen on 192.0.2.1:0", "address"),
         ("dashboard.host=0.0.0.0", "dashboard: host '0.0.0.0' is reachable", "allow them on 127.0.0.1 only"),
-        ("auction.minimum_ms=100", "--set auction.minimum_ms: auction.minimum_ms", "less than auction.deadline_ms"),
+        ("auction.minimum_ms=30000", "--set auction.minimum_ms: auction.minimum_ms", "less than auction.deadline_ms"),
         ("store.url=sqlite:///rtb.toml/rtb.db", "store.url: cannot make directory rtb.toml", "set another store.url"),
         ("store.url=sqlite:///rtb.toml", "database ", "is not a SQLite database; give another path"),
         ("store.url=sqlite:///.", "database ", "cannot be opened; check the path"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.e2e.test_tracker import PATIENT, TEA, ask, until, won
+from tests.e2e.test_tracker import TEA, ask, until, won
 from tests.support.daemon import Daemon
 from tests.support.production import Production
 from tests.support.samples import bid_request, campaign, imp
@@ -64,7 +64,7 @@ def test_two_daemons_share_one_budget(tmp_path: Path, production: Production) ->
 
 def test_where_wins_are_billed_nothing_else_is(tmp_path: Path) -> None:
     """An impression and a click that follow are counted, and the campaign has paid the price of one win."""
-    with Daemon(tmp_path, PATIENT, "budgets.bill_at=win") as daemon:
+    with Daemon(tmp_path, "budgets.bill_at=win") as daemon:
         daemon.put_campaigns({**TEA, "bid": PRICE})
         pixel, link, _ = won(daemon, bid_request(imp=[imp(bidfloor=PRICE)]))
         assert (ask(daemon, pixel).status, ask(daemon, link).status) == (200, 302)

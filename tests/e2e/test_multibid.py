@@ -14,7 +14,6 @@ from tests.support.daemon import LIMIT_S, Daemon
 from tests.support.http import fetch, request
 from tests.support.samples import bid_request, campaign
 
-PATIENT = "http.shed_after_ms=0"
 PIXEL = re.compile(r"https?://[^\"']*/t/i/[A-Za-z0-9_-]+")
 MULTIBID = [{"bidder": "rtb", "maxbids": 2, "targetbiddercodeprefix": "rtb"}]
 
@@ -29,7 +28,7 @@ def test_what_is_shown_is_counted_and_billed_once(tmp_path: Path) -> None:
     """The second bid's pixel is fetched twice: its campaign has an impression at its price, the winner's has none."""
     ask = bid_request(at=1, ext={"prebid": {"multibid": MULTIBID, "targeting": {}}})
     ask["imp"][0]["ext"] = {"prebid": {"bidder": {"rtb": {}}}}
-    with Daemon(tmp_path, PATIENT) as daemon:
+    with Daemon(tmp_path) as daemon:
         daemon.put_campaigns(
             *(campaign(name, bid=bid, daily_budget=10.0) for name, bid in (("tea", 3.0), ("cup", 2.0)))
         )

@@ -95,7 +95,7 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, B
     url = f"http://127.0.0.1:{bidders.server_address[1]}"
     tables = (f'[[bidder]]\nname = "{name}"\nurl = "{url}/{name}"\nwarm = 0\n' for name in BIDDERS)
     (folder / "bidders.toml").write_text("".join(tables))
-    settings = ('bidders.file="bidders.toml"', 'bidders.allow=["127.0.0.0/8"]', "auction.deadline_ms=10000")
+    settings = ('bidders.file="bidders.toml"', 'bidders.allow=["127.0.0.0/8"]')
     try:
         with Daemon(folder, *settings) as daemon:
             yield daemon, bidders

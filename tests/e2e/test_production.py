@@ -40,7 +40,7 @@ def test_an_auction_over_http_runs_on_the_real_servers(tmp_path: Path, productio
 async def test_a_bid_request_over_rabbitmq_is_answered(tmp_path: Path, production: Production) -> None:
     """Published to ad.bidding / bid.request with a reply_to; the answer carries the correlation id."""
     broker = RabbitBroker(production.broker, SystemClock())
-    with Daemon(tmp_path, *production.settings(), "auction.deadline_ms=5000") as daemon:
+    with Daemon(tmp_path, *production.settings()) as daemon:
         daemon.put_campaigns(campaign("tea", bid=3.0))
         await broker.start()
         await broker.declare(Topology({}, (QueueSpec("replies", exclusive=True),), ()))

@@ -15,8 +15,6 @@ from tests.support.http import Response, fetch, get, post, request
 from tests.support.production import Production
 from tests.support.samples import bid_request, campaign
 
-PATIENT = "http.shed_after_ms=0"
-"""However slow the machine, every request is auctioned."""
 TEA: dict[str, Any] = {
     **campaign("tea", bid=3.0),
     "daily_budget": 10.0,
@@ -67,7 +65,7 @@ def until(daemon: Daemon, **wanted: int) -> None:
 
 def test_an_ad_is_shown_clicked_and_converted(tmp_path: Path) -> None:
     """Pixel, redirect to the landing page with the click's id, conversion: each counts once, however often told."""
-    with Daemon(tmp_path, PATIENT) as daemon:
+    with Daemon(tmp_path) as daemon:
         daemon.put_campaigns(TEA)
         pixel, link, token = won(daemon)
         for _ in range(2):
@@ -83,7 +81,7 @@ def test_an_ad_is_shown_clicked_and_converted(tmp_path: Path) -> None:
 
 def test_nothing_comes_of_a_forgery(tmp_path: Path) -> None:
     """An altered token is a 403, another destination a 404, and nothing is counted."""
-    with Daemon(tmp_path, PATIENT) as daemon:
+    with Daemon(tmp_path) as daemon:
         daemon.put_campaigns(TEA)
         pixel, _, token = won(daemon)
         altered = token[:40] + ("A" if token[40] != "A" else "B") + token[41:]
@@ -96,7 +94,7 @@ def test_nothing_comes_of_a_forgery(tmp_path: Path) -> None:
 
 def test_a_daemon_that_does_not_track(tmp_path: Path) -> None:
     """No URLs in the markup, and nobody listens for them."""
-    with Daemon(tmp_path, PATIENT, "tracking.enabled=false") as daemon:
+    with Daemon(tmp_path, "tracking.enabled=false") as daemon:
         daemon.put_campaigns(TEA)
         [seat] = bids(daemon.auction(bid_request())).seatbid or []
         [bid] = seat.bid or []
@@ -107,7 +105,7 @@ def test_a_daemon_that_does_not_track(tmp_path: Path) -> None:
 
 def test_the_first_request_of_all_wins_on_shared_accounts(tmp_path: Path, production: Production) -> None:
     """A campaign that never won has no lease yet: the auction waits for it, and nobody has to ask twice."""
-    with Daemon(tmp_path, PATIENT, *production.settings(), "auction.deadline_ms=5000") as daemon:
+    with Daemon(tmp_path, *production.settings()) as daemon:
         daemon.put_campaigns(TEA)
         pixel, _, _ = won(daemon)
         assert ask(daemon, pixel).status == 200

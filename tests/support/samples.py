@@ -18,7 +18,8 @@ def campaign(name: str, **fields: Any) -> dict[str, Any]:
 
 
 def bid_request(**fields: Any) -> dict[str, Any]:
-    """One 300x250 banner imp with a floor of 0.50 CPM, on a site, by a phone in Seoul."""
+    """One 300x250 banner imp with a floor of 0.50 CPM, on a site, by a phone in Seoul, without a tmax: the
+    exchange's own deadline holds."""
     return {
         "id": "request-1",
         "imp": [imp()],
@@ -29,7 +30,6 @@ def bid_request(**fields: Any) -> dict[str, Any]:
             "language": "ko",
             "geo": {"country": "KOR", "region": "KR-11", "city": "Seoul", "lat": 37.5665, "lon": 126.978},
         },
-        "tmax": 120,
         **fields,
     }
 

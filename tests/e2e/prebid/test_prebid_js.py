@@ -15,9 +15,6 @@ from tests.e2e.prebid.publisher import Publisher, serving
 from tests.support.daemon import LIMIT_S, Daemon
 from tests.support.samples import campaign
 
-PATIENT = "auction.deadline_ms=5000"
-"""However slow the machine, the auction is in time."""
-
 
 def ad_unit(code: str = "top", **fields: Any) -> dict[str, Any]:
     """A 300x250 banner, over plain HTTP as everything here; all bidders of the exchange may bid."""
@@ -57,7 +54,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     folder = tmp_path_factory.mktemp("prebid")
     (folder / "bidders.toml").touch()
     local = [f'{section}.allow=["127.0.0.0/8"]' for section in ("bidders", "notices")]
-    with Daemon(folder, PATIENT, 'bidders.file="bidders.toml"', *local) as running:
+    with Daemon(folder, 'bidders.file="bidders.toml"', *local) as running:
         yield running
 
 
