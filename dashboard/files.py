@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
+import re
 import zlib
 from collections.abc import Mapping
 from functools import lru_cache
@@ -21,6 +22,7 @@ KEEP = "public, max-age=31536000, immutable"
 ASK_AGAIN = "no-cache"
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
 _FOLDER = "/web/"
+_JOINED = re.compile(rb'"/web/([^"]+[+][^"]+)"')
 _SMALL = 256
 """Bytes below which compressing gains nothing."""
 _GZIP = 31
@@ -46,9 +48,12 @@ class Files:
         found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
         self.version = _digest(*(part for name, body in found.items() for part in (name.encode(), body)))
         """Of all of them together."""
-        self._files: Mapping[str, File] = {
-            name: _file(name, self._pointed(body) if name.endswith(".html") else body) for name, body in found.items()
-        }
+        for name, body in list(found.items()):
+            if name.endswith(".html"):
+                for joined in _JOINED.findall(body):
+                    found[joined.decode()] = b"".join(found.get(part, b"") for part in joined.decode().split("+"))
+                found[name] = self._pointed(body)
+        self._files: Mapping[str, File] = {name: _file(name, body) for name, body in found.items()}
 
     def add_routes(self, app: web.Application) -> None:
         """``GET /web/...``."""

@@ -27,10 +27,13 @@ const whoami = api.get("/api/me").then(
     throw error;
   },
 );
+let stands = (/** @type {unknown} */ _) => {};
+const shown = new Promise((resolve) => (stands = resolve));
 const scheme = location.protocol === "https:" ? "wss:" : "ws:";
 const live = new Live(
   `${scheme}//${location.host}/ws`,
   whoami.then((me) => me.commands),
+  shown,
   /** @type {any} */ (globalThis).rtbEarly,
 );
 const time = new Time(() => live.history.newest);
@@ -102,7 +105,7 @@ async function show(first = false) {
   if (!first) main.focus({ preventScroll: true });
 }
 
-wireHeader(live, time, api);
+wireHeader(live, time, api, shown);
 whoami.then(showAccount, () => {});
 live.on("state", (state) => {
   if (state === "reconnecting") api.get("/api/me").catch(() => {}); // a session that is over leads to the login page
@@ -110,4 +113,4 @@ live.on("state", (state) => {
 addEventListener("hashchange", () => {
   if (location.hash !== "#main") show();
 });
-show(true);
+show(true).then(() => requestAnimationFrame(stands));

@@ -16,13 +16,13 @@ const moment = byId("moment");
 
 /**
  * @param {import("./lib/live.js").Live} live @param {import("./lib/time.js").Time} time
- * @param {import("./lib/api.js").Api} api
+ * @param {import("./lib/api.js").Api} api @param {Promise<unknown>} shown when the first page stands
  */
-export function wireHeader(live, time, api) {
+export function wireHeader(live, time, api, shown) {
   live.on("state", (now) => showState(now, live));
   live.on("update", () => showUpdate(live, time));
   watchInstances(live, time, api);
-  watchAlerts(live, api);
+  watchAlerts(live, api, shown);
   time.on(() => showTime(live, time));
   wireRanges(time);
   instance.addEventListener("change", () => {
@@ -69,20 +69,22 @@ function showUpdate(live, time) {
  */
 function watchInstances(live, time, api) {
   let known = "";
+  let greeting = {};
   live.on("update", async () => {
     const now = `${live.about.instance} ${live.snapshot?.live} ${live.snapshot?.stale}`;
     if (now === known) return;
     known = now;
-    const rows = (await api.get("/api/instances").catch(() => null))?.instances ?? live.about.instances ?? [];
-    showInstances(rows, time);
+    const told = live.about === greeting ? null : live.about.instances;
+    greeting = live.about;
+    showInstances(told ?? (await api.get("/api/instances").catch(() => null))?.instances ?? [], time);
   });
 }
 
 /**
  * How many alerts are firing, beside the name of their page; a new one is said aloud.
- * @param {import("./lib/live.js").Live} live @param {import("./lib/api.js").Api} api
+ * @param {import("./lib/live.js").Live} live @param {import("./lib/api.js").Api} api @param {Promise<unknown>} shown
  */
-function watchAlerts(live, api) {
+function watchAlerts(live, api, shown) {
   /** @type {Set<string>} */
   let firing = new Set();
   const show = () => {
@@ -93,6 +95,7 @@ function watchAlerts(live, api) {
   };
   live.on("state", async (state) => {
     if (state !== "live") return;
+    await shown;
     const rows = (await api.get("/api/alerts").catch(() => null))?.alerts ?? [];
     firing = new Set(rows.filter((/** @type {any} */ row) => row.phase === "firing").map((/** @type {any} */ row) => row.rule.id));
     show();

@@ -39,11 +39,15 @@ const STEPS = [1, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600];
  * @property {() => readonly Point[]} [points] the whole system's history, or the instance's, if not given
  */
 
-/** What draws the lines; numbers do not wait for it. @type {typeof import("../vendor/uplot.js")|null} */
+/** What draws the lines: it comes after the first frame of the first charts. @type {typeof import("../vendor/uplot.js")|null} */
 let Plot = null;
-const arrived = new Promise(requestAnimationFrame).then(async () => {
+/** @type {Promise<void>|undefined} */
+let coming;
+
+async function fetchPlot() {
+  await new Promise(requestAnimationFrame);
   Plot = (await import("../vendor/uplot.js")).default;
-});
+}
 
 export class Chart {
   /** @param {Context} context @param {Options} options */
@@ -94,7 +98,7 @@ export class Chart {
       this.table,
     );
     this.observer = new ResizeObserver(() => this.resize());
-    if (!Plot) arrived.then(() => this.element.isConnected && this.resize());
+    if (!Plot) (coming ??= fetchPlot()).then(() => this.element.isConnected && this.resize());
     this.observer.observe(this.box);
     this.ends = [
       context.live.on("update", () => context.time.paused || this.update()),
@@ -334,9 +338,8 @@ export function history({ live }) {
 /** @param {number} unixSeconds */
 function clock(unixSeconds) {
   const date = new Date(unixSeconds * 1000);
-  const pad = (/** @type {number} */ n) => String(n).padStart(2, "0");
-  const seconds = date.getSeconds() ? `:${pad(date.getSeconds())}` : "";
-  return `${pad(date.getHours())}:${pad(date.getMinutes())}${seconds}`;
+  const seconds = date.getSeconds() ? `:${format.two(date.getSeconds())}` : "";
+  return `${format.two(date.getHours())}:${format.two(date.getMinutes())}${seconds}`;
 }
 
 /** @param {number} value on an axis */

@@ -22,12 +22,19 @@ export class History {
 
   /** Sort in points as the server tells them: arrays in the order of `fields`. @param {any[][]} rows */
   fill(rows) {
-    const points = rows.map((row) => /** @type {Point} */ (Object.fromEntries(row.map((value, i) => [this.fields[i], value]))));
+    const points = rows.map((row) => this.point(row));
     const inOrder = points.length === 1 && points[0].time > this.newest;
     if (inOrder) this.points.push(points[0]);
     else if (points.length) this.merge(points);
     const first = this.newest - KEEP_S;
     if (this.points.length && this.points[0].time < first - 60) this.points = this.points.filter((old) => old.time >= first);
+  }
+
+  /** @param {any[]} row @returns {Point} */
+  point(row) {
+    const point = /** @type {any} */ ({});
+    for (let i = 0; i < row.length; i++) point[this.fields[i]] = row[i];
+    return point;
   }
 
   /** Of two points of one moment the later one counts. @param {Point[]} points */

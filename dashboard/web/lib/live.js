@@ -20,10 +20,12 @@ const KEPT_S = 3600;
 export class Live {
   /**
    * @param {string} url @param {Promise<boolean>} speaks whether the server takes messages
+   * @param {Promise<unknown>} shown when the first page stands: of the past, what is not in sight waits for it
    * @param {{socket: WebSocket, messages: string[]}} [early] a connection that was made before, and what it has brought
    */
-  constructor(url, speaks, early) {
+  constructor(url, speaks, shown, early) {
     this.url = url;
+    this.shown = shown;
     this.early = early;
     /** @type {State} */
     this.state = "connecting";
@@ -245,7 +247,8 @@ export class Live {
 
   /** After the first message of a connection: what was missed, and what is wanted. */
   catchUp() {
-    this.backfill(this.missing);
+    const { missing } = this;
+    this.shown.then(() => this.backfill(missing));
     for (const subscription of this.subscriptions.values()) this.ask(subscription);
   }
 

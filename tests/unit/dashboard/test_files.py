@@ -21,7 +21,9 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "lib" / "words.js").write_text(BODY)
     (tmp_path / "lib" / "words.d.ts").write_text("// of words")
     (tmp_path / ".lock").write_text("secret")
+    (tmp_path / "lib" / "more.js").write_text("// more\n")
     (tmp_path / "index.html").write_text('<script type="module" src="/web/lib/words.js"></script>')
+    (tmp_path / "both.html").write_text('<script src="/web/lib/words.js+lib/more.js"></script>')
     return tmp_path
 
 
@@ -68,6 +70,14 @@ async def test_an_old_page_gets_the_present_files(session: aiohttp.ClientSession
     """Which it does not keep under the old version."""
     status, headers, body = await get(session, "/web/0123456789abcdef/lib/words.js", Accept_Encoding="identity")
     assert (status, body.decode(), headers["Cache-Control"]) == (200, BODY, ASK_AGAIN)
+
+
+async def test_files_that_a_page_names_in_one_are_one(folder: Path, session: aiohttp.ClientSession) -> None:
+    """One after the other; others, whoever asks, are not put together."""
+    version = Files(folder).version
+    status, headers, body = await get(session, f"/web/{version}/lib/words.js+lib/more.js", Accept_Encoding="identity")
+    assert (status, body.decode(), headers["Cache-Control"]) == (200, BODY + "// more\n", KEEP)
+    assert (await get(session, f"/web/{version}/lib/more.js+lib/words.js"))[0] == 404
 
 
 async def test_who_takes_gzip_gets_it(session: aiohttp.ClientSession) -> None:
