@@ -6,8 +6,8 @@
 
 A token is 256 random bits, so that a plain hash of it gives nothing away. It is shown once, when it is made. To take
 one back, delete its line; the sessions that began with it end, too. Daemons that share the file share tokens and
-sessions, and look at it once a second (`Tokens.refresh`). A session that was logged out of is remembered by the daemon
-that was told, until it would have ended or that daemon does.
+sessions, and look at it once a second (`Tokens.refresh`); so do they share which sessions were logged out of
+(dashboard.endings).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 import structlog
 from msgspec import Struct
 
+from dashboard.endings import Endings, stamp_of
 from rtb.errors import ConfigError
 
 TOKEN_BYTES = 32
@@ -74,7 +75,7 @@ class Tokens:
         self._epoch = 0
         self._key = b""
         self._take(entries, session_key)
-        self._ended: dict[str, float] = {}
+        self._ended = Endings()
         self._path: Path | None = None
         self._stamp: object = None
 
@@ -117,8 +118,7 @@ class Tokens:
         """Nobody resumes this session any more."""
         found = self.resume(session, now)
         if found is not None:
-            self._ended = {own: expires for own, expires in self._ended.items() if expires > now}
-            self._ended[found.session] = found.expires
+            self._ended.add(found.session, int(found.expires), now)
 
     def stands(self, given: Pass, now: float) -> bool:
         """Whether it would still let in who came with it."""
@@ -130,7 +130,8 @@ class Tokens:
 
     def refresh(self) -> None:
         """Take over what the file says by now, where there is one; one that is of no use changes nothing."""
-        if self._path is None or (stamp := _stamp(self._path)) == self._stamp:
+        self._ended.refresh()
+        if self._path is None or (stamp := stamp_of(self._path)) == self._stamp:
             return
         self._stamp = stamp
         try:
@@ -141,6 +142,7 @@ class Tokens:
     def follow(self, path: Path, stamp: object) -> None:
         """They are from this file, as it was at `stamp`."""
         self._path, self._stamp = path, stamp
+        self._ended.follow(path.with_name(f"{path.name}.ended"))
 
     def _take(self, entries: Entries, session_key: bytes) -> None:
         self._entries = {name: (Identity(name, role), digest) for name, (role, digest) in entries.items()}
@@ -172,19 +174,10 @@ def token_file(path: Path) -> tuple[Tokens, str]:
             made = _make(path)
     except OSError as error:
         raise _unusable(path, error) from None
-    stamp = _stamp(path)  # of before it is read: what is changed meanwhile is read again
+    stamp = stamp_of(path)  # of before it is read: what is changed meanwhile is read again
     tokens = Tokens(*_read(path))
     tokens.follow(path, stamp)
     return tokens, made
-
-
-def _stamp(path: Path) -> object:
-    """Another one when the file was changed; None while it cannot be seen."""
-    try:
-        seen = path.stat()
-    except OSError:
-        return None
-    return seen.st_mtime_ns, seen.st_size, seen.st_ino
 
 
 def _read(path: Path) -> tuple[Entries, bytes]:

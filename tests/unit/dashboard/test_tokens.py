@@ -104,6 +104,43 @@ def test_a_session_that_was_left_stays_over() -> None:
     assert (found.stands(stays, 999.9), found.stands(stays, 1_000)) == (True, False)
 
 
+def test_a_session_that_was_left_is_over_for_all_daemons(tmp_path: Path) -> None:
+    """They know as soon as they look, and after a restart, too; other sessions go on, and what would have ended is
+    forgotten. Nobody else can read which they are."""
+    path = tmp_path / "tokens"
+    one, told = token_file(path)
+    admin = one.identify(told)
+    assert admin is not None
+    another, _ = token_file(path)
+    left, later, goes_on = (one.session(admin.identity, expires) for expires in (1_000, 2_000, 3_000))
+    passed = another.resume(left, 10)
+    assert passed is not None
+    one.end(left, 10)
+    another.refresh()
+    assert (another.stands(passed, 10), another.resume(left, 10)) == (False, None)
+    restarted, _ = token_file(path)
+    assert restarted.resume(left, 10) is None
+    another.end(later, 1_500)
+    one.refresh()
+    assert (one.resume(later, 1_500), whose(one.resume(goes_on, 1_500))) == (None, admin.identity)
+    ended = tmp_path / "tokens.ended"
+    assert (len(ended.read_text().splitlines()), ended.stat().st_mode & 0o777) == (1, 0o600)
+
+
+def test_a_session_ends_where_nothing_can_be_written(tmp_path: Path) -> None:
+    """For the daemon that was told, at least; lines that are none are passed over."""
+    path = tmp_path / "tokens"
+    found, told = token_file(path)
+    admin = found.identify(told)
+    assert admin is not None
+    session = found.session(admin.identity, 1_000)
+    (tmp_path / "tokens.ended.lock").mkdir()
+    (tmp_path / "tokens.ended").write_text("what?\n\n")
+    found.refresh()
+    found.end(session, 10)
+    assert found.resume(session, 10) is None
+
+
 def test_a_changed_file_is_known_without_a_restart(tmp_path: Path) -> None:
     """A new token opens, one taken back stands no longer, nor do its sessions; a line that makes no sense changes
     nothing; another session key ends all sessions and no token."""
