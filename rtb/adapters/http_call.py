@@ -51,10 +51,12 @@ class Call:
         "done",
         "ended_ns",
         "failure",
+        "head",
         "on_done",
         "retried",
         "sent_ns",
         "status",
+        "watch",
     )
 
     status: int
@@ -62,9 +64,12 @@ class Call:
     detail: str
     ended_ns: int
 
-    def __init__(self, body: bytes, on_done: Callable[[Call], None], deadline_ns: int, context: Any) -> None:
-        """Not sent yet; `body` is the whole request as it goes on the wire, head included. What is known only at its
-        end is set there: one is made for every call."""
+    def __init__(
+        self, body: bytes, on_done: Callable[[Call], None], deadline_ns: int, context: Any, head: bytes = b""
+    ) -> None:
+        """Not sent yet; `head` and `body` are what goes on the wire. What is known only at its end is set there: one is
+        made for every call."""
+        self.head = head
         self.body = body
         self.on_done = on_done
         self.deadline_ns = deadline_ns
@@ -74,22 +79,23 @@ class Call:
         self.sent_ns = 0
         self.done = False
         self.retried = False
+        self.watch: dict[Call, None] | None = None
+        """Those of about its deadline, among whom it is looked after until it is done."""
 
     def settle(self, now_ns: int, status: int, content: bytes) -> None:
         """Tell the caller, once. What the caller's code raises is its mistake, not the connection's."""
         if self.done:
             return
         self.done = True
+        if self.watch is not None:
+            del self.watch[self]
         self.ended_ns = now_ns
         self.status = status
         self.content = content
-        self.connection = None
         try:
             self.on_done(self)
         except Exception:
             _log.exception("on_done_failed")
-        self.context = None  # the wheel keeps the call for a while yet
-        self.body = b""
 
     def fail(self, now_ns: int, failure: Failure, detail: str) -> None:
         """Settle without a response."""

@@ -26,7 +26,7 @@ from rtb.adapters.address_policy import AddressPolicy
 from rtb.adapters.http_call import Call, Failure
 from rtb.adapters.http_dns import FRESH_S, Names, Resolve
 from rtb.adapters.http_pool import Limits, Pool
-from rtb.adapters.http_wheel import SLOT_BITS, DeadlineWheel
+from rtb.adapters.http_wheel import DeadlineWheel
 from rtb.adapters.outgoing_names import SystemResolver
 from rtb.adapters.outgoing_target import outgoing_target, where
 from rtb.errors import ConfigError, HttpRefused
@@ -100,7 +100,6 @@ class FanoutClient:
         self._tls = tls
         self._now_ns = clock.monotonic_ns
         self._wheel = DeadlineWheel(clock, self._expire)
-        self._slots = self._wheel.slots
         self._pools: set[Pool] = set()
         self._unswept: list[Pool] = []
         self._sweeper: Timer | None = None
@@ -135,22 +134,23 @@ class FanoutClient:
         on_done: Callable[[Call], None],
         deadline_ns: int,
         context: Any = None,
+        now_ns: int = 0,
     ) -> Call:
         """POST a body. `on_done` is called exactly once unless the call is cancelled: with the response, or with a
-        failure, at `deadline_ns` on the monotonic clock at the latest."""
-        length = len(body)
-        head = endpoint.heads.get(length) or endpoint.head_of(length)
-        call = Call(head + body, on_done, deadline_ns, context)
-        pool, now_ns = endpoint.pool, self._now_ns()
-        if not pool.idle or not pool.idle.pop().take(call, now_ns):
-            pool.submit(call, now_ns)
+        failure, at `deadline_ns` on the monotonic clock at the latest. `now_ns` spares a look at that clock."""
+        head = endpoint.heads.get(len(body)) or endpoint.head_of(len(body))
+        call = Call(body, on_done, deadline_ns, context, head)
+        idle = endpoint.pool.idle
+        now_ns = now_ns or self._now_ns()
+        if not idle or not idle.pop().take(call, now_ns):
+            endpoint.pool.submit(call, now_ns)
             if call.done:
                 return call
-        slot = self._slots.get((deadline_ns >> SLOT_BITS) + 1)
-        if slot is None:
-            self._wheel.add(call)
-        else:
-            slot.append(call)
+        wheel = self._wheel
+        if not wheel.begin_ns <= deadline_ns < wheel.end_ns:
+            wheel.find(deadline_ns)
+        call.watch = calls = wheel.latest
+        calls[call] = None
         return call
 
     def cancel(self, call: Call) -> None:

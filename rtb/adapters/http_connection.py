@@ -1,7 +1,7 @@
 """One keep-alive HTTP/1.1 connection of the fan-out client: an asyncio.Protocol over httptools' response parser.
 
 A server says the same head again and again. One that was parsed before, and that says all there is to know of its
-response, is remembered by its bytes; a response that begins with it and has just its length is not parsed again.
+response, is remembered by the length of that; a response that begins with it and is as long is not parsed again.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Connection(asyncio.Protocol):
         self.call = call
         call.connection = self
         call.sent_ns = now_ns
-        transport.write(call.body)
+        transport.write(call.head + call.body)
         return True
 
     def abandon(self) -> None:
@@ -118,21 +118,20 @@ class Connection(asyncio.Protocol):
         if call is None:  # nobody asked for this
             self.abandon()
             return
-        if not self._fed:
-            end = data.find(_HEAD_END) + 4
-            head = self._heads.get(data[:end])
-            if head is not None and len(data) == end + head[1]:
-                self.call = None
-                self.served = True
-                pool = self._pool
-                self.idle_since_ns = now_ns = self._now_ns()
-                if pool.waiting or pool.retired:
-                    pool.released(self, now_ns)
-                else:
-                    pool.idle.append(self)
-                call.settle(now_ns, head[0], data[end:])
-                return
-        self._parse(call, data)
+        known = self._heads.get(len(data))
+        if known is None or self._fed or not data.startswith(known[0]):
+            self._parse(call, data)
+            return
+        self.call = None
+        self.served = True
+        pool = self._pool
+        self.idle_since_ns = now_ns = self._now_ns()
+        if pool.waiting or pool.retired:
+            pool.released(self, now_ns)
+        else:
+            pool.idle.append(self)
+        head, status = known
+        call.settle(now_ns, status, data[len(head) :])
 
     def _parse(self, call: Call, data: bytes) -> None:
         first = not self._fed
@@ -160,7 +159,7 @@ class Connection(asyncio.Protocol):
         if end <= MAX_HEADS and len(data) == end + self._size:
             if len(self._heads) >= MAX_HEADS:
                 self._heads.clear()
-            self._heads[data[:end]] = (self._status, self._size)
+            self._heads[len(data)] = (data[:end], self._status)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave the pool; a call under way failed, unless the end of the stream is the end of its response."""
@@ -173,6 +172,7 @@ class Connection(asyncio.Protocol):
             self._settle(call)
         elif self.served and not self._fed and not call.retried:
             call.retried = True  # it closed an idle connection just as we used it [RFC 9112 9.3.1]
+            call.connection = None
             self._pool.submit(call, self._now_ns())
         else:
             detail = "the server closed the connection" if exc is None else f"{type(exc).__name__}: {exc}"

@@ -67,8 +67,8 @@ class Pool:
         self.max_body = limits.max_body
         self.network_ns = 0
         """The 90th percentile of the network's round trip, as the kernel measured it; 0 until there is one."""
-        self.heads: dict[bytes, tuple[int, int]] = {}
-        """Heads of responses that were parsed before: status, and length of the body."""
+        self.heads: dict[int, tuple[bytes, int]] = {}
+        """The last heads that were parsed of responses of a length, body included, each with its status."""
         self.idle: list[Connection] = []
         """Open and free; the most recently used last."""
         self.waiting: deque[Call] = deque()

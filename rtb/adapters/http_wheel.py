@@ -15,26 +15,37 @@ SLOT_BITS = 20
 class DeadlineWheel:
     """Calls `expire` with every call that is not done when its deadline passes.
 
-    Adding costs a look-up and an append; a call that was done in time is dropped when its slot comes.
+    A call that is done in time leaves its slot by itself, so that nothing keeps it.
     """
 
     def __init__(self, clock: TimerClock, expire: Callable[[Call], None]) -> None:
         """Empty, without a timer."""
         self._clock = clock
         self._expire = expire
-        self.slots: dict[int, list[Call]] = {}
-        """Calls by the slot after that of their deadline; a slot that is there may be added to directly."""
+        self.latest: dict[Call, None] = {}
+        """The calls of the slot that was added to last: of deadlines from `begin_ns` to before `end_ns`."""
+        self.begin_ns = self.end_ns = 0
+        self._slots: dict[int, dict[Call, None]] = {}
+        """Calls by the slot after that of their deadline."""
         self._order: list[int] = []
         self._timer: Timer | None = None
 
     def add(self, call: Call) -> None:
         """Watch a call."""
-        slot = (call.deadline_ns >> SLOT_BITS) + 1
-        calls = self.slots.get(slot)
+        if not self.begin_ns <= call.deadline_ns < self.end_ns:
+            self.find(call.deadline_ns)
+        call.watch = calls = self.latest
+        calls[call] = None
+
+    def find(self, deadline_ns: int) -> None:
+        """Have the slot of a deadline as the `latest`."""
+        slot = (deadline_ns >> SLOT_BITS) + 1
+        self.begin_ns, self.end_ns = (slot - 1) << SLOT_BITS, slot << SLOT_BITS
+        calls = self._slots.get(slot)
         if calls is not None:
-            calls.append(call)
+            self.latest = calls
             return
-        self.slots[slot] = [call]
+        self.latest = self._slots[slot] = {}
         heapq.heappush(self._order, slot)
         if self._order[0] == slot:
             self._wait()
@@ -44,7 +55,8 @@ class DeadlineWheel:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self.slots.clear()
+        self.begin_ns = self.end_ns = 0
+        self._slots.clear()
         self._order.clear()
 
     def _wait(self) -> None:
@@ -54,9 +66,10 @@ class DeadlineWheel:
 
     def _turn(self) -> None:
         self._timer = None
+        self.begin_ns = self.end_ns = 0
         now_ns = self._clock.monotonic_ns()
         while self._order and self._order[0] << SLOT_BITS <= now_ns:
-            for call in self.slots.pop(heapq.heappop(self._order)):
+            for call in [*self._slots.pop(heapq.heappop(self._order))]:
                 if not call.done:
                     self._expire(call)
         if self._order and self._timer is None:
