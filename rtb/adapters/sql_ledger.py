@@ -71,7 +71,7 @@ _OPEN_WINS = select(
     _OPEN.campaign_id, _OPEN.day, _OPEN.instance, func.sum(_OPEN.price_nanos), func.max(_OPEN.expires_at)
 ).group_by(_OPEN.campaign_id, _OPEN.day, _OPEN.instance)
 
-_by_key = attrgetter("key")
+_by_key, _by_campaign = attrgetter("key"), attrgetter("campaign_id")
 _KINDS = {kind: kind.value for kind in LedgerKind}
 _T = TypeVar("_T")
 
@@ -106,9 +106,10 @@ class SqlLedger(SqlStore):
         """Commit the rows whose key is new, in one transaction; the other keys. Raises StaleEpoch."""
         if not rows:
             return {}
-        # In the order of their keys: two daemons with the same rows wait for each other, never in a circle. The sort is
-        # stable, so of two rows with one key the first is written.
-        ordered = sorted(rows, key=_by_key)
+        first = {row.key: row for row in reversed(rows)}
+        # In the order of their keys, two daemons with the same rows wait for each other, never in a circle. SQLite has
+        # one writer, and two indexes that begin with the campaign: what stands there side by side is written together.
+        ordered = sorted(first.values(), key=_by_campaign if self.database.is_sqlite else _by_key)
         known: dict[str, str] = {}
         async with self.database.write() as connection:
             if epochs:
@@ -131,12 +132,8 @@ class SqlLedger(SqlStore):
         found: set[str] = set()
         async with self.database.read() as connection:
             for batch in _batches([*keys], READ_CHUNK):
-                asked = _json(batch)
-                if self.database.is_sqlite:
-                    rows = await connection.exec_driver_sql(_SQLITE_UNKNOWN, (asked,))
-                    found.update(key for (key,) in rows)
-                else:
-                    found.update(key for (key,) in await (await _driver(connection)).fetch(_POSTGRES_UNKNOWN, asked))
+                query = _SQLITE_UNKNOWN if self.database.is_sqlite else _POSTGRES_UNKNOWN
+                found.update(key for (key,) in await self._fetch(connection, query, _json(batch)))
         return found
 
     async def last_touches(self, touches: Sequence[Touch]) -> Sequence[LedgerRow | None]:
@@ -275,14 +272,21 @@ class SqlLedger(SqlStore):
         return dict.fromkeys(fences, 0) | {fence: int(epoch) for fence, epoch in rows}
 
     async def _among(self, connection: AsyncConnection, query: str, column: str, values: list[str]) -> Sequence[Any]:
-        """The rows of a query whose column is one of the values; to make it a statement of SQLAlchemy's would cost more
-        than to run it."""
+        """The rows of a query whose column is one of the values."""
         if self.database.is_sqlite:
             query = f"{query} WHERE {column} IN (SELECT value FROM json_each(?))"
-            return (await connection.exec_driver_sql(query, (_json(values),))).all()
-        found: Sequence[Any] = await (await _driver(connection)).fetch(
-            f"{query} WHERE {column} = ANY($1::text[])", values
-        )
+            return await self._fetch(connection, query, _json(values))
+        return await self._fetch(connection, f"{query} WHERE {column} = ANY($1::text[])", values)
+
+    async def _fetch(self, connection: AsyncConnection, query: str, *values: object) -> Sequence[Any]:
+        """The rows of a query in the driver's spelling, asked of the driver itself: for SQLAlchemy, to make a statement
+        of it takes longer than to run it, and it would go to SQLite's thread four times, not once."""
+        driver = await _driver(connection)
+        found: Sequence[Any]
+        if self.database.is_sqlite:
+            found = await driver.execute_fetchall(query, values)
+        else:
+            found = await driver.fetch(query, *values)
         return found
 
     async def _insert(self, connection: AsyncConnection, rows: list[LedgerRow]) -> dict[str, str]:
@@ -290,21 +294,21 @@ class SqlLedger(SqlStore):
         adapter, or one JSON text; asyncpg would look at each element of an array twice."""
         if self.database.is_sqlite:
             values = [(row[0], _KINDS[row[1]], *row[2:]) for row in map(astuple, rows)]
-            written = (await connection.exec_driver_sql(_SQLITE_INSERT, values)).rowcount
+            async with (await _driver(connection)).executemany(_SQLITE_INSERT, values) as cursor:
+                written = cursor.rowcount
             if written == len(values):
                 return {}
-            asked = (_json([row.key for row in rows]), written)
-            return dict(map(tuple, await connection.exec_driver_sql(_SQLITE_KNOWN, asked)))
-        driver = await _driver(connection)
-        left_out = await driver.fetch(_POSTGRES_INSERT, _json(rows))
+            asked = _json([row.key for row in rows])
+            return dict(map(tuple, await self._fetch(connection, _SQLITE_KNOWN, asked, written)))
+        left_out = await self._fetch(connection, _POSTGRES_INSERT, _json(rows))
         if not left_out:
             return {}
         # A statement of its own: it sees what others committed while the insert waited for them.
-        return dict(map(tuple, await driver.fetch(_POSTGRES_KNOWN, [row[0] for row in left_out])))
+        return dict(map(tuple, await self._fetch(connection, _POSTGRES_KNOWN, [row[0] for row in left_out])))
 
 
 async def _driver(connection: AsyncConnection) -> Any:
-    """asyncpg's own connection."""
+    """aiosqlite's or asyncpg's own connection."""
     driver = (await connection.get_raw_connection()).driver_connection
     assert driver is not None
     return driver
