@@ -7,6 +7,9 @@ Embedded is the in-process broker and accounts and a SQLite file; production a R
 own on this machine, whose CPU does not count. Of a hundred events 97 are impressions of CPM campaigns, two are clicks
 and one is a conversion; one in twenty comes twice. Publishing is not counted, and the rounds take turns. Each event is
 told to the dashboards, too (rtb.services.performance).
+
+An embedded daemon's events come from its own edge, which has read their tokens (rtb.services.tickets), and that is
+counted by benchmarks.tracker; in production each token is read here.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import gc
 import random
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -46,6 +49,7 @@ from rtb.services.billing import Billing
 from rtb.services.metrics import Metrics
 from rtb.services.performance import Performance
 from rtb.services.rebuild import UTC_ZONE, Days, LocalRebuild, Rebuild
+from rtb.services.tickets import Tickets
 from rtb.services.tracking import Tracking
 from rtb.services.wins import win_of, win_row
 
@@ -70,8 +74,10 @@ def catalogue() -> dict[str, Campaign]:
 class Events:
     """Makes them, each win's impression before its click and its click before its conversion."""
 
-    def __init__(self, clock: SystemClock) -> None:
+    def __init__(self, clock: SystemClock, read: Callable[[str], object] | None = None) -> None:
+        """Each token is `read` by an edge first, if there is one."""
         self._clock = clock
+        self._read = read
         self._dice = random.Random(7)
         self._wins = 0
         self.unique = 0
@@ -116,7 +122,10 @@ class Events:
     def _message(self, kind: LedgerKind, ticket: Ticket) -> Message:
         now = self._clock.time()
         ua = UA.format(self._dice.randrange(80, 140))
-        event = TrackedEvent(received_at=now, token=SIGNER.token(ticket), ua=ua, ip="192.0.2.1")
+        token = SIGNER.token(ticket)
+        if self._read is not None:
+            self._read(token)
+        event = TrackedEvent(received_at=now, token=token, ua=ua, ip="192.0.2.1")
         name = event_id(ticket, kind.value)
         body = messages.encode(MessageType(kind.value), event, message_id=name, timestamp=now)
         return Message(body=body, message_id=name, timestamp=now)
@@ -146,9 +155,12 @@ class House:
         billing = Billing(accounts, ledger, restore, timing=timing, days=days)
         self.performance = Performance(ledger, clock, instance="bench", post=lambda *what: None)
         billing.on_written = self.performance.note
-        tracking = Tracking(SIGNER.read, SIGNER.user_digest, billing, ledger, state, campaign=known.get, rates=Rates())
+        tickets = Tickets(SIGNER)
+        tracking = Tracking(
+            tickets.again, SIGNER.user_digest, billing, ledger, state, campaign=known.get, rates=Rates()
+        )
         self._consumers = tracked_consumers(broker, tracking, Metrics("bench", clock), clock)
-        self.events = Events(clock)
+        self.events = Events(clock, tickets.read if self._local is not None else None)
 
     async def start(self) -> None:
         """Open everything but the consumers."""

@@ -40,6 +40,7 @@ from rtb.ports import Broker
 from rtb.services import topology
 from rtb.services.metrics import Metrics
 from rtb.services.outbox import Outbox
+from rtb.services.tickets import Tickets
 from rtb.services.tracker import Tracker
 
 CONNECTIONS = 64
@@ -71,7 +72,7 @@ async def serve(url: str, folder: Path) -> None:
     await broker.declare(topology.topology())
     outbox = Outbox(broker, FileSpool(folder / "spool"), Metrics("benchmark", clock))
     await outbox.start()
-    tracker = Tracker(SIGNER, outbox.post, clock, instance="benchmark")
+    tracker = Tracker(SIGNER, outbox.post, clock, instance="benchmark", tickets=Tickets(SIGNER))
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)  # as the daemon does

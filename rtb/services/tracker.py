@@ -19,6 +19,7 @@ from rtb.messages import BidderNotice, MessageType, TrackedEvent
 from rtb.openrtb import Loss
 from rtb.ports import Clock, Message
 from rtb.services import topology
+from rtb.services.tickets import Tickets
 
 Done = Callable[[BrokerError | None], None]
 Post = Callable[[str, str, Message, Done | None], None]
@@ -78,6 +79,7 @@ class Tracker:
         on_lost: Callable[[str, str, int], bool] | None = None,
         on_billed: Callable[[str, str, str, str], bool] | None = None,
         refused_per_s: int = REFUSED_PER_S,
+        tickets: Tickets | None = None,
     ) -> None:
         """Post what is accepted.
 
@@ -90,8 +92,10 @@ class Tracker:
             on_lost: the same and the loss reason, when it was lost there.
             on_billed: the same and the device's address and user agent, when its impression is to be billed.
             refused_per_s: how many refused events a second are recorded.
+            tickets: kept of what was read, for whoever takes the events off their queues in this process.
         """
         self.signer = signer
+        self._read = signer.read if tickets is None else tickets.read
         self._post = post
         self._clock = clock
         self._instance = instance
@@ -107,7 +111,7 @@ class Tracker:
     def ticket(self, kind: str, token: str, visit: Visit) -> Ticket | Refused:
         """The ticket of a token that may speak of this kind of event; else the refusal, counted and recorded."""
         try:
-            ticket = self.signer.read(token)
+            ticket = self._read(token)
         except BadToken as error:
             return self.refuse(kind, Refused(error.flaw.value), visit, token=token)
         if not ticket.campaign_id:
@@ -150,7 +154,7 @@ class Tracker:
         """Take our own nurl ("win") or lurl ("loss"), and tell who fires the notices of another bidder; `done` is
         called once he knows, perhaps at once."""
         try:
-            ticket = self.signer.read(token)
+            ticket = self._read(token)
         except BadToken as error:
             return self.count_refused(kind, Refused(error.flaw.value))
         self.notices[kind] += 1
@@ -162,7 +166,7 @@ class Tracker:
     def bill(self, token: str, visit: Visit, done: Done) -> Refused | None:
         """Take our own burl: the impression of a house campaign, or what another bidder waits for."""
         try:
-            ticket = self.signer.read(token)
+            ticket = self._read(token)
         except BadToken as error:
             return self.refuse("impression", Refused(error.flaw.value), visit, token=token)
         self.notices["billing"] += 1

@@ -18,6 +18,7 @@ from rtb.services.notice_sender import NoticeSender
 from rtb.services.notices import Notices
 from rtb.services.performance import Performance
 from rtb.services.refusals import RefusalKeeper
+from rtb.services.tickets import Tickets
 from rtb.services.tracker import Tracker
 from rtb.services.tracking import Arrival, Tracking
 from rtb.wiring.ground import Ground
@@ -56,6 +57,7 @@ def told(ground: Ground, funds: Money, signs: Signer) -> Told:
     notices = None
     if settings.notices.enabled:
         notices = Notices(NoticeSender(http, clock, timeout_s=settings.notices.timeout_s), clock, rates)
+    tickets = Tickets(signs)
     tracker = Tracker(
         signs,
         outbox.post,
@@ -64,9 +66,10 @@ def told(ground: Ground, funds: Money, signs: Signer) -> Told:
         on_won=notices.won if notices else None,
         on_lost=notices.lost if notices else None,
         on_billed=notices.billed if notices else None,
+        tickets=tickets,
     )
     tracking = Tracking(
-        signs.read,
+        tickets.again,
         signs.user_digest,
         funds.billing,
         out.ledger,
