@@ -384,8 +384,13 @@ function compare(a, b, sign) {
   const noA = a === null || a === undefined;
   const noB = b === null || b === undefined;
   if (noA || noB) return Number(noA) - Number(noB);
-  if (typeof a === "string" && typeof b === "string") return sign * collator.compare(a, b);
+  if (typeof a === "string" && typeof b === "string") return sign * (collator ??= collate()).compare(a, b);
   return sign * (a < b ? -1 : a > b ? 1 : 0);
 }
 
-const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
+/** Made when names are first sorted: a browser takes a while over its first. @type {Intl.Collator|undefined} */
+let collator;
+
+function collate() {
+  return new Intl.Collator("en", { numeric: true, sensitivity: "base" });
+}

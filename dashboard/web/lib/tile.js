@@ -2,6 +2,7 @@
 /** A tile: one number, what it is, and how it has been going. */
 
 import { el, put, svg } from "./dom.js";
+import { NONE } from "./format.js";
 
 const WIDTH = 100;
 const HEIGHT = 24;
@@ -13,7 +14,7 @@ export class Tile {
    *   `name` is what tests and styles know it by, `colour` a CSS variable, `href` a page that tells more
    */
   constructor({ title, unit = "", name = "", colour = "--s1", href, spark = true }) {
-    this.value = el("span", { text: "–" });
+    this.value = el("span", { text: NONE });
     this.unit = el("span", { class: "unit", text: unit });
     this.note = el("p", { class: "note" });
     this.line = svg("path", { class: "spark-line", "vector-effect": "non-scaling-stroke" });
@@ -32,6 +33,7 @@ export class Tile {
   /** @param {string} text @param {string} [note] @param {""|"warn"|"bad"} [level] how bad it is */
   show(text, note = "", level = "") {
     put(this.value, text);
+    this.unit.hidden = text === NONE;
     put(this.note, note);
     if (this.element.dataset.level !== level) this.element.dataset.level = level;
   }

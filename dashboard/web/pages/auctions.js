@@ -31,7 +31,7 @@ class AuctionsPage {
     this.rows = new Map();
     this.abort = new AbortController();
     this.chosen = "";
-    this.search = el("input", { class: "input search", type: "search", placeholder: "Bidder, seat, campaign or id", "aria-label": "Search auctions", oninput: () => this.filter() });
+    this.search = el("input", { class: "input search", type: "search", placeholder: "Bidder, campaign, id", "aria-label": "Search auctions", oninput: () => this.filter() });
     this.outcome = el("select", { "aria-label": "Outcome", onchange: () => this.filter() }, OUTCOMES.map((outcome) => el("option", { value: outcome, text: outcome || "any outcome" })));
     this.hold = el("button", { type: "button", class: "button", "aria-pressed": "false", onclick: () => this.toggle() }, "Hold the tape");
     this.count = el("span", { class: "unit", role: "status" });
@@ -46,13 +46,14 @@ class AuctionsPage {
       open: (row) => this.choose(row.id, true),
       mark: (row) => (row.id === this.chosen ? "chosen" : ""),
     });
-    this.side = el("section", { class: "story", "aria-label": "One auction", "aria-live": "off" });
+    this.hint = el("p", { class: "note hint", text: "Choose an auction to see who bid, who did not and why, and where its time went." });
+    this.side = el("section", { class: "story", "aria-label": "One auction", "aria-live": "off", hidden: true });
     root.append(
       el("div", { class: "page-head" }, el("h1", {}, title, this.count), this.search, this.outcome, this.hold, this.table.exportButton()),
+      this.hint,
       this.problem,
       el("div", { class: "inspector" }, el("div", { class: "tape-side" }, this.table.element), this.side),
     );
-    this.offer();
     this.release = context.live.subscribe({ channel: "auctions" }, (row) => this.heard(row));
   }
 
@@ -122,7 +123,7 @@ class AuctionsPage {
   /** Show the story of one. @param {string} id @param {boolean} byHand the address has to follow */
   async choose(id, byHand) {
     this.chosen = id;
-    this.root.classList.add("telling");
+    this.tell(true);
     this.table.refresh();
     if (byHand) history.pushState(null, "", `#/auctions/${encodeURIComponent(id)}`);
     try {
@@ -138,16 +139,24 @@ class AuctionsPage {
   }
 
   back() {
-    return el("button", { type: "button", class: "button to-tape", onclick: () => this.offer() }, "← Back to the tape");
+    return el("button", { type: "button", class: "button to-tape", onclick: () => this.leave() }, "← Back to the tape");
   }
 
-  /** No auction is chosen. */
-  offer() {
+  /** No auction is chosen any more, and the address says so. */
+  leave() {
     this.chosen = "";
-    this.root.classList.remove("telling");
-    replace(this.side, el("p", { class: "card empty", text: "Choose an auction to see who bid, who did not and why, and where its time went." }));
+    this.tell(false);
+    replace(this.side);
     this.table.refresh();
-    if (this.context.params[0] && location.hash !== "#/auctions") history.pushState(null, "", "#/auctions");
+    history.pushState(null, "", "#/auctions");
+    this.table.element.focus({ preventScroll: true });
+  }
+
+  /** @param {boolean} one whether there is a story beside the tape */
+  tell(one) {
+    this.root.classList.toggle("telling", one);
+    this.hint.hidden = one;
+    this.side.hidden = !one;
   }
 
   /** @param {unknown} error @param {string} what */

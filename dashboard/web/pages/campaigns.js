@@ -175,7 +175,7 @@ function columns(context, changed) {
         cell.title = `${row.name} (${row.id})`;
       },
     },
-    { key: "advertiser", title: "Advertiser", width: "minmax(5.5rem, 1.2fr)", from: 1100, value: (row) => row.advertiser, text: (row) => row.advertiser },
+    { key: "advertiser", title: "Advertiser", width: "minmax(5.5rem, 1.2fr)", from: 1250, value: (row) => row.advertiser, text: (row) => row.advertiser },
     { key: "status", title: "Status", width: "6.2rem", value: (row) => standing(row)[0], make: statusPill, update: (cell, row) => showStatus(/** @type {Element} */ (cell.firstChild), row) },
     {
       key: "bid",

@@ -41,6 +41,27 @@ async def test_the_tape_runs_and_tells_the_whole_story_of_an_auction(site: Dashb
     await expect(page.locator(".story h2").first).to_contain_text("shoes pays 2.510 CPM")
 
 
+async def test_the_address_is_that_of_the_auction_told(site: DashboardSite, visit: Visit) -> None:
+    """Opened by its address it keeps it; the way back to the tape, and the browser's back and forward, lead where they
+    say."""
+    await site.world.run(bid_request())
+    _, listed = await site.ask("GET", "/api/auctions/recent")
+    told = f"#/auctions/{listed['auctions'][0]['id']}"
+    page = await visit(told, width=800)
+    story, tape = page.locator(".story"), page.locator(".tape-side")
+    await expect(story.locator("h2").first).to_contain_text("shoes pays 2.510 CPM")
+    assert page.url == f"{site.origin}/{told}"
+    await expect(tape).to_be_hidden()
+    await page.get_by_role("button", name="Back to the tape").click()
+    await expect(tape).to_be_visible()
+    assert page.url == f"{site.origin}/#/auctions"
+    await page.go_back()
+    await expect(story.locator("h2").first).to_contain_text("shoes pays 2.510 CPM")
+    await page.go_forward()
+    await expect(tape).to_be_visible()
+    await expect(story).to_be_hidden()
+
+
 async def test_the_tape_can_be_held_and_searched(site: DashboardSite, visit: Visit) -> None:
     """What happens meanwhile is not shown; the search finds seats and outcomes."""
     page = await visit("#/auctions")

@@ -100,6 +100,16 @@ async def test_usable_by_everybody_and_on_every_screen(page: Page, demo: Demo, p
         pytest.skip("looked at the widths only, axe-core is not there: python scripts/vendor.py --checks")
 
 
+async def test_every_page_can_be_reached_on_a_small_screen(page: Page, demo: Demo) -> None:
+    """Their names stand side by side in 360 pixels, with the number of alerts."""
+    await page.set_viewport_size({"width": 360, "height": 640})
+    await show(page, demo, "#/queues")
+    await expect(page.locator("#firing")).to_be_visible()
+    names = page.locator("nav a")
+    for number in range(await names.count()):
+        await expect(names.nth(number)).to_be_in_viewport(ratio=1)
+
+
 async def test_the_whole_page_is_small(chromium: Browser, demo: Demo) -> None:
     """Everything that all pages load, each file gzipped, is below 150 KB; nothing is loaded from elsewhere."""
     context = await chromium.new_context()
