@@ -15,11 +15,11 @@ from rtb.domain.money import NANOS
 from rtb.domain.pacing import Pace
 from rtb.domain.performance import Counters, Performed, total
 from rtb.edges.admin import Command, given
+from rtb.errors import NotFound
 from rtb.ports import Clock
 from rtb.ports.history import History
 from rtb.services.campaigns import Campaigns
 from rtb.services.performance import Performance
-from rtb.services.rebuild import UTC_ZONE
 
 TOP = 20
 """Without names the campaigns that cost most today are told."""
@@ -57,7 +57,7 @@ def stats_command(
         since, until = given(arguments, "since", _Date, ""), given(arguments, "until", _Date, "")
         by = given(arguments, "by", _By, "campaign")
         if ids is None:
-            ids = [campaign_id for campaign_id, _ in performance.top(TOP, budget_day(now, UTC_ZONE))]
+            ids = [campaign_id for campaign_id, _ in performance.top(TOP, _today(catalogue, now))]
         rows: list[dict[str, Any]] = []
         for campaign_id in ids:
             campaign = catalogue.get(campaign_id)
@@ -90,6 +90,23 @@ def history_command(history: History, catalogue: Campaigns) -> Command:
         ]
 
     return run
+
+
+def _today(catalogue: Campaigns, now: float) -> Callable[[str], str]:
+    """Each campaign's own date: it is tomorrow in Seoul when the evening begins in London."""
+    days: dict[str, str] = {}
+
+    def today(campaign_id: str) -> str:
+        try:
+            campaign = catalogue.get(campaign_id)
+        except NotFound:  # the ledger knows one that the catalogue does not
+            return ""
+        day = days.get(campaign.timezone)
+        if day is None:
+            day = days[campaign.timezone] = budget_day(now, campaign.zone)
+        return day
+
+    return today
 
 
 def _rows(campaign_id: str, parts: Sequence[Performed], by: str, target: Pace | None) -> list[dict[str, Any]]:

@@ -141,10 +141,15 @@ class Performance:
         """The campaigns in memory that were active last, the last one first."""
         return list(islice(reversed(self._known), count))
 
-    def top(self, count: int, date: str, by: str = "cost_nanos") -> list[tuple[str, Counters]]:
-        """The campaigns with the most of a counter on a date, the first one first."""
-        all_ = ((campaign_id, dates[date]) for campaign_id, dates in self._known.items() if date in dates)
-        return heapq.nlargest(count, all_, key=lambda known: (getattr(known[1], by), known[0]))
+    def top(self, count: int, day_of: Callable[[str], str]) -> list[tuple[str, Counters]]:
+        """The campaigns that cost most on the date that `day_of` gives for each, the dearest first; of those that cost
+        the same, those that won most."""
+        active = (
+            (campaign_id, dates[day])
+            for campaign_id, dates in self._known.items()
+            if (day := day_of(campaign_id)) in dates
+        )
+        return heapq.nsmallest(count, active, key=lambda known: (-known[1].cost_nanos, -known[1].wins, known[0]))
 
     async def stats(self, campaign_id: str, since: str = "", until: str = "") -> Sequence[Performed]:
         """What the ledger says of a campaign's dates from `since` to `until`, both included: an element a date and

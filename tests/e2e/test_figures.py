@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 from tests.e2e.test_tracker import TEA, ask, until, won
-from tests.support.daemon import Daemon, Result
+from tests.support.daemon import LIMIT_S, Daemon, Result
 from tests.support.http import get
+from tests.support.samples import bid_request, imp
 
 
 def test_stats_history_and_counters_of_one_click(tmp_path: Path) -> None:
@@ -51,6 +53,26 @@ def test_stats_history_and_counters_of_one_click(tmp_path: Path) -> None:
         assert 'rtb_events_total{kind="click"} 1.0' in scraped
         assert 'rtb_events_refused_total{kind="impression",reason="forged token"} 1.0' in scraped
         assert "rtb_events_unsafe_total 0.0" in scraped
+
+
+def test_those_who_spend_today_are_shown_wherever_they_have_their_midnight(tmp_path: Path) -> None:
+    """It is always another date in Kiritimati (UTC+14) or in Pago Pago (UTC-11) than in UTC; the one that costs more
+    comes first."""
+    east, west = "Pacific/Kiritimati", "Pacific/Pago_Pago"
+    prices = {east: 1.0, west: 2.0}
+    with Daemon(tmp_path) as daemon:
+        for zone, price in prices.items():
+            site = {"domain": f"{price}.test"}
+            daemon.put_campaigns({**TEA, "id": zone, "timezone": zone, "targeting": {"domain": [site["domain"]]}})
+            pixel, _, _ = won(daemon, bid_request(site=site, imp=[imp(bidfloor=price)]))
+            assert ask(daemon, pixel).status == 200
+        give_up = time.monotonic() + LIMIT_S
+        while True:
+            rows = daemon.admin("campaigns.stats")["result"]["rows"]
+            if [(row["id"], row["cost"]) for row in rows] == [(west, 0.002), (east, 0.001)]:
+                return
+            assert time.monotonic() < give_up, rows
+            time.sleep(0.05)
 
 
 def test_figures_of_nobody_and_wrong_dates_are_one_line(tmp_path: Path) -> None:

@@ -164,16 +164,17 @@ async def test_the_truth_of_a_campaign_by_date_and_instance() -> None:
 
 
 async def test_the_top_and_the_bounds() -> None:
-    """The campaigns with the most of a date; beyond the bound those that were active longest ago are forgotten, and
-    of one campaign all but the last dates."""
+    """The campaigns that cost most, each on a date of its own; beyond the bound those that were active longest ago are
+    forgotten, and of one campaign all but the last dates."""
     net = Net()
     one = net.daemon("one", campaigns=3)
     for name, count in (("a", 4), ("b", 1), ("c", 3), ("d", 2)):
         for _ in range(count):
             await net.write(one, campaign_id=name)
-    assert [(name, counters.cost_nanos) for name, counters in one.top(2, DAY)] == [("c", 15), ("d", 10)]
+    assert [(name, counters.cost_nanos) for name, counters in one.top(2, lambda name: DAY)] == [("c", 15), ("d", 10)]
     assert one.current("a") == NOTHING
-    assert one.top(2, "2026-11-23") == []
+    assert one.top(2, lambda name: "2026-11-23") == []
+    assert [name for name, _ in one.top(2, lambda name: DAY if name != "c" else "2026-11-23")] == ["d", "b"]
     for day in range(23, 28):
         await net.write(one, campaign_id="d", date=f"2026-11-{day}")
     assert [one.current("d", f"2026-11-{day}").impressions for day in range(22, 28)] == [0, 0, 0, 1, 1, 1]
