@@ -15,6 +15,7 @@ from rtb.adapters.dsp_request import Bodies, Body, Form, Sale
 from rtb.adapters.http_client import Call, Endpoint, Failure, FanoutClient
 from rtb.domain.auction import Bid, Lost
 from rtb.domain.bidder_policy import BidderSettings, Participation, Skip
+from rtb.domain.breaker import State
 from rtb.domain.intake import take_in
 from rtb.domain.money import Rates, to_micros
 from rtb.domain.privacy import Reason, Treatment, signals
@@ -25,7 +26,7 @@ from rtb.ports import Clock, OpenAuction
 from rtb.services.bidder_health import BidderHealth
 
 _MS = 1_000_000
-_NO_TIME = Skip.TIME  # a member of an enum costs ten times a name
+_NO_TIME, _WELL = Skip.TIME, State.CLOSED  # a member of an enum costs ten times a name
 
 _log = structlog.get_logger(__name__)
 
@@ -100,11 +101,11 @@ class DspBidder:
             return
         if stripped is not None:
             health.stripped[stripped.value] += 1
-        if health.is_probed:
+        if health.breaker.state is not _WELL:  # it is asked to find out if it has recovered
             auction.let_go(self)
         tmax = thinking_ns // _MS
         sent = body.latest if body.tmax == tmax and body.auction_id == sale.auction_id else body.of(auction, tmax)
-        self._client.call(endpoint, sent, self._on_done, deadline_ns, sale)
+        self._client.call(endpoint, sent, self._on_done, deadline_ns, sale, now_ns)
 
     def privacy(self, request: BidRequest) -> tuple[Treatment, Reason | None]:
         """What it would be told of the request's user, and why not more."""
@@ -141,9 +142,8 @@ class DspBidder:
         if call.failure is not None:
             self._without_answer(sale.auction, call, call.failure)
         elif call.status == 200 and call.content:
-            content, call.content = call.content, b""  # the wheel keeps the call for a while yet
             try:
-                response = decode_response(content)
+                response = decode_response(call.content)
                 if self._edits or response.id != sale.request.id:
                     bids, rejected = self._taken_in(response, sale)
                 else:
@@ -154,7 +154,7 @@ class DspBidder:
                         self._rates,
                         crid=self._crid,
                         adomain=self._adomain,
-                        offer=sale.offer,
+                        offer=sale.offer or sale.prepare(),
                     )
             except BadRequest as error:
                 self._failed(sale.auction, call.ended_ns, "response", str(error))
@@ -190,7 +190,7 @@ class DspBidder:
         foreign seat, or below this bidder's floor are refused."""
         if not response.seatbid:
             return [], []
-        seats, offer = self.settings.seats, sale.offer
+        seats, offer = self.settings.seats, sale.offer or sale.prepare()
         if seats:
             for seatbid in response.seatbid:
                 seatbid.seat = seatbid.seat or seats[0]

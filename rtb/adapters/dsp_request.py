@@ -110,12 +110,12 @@ class Sale:
     """What the bidders of one auction share: what it says of privacy, and what their bids are checked against."""
 
     __slots__ = (
-        "_offer",
         "auction",
         "auction_id",
         "deadline_ns",
         "has_params",
         "now_ns",
+        "offer",
         "request",
         "signals",
         "varies",
@@ -132,14 +132,12 @@ class Sale:
         self.has_params = has_params(auction.request)
         self.varies = self.signals is not None or auction.offered is not None or self.has_params
         """Whether it depends on the bidder what it may be told."""
-        self._offer: Offer | None = None
+        self.offer: Offer | None = None
 
-    @property
-    def offer(self) -> Offer:
-        """Made when the first bid is there."""
-        if self._offer is None:
-            self._offer = Offer(self.request)
-        return self._offer
+    def prepare(self) -> Offer:
+        """Make what bids are checked against, when the first is there."""
+        self.offer = offer = Offer(self.request)
+        return offer
 
 
 class Bodies:

@@ -105,7 +105,7 @@ class Breaker:
             share = self._policy.half_open_share
         return share >= 1 or self._draw(share, now_ns)
 
-    def record(self, now_ns: int, *, bad: bool) -> None:
+    def record(self, now_ns: int, bad: bool) -> None:
         """Count a call that ended; `bad` when it timed out or failed."""
         if self.state is _CLOSED:
             if not bad and now_ns < self._slot_end_ns:

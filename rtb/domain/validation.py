@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from enum import StrEnum
+from functools import lru_cache
 
 from rtb.openrtb import MAX_PRICE_CPM, Audio, Banner, Bid, BidRequest, Imp, Loss, MarkupType, Native, Video
 
 _BANNER, _VIDEO, _AUDIO, _NATIVE = MarkupType  # a member costs ten times a name
+_NOBODY: frozenset[str] = frozenset()
 
 
 class CridRule(StrEnum):
@@ -32,7 +34,7 @@ def seat_objection(request: BidRequest, seat: str) -> Loss | None:
 
 def blocked_advertisers(request: BidRequest) -> frozenset[str]:
     """badv as `objection` compares it: made once for all bids on a request."""
-    return frozenset(name.lower() for name in request.badv or ())
+    return frozenset([name.lower() for name in request.badv]) if request.badv else _NOBODY
 
 
 def objection(
@@ -84,8 +86,13 @@ def objection(
 
 def only_media(imp: Imp) -> int:
     """The markup type of an imp that offers nothing else; 0 where several are offered."""
-    offers = (imp.banner, imp.video, imp.audio, imp.native)
-    return 0 if offers.count(None) != 3 else next(n for n, offer in enumerate(offers, 1) if offer is not None)
+    offered = 0
+    for media, offer in enumerate((imp.banner, imp.video, imp.audio, imp.native), 1):
+        if offer is not None:
+            if offered:
+                return 0
+            offered = media
+    return offered
 
 
 def is_usual(bid: Bid, imp: Imp, media: int, badv: frozenset[str]) -> bool:
@@ -115,7 +122,7 @@ def is_usual(bid: Bid, imp: Imp, media: int, badv: frozenset[str]) -> bool:
         return False
     if badv:
         for name in names:
-            if is_or_under(name.lower(), badv):
+            if not badv.isdisjoint(domains(name)):
                 return False
     banner, w, h = imp.banner, bid.w, bid.h
     if banner is None:
@@ -253,6 +260,17 @@ def is_or_under(domain: str, listed: Collection[str]) -> bool:
             return True
         domain = domain.partition(".")[2]
     return False
+
+
+@lru_cache(maxsize=4_096)  # bidders name the same advertisers again and again
+def domains(name: str) -> tuple[str, ...]:
+    """An advertiser's domain in lower case, and all that it is under: what `is_or_under` looks for."""
+    found = []
+    domain = name.lower().strip(" .")
+    while domain:
+        found.append(domain)
+        domain = domain.partition(".")[2]
+    return tuple(found)
 
 
 def _insecure(adm: str) -> bool:
