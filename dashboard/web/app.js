@@ -13,7 +13,7 @@ import { Time } from "./lib/time.js";
  *   mount: (root: HTMLElement, context: import("./lib/types.js").Context) => (() => void)}} Page
  */
 
-const PAGES = ["overview", "campaigns", "campaign", "auctions", "auction", "bidders", "alerts", "queues"];
+const PAGES = ["overview", "campaigns", "campaign", "auctions", "bidders", "alerts", "queues"];
 /** Routes of one thing, and the page that shows it; `auctions` shows its own. @type {Record<string, string>} */
 const DETAIL = { campaigns: "campaign" };
 
@@ -36,7 +36,7 @@ const live = new Live(
   shown,
   /** @type {any} */ (globalThis).rtbEarly,
 );
-const time = new Time(() => live.history.newest);
+const time = new Time(() => live.history);
 let unmount = () => {};
 let visit = 0;
 
@@ -95,17 +95,27 @@ async function show(first = false) {
   } catch (error) {
     if (mine !== visit) return;
     document.title = "rtb exchange";
-    const line = error instanceof Error ? error.message : String(error);
+    const away = page && live.state !== "live";
+    const line = away ? "the server does not answer; it opens when the server is back" : error instanceof Error ? error.message : String(error);
     replace(main, el("p", { class: "card", role: "alert" }, `This page does not open: ${line}`));
     // Browsers remember a module that could not be fetched: a server that is back is asked by a new page.
-    if (page && live.state !== "live") live.on("state", (now) => now === "live" && location.reload());
+    if (away) live.on("state", (now) => now === "live" && location.reload());
   }
   document.documentElement.dataset.page = name;
   scrollTo(0, 0);
   if (!first) main.focus({ preventScroll: true });
 }
 
+/** The other pages, so that they open at once, also while the server is away. */
+async function fetchPages() {
+  for (const page of PAGES) {
+    const module = await import(`./pages/${page}.js`);
+    await Promise.all((module.styles ?? []).map(loadStyle));
+  }
+}
+
 wireHeader(live, time, api, shown);
+shown.then(() => (globalThis.requestIdleCallback ?? setTimeout)(() => fetchPages().catch(() => {})));
 whoami.then(showAccount, () => {});
 live.on("state", (state) => {
   if (state === "reconnecting") api.get("/api/me").catch(() => {}); // a session that is over leads to the login page

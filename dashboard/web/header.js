@@ -74,7 +74,8 @@ function watchInstances(live, time, api) {
     const now = `${live.about.instance} ${live.snapshot?.live} ${live.snapshot?.stale}`;
     if (now === known) return;
     known = now;
-    const told = live.about === greeting ? null : live.about.instances;
+    // The greeting names them, but in the first second of a server's life.
+    const told = live.about !== greeting && live.about.snapshot.seq ? live.about.instances : null;
     greeting = live.about;
     showInstances(told ?? (await api.get("/api/instances").catch(() => null))?.instances ?? [], time);
   });

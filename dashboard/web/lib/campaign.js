@@ -9,6 +9,8 @@ import * as format from "./format.js";
 
 const BEHIND = 0.9;
 const AHEAD = 1.1;
+/** From 0, with a point. */
+const NUMBER = /^(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i;
 
 /** Take over what an update tells, and what follows from it. @param {Row} row @param {Partial<Row>} news */
 export function take(row, news) {
@@ -75,9 +77,8 @@ export class BidEditor {
       : el("span", {}, this.value, " ", this.unit);
     this.field = el("input", {
       class: "input bid-field",
-      type: "number",
-      min: "0",
-      step: "any",
+      type: "text", // a field of numbers drops the comma of 1,5 and makes it 15
+      autocomplete: "off",
       inputmode: "decimal",
       hidden: true,
       onkeydown: (/** @type {KeyboardEvent} */ event) => this.pressed(event),
@@ -121,8 +122,9 @@ export class BidEditor {
   }
 
   async save() {
-    const bid = this.field.valueAsNumber;
-    if (!Number.isFinite(bid) || bid < 0) {
+    const text = this.field.value.trim();
+    const bid = Number(text);
+    if (!NUMBER.test(text) || !Number.isFinite(bid)) {
       toast("A bid is a number from 0.", "error");
       return;
     }
@@ -147,7 +149,7 @@ export class PauseButton {
     this.context = context;
     this.row = row;
     this.changed = changed;
-    this.element = el("button", { type: "button", class: `button ${kind} act`, onclick: () => this.act() });
+    this.element = el("button", { type: "button", class: `button ${kind} act`, onclick: (/** @type {MouseEvent} */ event) => this.act(event) });
     this.show(row);
   }
 
@@ -160,7 +162,9 @@ export class PauseButton {
     this.element.hidden = row.status === "ended";
   }
 
-  async act() {
+  /** @param {MouseEvent} event */
+  async act(event) {
+    if (event.detail > 1) return; // the second click of a double one would undo the first
     const type = this.row.status === "active" ? "pause" : "resume";
     this.element.disabled = true;
     try {

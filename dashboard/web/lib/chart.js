@@ -134,7 +134,7 @@ export class Chart {
     if (!this.table.hidden) this.list();
     const now = performance.now();
     if (now - this.saidAt > SAY_MS) {
-      this.saidAt = now;
+      if (this.shown.length) this.saidAt = now;
       this.box.setAttribute("aria-label", this.words());
     }
   }
@@ -304,7 +304,8 @@ export class Chart {
       const [least, most] = [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))];
       return `${one.label} ${text(one.value(last))} ${unit}, from ${text(least)} to ${text(most)}`;
     });
-    return `${title} over ${format.duration(this.context.time.range)}: ${parts.join("; ")}`;
+    const [from, to] = this.context.time.window();
+    return `${title} over ${format.duration(to - from)}: ${parts.join("; ")}`;
   }
 
   flip() {

@@ -64,7 +64,7 @@ export class HeatStrip {
     const width = this.canvas.clientWidth;
     if (!bounds.length || !width) return;
     const [from, to] = this.context.time.window();
-    const columns = Math.max(1, Math.min(Math.floor(width / COLUMN_PX), this.context.time.range));
+    const columns = Math.max(1, Math.min(Math.floor(width / COLUMN_PX), Math.round(to - from)));
     const grid = counted(history(this.context), from, to, columns);
     const first = bounds.indexOf(this.deadline) + 1; // of the buckets beyond
     const used = grid.reduce((most, counts) => Math.max(most, counts.length), 0);
@@ -78,7 +78,7 @@ export class HeatStrip {
     put(this.late, all ? format.percent(late / all, 2) : format.NONE);
     this.canvas.setAttribute(
       "aria-label",
-      `Heat strip of latency over ${format.duration(this.context.time.range)}: ${format.count(late)} of ${format.count(all)} auctions took longer than ${this.deadline} ms`,
+      `Heat strip of latency over ${format.duration(to - from)}: ${format.count(late)} of ${format.count(all)} auctions took longer than ${this.deadline} ms`,
     );
   }
 

@@ -61,10 +61,13 @@ export class Live {
     this.retry = 0;
     /** @type {(() => void)|null} */
     this.release = null;
-    speaks.then((yes) => {
-      this.speaks = yes;
-      if (this.greeted) this.catchUp();
-    });
+    speaks.then(
+      (yes) => {
+        this.speaks = yes;
+        if (this.greeted) this.catchUp();
+      },
+      () => {}, // nobody is logged in: the login page comes
+    );
     setInterval(() => this.watch(), 500);
     addEventListener("online", () => this.connectNow());
     document.addEventListener("visibilitychange", () => document.hidden || this.connectNow());

@@ -7,11 +7,13 @@ export const RANGES = [
   { seconds: 3600, label: "1 h" },
 ];
 const KEPT = "rtb.range";
+/** What charts show at least, seconds. */
+const LEAST_S = 60;
 
 export class Time {
-  /** @param {() => number} newest the time of the newest point, Unix seconds */
-  constructor(newest) {
-    this.newest = newest;
+  /** @param {() => import("./history.js").History} history */
+  constructor(history) {
+    this.history = history;
     const kept = Number(localStorage.getItem(KEPT));
     /** Seconds that charts show. */
     this.range = RANGES.some((range) => range.seconds === kept) ? kept : RANGES[0].seconds;
@@ -27,10 +29,17 @@ export class Time {
     return this.end !== null;
   }
 
-  /** First and last moment that charts show. @returns {[number, number]} */
+  /** The time of the newest point, Unix seconds. */
+  newest() {
+    return this.history().newest;
+  }
+
+  /** First and last moment that charts show: the range, or what there is of it, or they would be empty for minutes after
+   * the server's start. @returns {[number, number]} */
   window() {
     const end = this.end ?? this.newest();
-    return [end - this.range, end];
+    const first = this.history().points[0]?.time ?? end;
+    return [Math.max(end - this.range, Math.min(first, end - LEAST_S)), end];
   }
 
   /** Called after every change. @param {() => void} fn @returns {() => void} ends it */

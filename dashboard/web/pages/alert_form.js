@@ -5,6 +5,8 @@ import { el, put, replace } from "../lib/dom.js";
 
 const CONDITIONS = { greater_than: "is above", less_than: "is below", equals: "equals" };
 const SEVERITIES = ["info", "warning", "critical"];
+/** Text with a pattern: a field of numbers drops the comma of 0,5 and makes it 05. */
+const NUMBER = { inputmode: "decimal", autocomplete: "off", pattern: "-?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][\\-+]?[0-9]+)?", title: "a number, as in 0.5" };
 
 /**
  * @typedef {{id: string, metric: string, condition: keyof typeof CONDITIONS, threshold: number, name: string,
@@ -29,13 +31,13 @@ export class RuleForm {
     this.known = { channels: [], system_metrics: {}, campaign_metrics: {} };
     /** The rule that is changed; null: a new one. @type {Rule|null} */
     this.rule = null;
-    this.id = el("input", { class: "input", name: "id", required: true, maxlength: 100 });
+    this.id = el("input", { class: "input", name: "id", required: true, maxlength: 100, pattern: "[A-Za-z0-9][A-Za-z0-9_.:\\-]*", title: "letters, digits and _ . : -, a letter or digit first" });
     this.name = el("input", { class: "input", name: "name", maxlength: 200 });
     this.campaign = el("input", { class: "input", name: "campaign_id", placeholder: "the whole system", oninput: () => this.offerMetrics() });
     this.metric = el("select", { name: "metric", onchange: () => this.explain() });
     this.condition = el("select", { name: "condition" }, Object.entries(CONDITIONS).map(([value, text]) => el("option", { value, text })));
-    this.threshold = el("input", { class: "input", name: "threshold", type: "number", step: "any", required: true });
-    this.lasting = el("input", { class: "input", name: "for_s", type: "number", min: "0", step: "any" });
+    this.threshold = el("input", { class: "input", name: "threshold", required: true, ...NUMBER });
+    this.lasting = el("input", { class: "input", name: "for_s", ...NUMBER });
     this.severity = el("select", { name: "severity" }, SEVERITIES.map((text) => el("option", { value: text, text })));
     this.enabled = el("input", { name: "enabled", type: "checkbox" });
     this.channels = el("div", { class: "choices" });

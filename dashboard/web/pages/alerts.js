@@ -76,7 +76,7 @@ class AlertsPage {
   show() {
     const rows = [...this.alerts.values()].sort((a, b) => RANK[a.phase] - RANK[b.phase] || a.rule.id.localeCompare(b.rule.id));
     const firing = rows.filter((alert) => alert.phase === "firing").length;
-    put(this.count, rows.length ? `${format.count(rows.length)} rules, ${firing} firing` : "");
+    put(this.count, rows.length ? `${format.count(rows.length)} ${rows.length === 1 ? "rule" : "rules"}, ${firing} firing` : "");
     this.empty.hidden = rows.length > 0;
     keyed(this.list, rows, (alert) => alert.rule.id, (alert) => this.make(alert), (item, alert) => this.update(item, alert));
   }

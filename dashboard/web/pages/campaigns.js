@@ -187,12 +187,12 @@ function columns(context, changed) {
       update: show,
     },
     { key: "spent", title: "Spent today", end: true, width: "minmax(8.6rem, 1fr)", value: (row) => row.spent_today, make: budgetBar, update: (cell, row) => showBudget(/** @type {HTMLElement} */ (cell.firstChild), row) },
-    { key: "pace", title: "Pace", unit: "%", end: true, width: "4.4rem", from: 900, value: pace, text: (row) => format.percent(pace(row), 0) },
-    { key: "wins", title: "Wins", end: true, width: "4.2rem", from: 800, value: (row) => row.wins, text: (row) => format.count(row.wins) },
+    { key: "pace", title: "Pace", unit: "%", end: true, width: "4.4rem", from: 1030, value: pace, text: (row) => format.percent(pace(row), 0) },
+    { key: "wins", title: "Wins", end: true, width: "4.2rem", from: 880, value: (row) => row.wins, text: (row) => format.count(row.wins) },
     { key: "impressions", title: "Shown", end: true, width: "4.4rem", value: (row) => row.impressions, text: (row) => format.count(row.impressions) },
-    { key: "clicks", title: "Clicks", end: true, width: "4.2rem", from: 800, value: (row) => row.clicks, text: (row) => format.count(row.clicks) },
+    { key: "clicks", title: "Clicks", end: true, width: "4.2rem", from: 950, value: (row) => row.clicks, text: (row) => format.count(row.clicks) },
     { key: "ctr", title: "CTR", unit: "%", end: true, width: "4.5rem", value: (row) => row.ctr, text: (row) => format.percent(row.ctr, 2) },
-    { key: "conversions", title: "Conv.", end: true, width: "4rem", from: 800, value: (row) => row.conversions, text: (row) => format.count(row.conversions) },
+    { key: "conversions", title: "Conv.", end: true, width: "4rem", from: 1110, value: (row) => row.conversions, text: (row) => format.count(row.conversions) },
     { key: "roas", title: "ROAS", end: true, width: "4.2rem", value: (row) => row.roas, text: (row) => format.ratio(row.roas) },
   ];
   if (context.role === "operator") {

@@ -34,6 +34,23 @@ async def test_an_alert_is_made_fires_and_is_acknowledged(site: DashboardSite, v
     assert (row["phase"], row["acknowledged_by"], row["rule"]["threshold"]) == ("firing", "ops", 0.8)
 
 
+async def test_what_cannot_be_a_rule_is_not_sent(site: DashboardSite, visit: Visit) -> None:
+    """The fields say what they take: an id without spaces, and numbers with a point, which a comma is not dropped
+    from."""
+    page = await visit("#/alerts")
+    await open_form(page, id="few bids", threshold="0,5", for_s="x")
+    await page.get_by_role("button", name="Save").click()
+    invalid = page.locator(".rule-form input:invalid")
+    assert await invalid.evaluate_all("(fields) => fields.map((field) => field.name)") == ["id", "threshold", "for_s"]
+    for name, value in (("id", "few-bids:1"), ("threshold", "-5e-7"), ("for_s", ".5")):
+        await page.locator(f".rule-form [name={name}]").fill(value)
+    await expect(invalid).to_have_count(0)
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.locator("main h1")).to_contain_text("1 rule, 0 firing")
+    [row] = (await site.ask("GET", "/api/alerts"))[1]["alerts"]
+    assert (row["rule"]["id"], row["rule"]["threshold"], row["rule"]["for_s"]) == ("few-bids:1", -5e-7, 0.5)
+
+
 async def test_a_rule_is_changed_and_deleted(site: DashboardSite, visit: Visit) -> None:
     """What the server refuses stands beside the form, in its words; a hostile name stays text."""
     assert (await site.ask("POST", "/api/alerts", RULE))[0] == 201

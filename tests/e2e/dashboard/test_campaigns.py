@@ -72,6 +72,37 @@ async def test_a_refused_bid_is_said_and_changes_nothing(site: DashboardSite, vi
     await expect(shoes).to_contain_text("3.000")
 
 
+async def test_a_comma_makes_no_other_number_of_a_bid(site: DashboardSite, visit: Visit) -> None:
+    """Whoever types 1,5 does not bid 15."""
+    second(site)
+    page = await visit("#/campaigns")
+    shoes = row(page, "Autumn shoes")
+    await shoes.get_by_role("button", name="bid of").click()
+    field = shoes.get_by_label("new bid of Autumn shoes")
+    await field.press("Control+a")
+    await field.press_sequentially("1,5")
+    await field.press("Enter")
+    await said(page, "A bid is a number from 0.")
+    await expect(field).to_have_value("1,5")
+    assert site.actors == []
+
+
+async def test_a_double_click_pauses_once(site: DashboardSite, visit: Visit) -> None:
+    """Its second click does not resume. What is asked for after it is done after it."""
+    second(site)
+    page = await visit("#/campaigns")
+    shoes = row(page, "Autumn shoes")
+    await shoes.get_by_role("button", name="Pause Autumn shoes").dblclick()
+    await expect(shoes).to_contain_text("paused")
+    await shoes.get_by_role("button", name="bid of").click()
+    field = shoes.get_by_label("new bid of Autumn shoes")
+    await field.fill("4")
+    await field.press("Enter")
+    await expect(shoes.get_by_role("button", name="bid of Autumn shoes: 4.000; change it")).to_be_focused()
+    _, detail = await site.ask("GET", "/api/campaigns/shoes")
+    assert (detail["row"]["status"], len(site.actors)) == ("paused", 2)
+
+
 async def test_a_viewer_sees_and_cannot_act(site: DashboardSite, visit: Visit, page_errors: list[str]) -> None:
     """No button to act with, on both pages; and the server refuses what the page would not ask for."""
     second(site)

@@ -55,6 +55,42 @@ async def test_charts_tell_in_words_what_they_draw(site: DashboardSite, visit: V
     await expect(chart.locator("tbody tr")).to_have_text([re.compile("200$"), re.compile("300$"), re.compile("100$")])
 
 
+async def test_charts_of_a_young_server_are_filled(site: DashboardSite, visit: Visit) -> None:
+    """They begin with its first second, or a minute ago, and grow up to the range."""
+    for _ in range(3):
+        second(site, won=1)
+    page = await visit()
+    heat = page.locator(".heat-canvas")
+    await expect(heat).to_have_attribute("aria-label", re.compile("over 1 m 00 s: 0 of 3 auctions"))
+    for _ in range(80):
+        second(site, won=1)
+    await expect(heat).to_have_attribute("aria-label", re.compile("over 1 m 22 s: 0 of 82 auctions"))
+
+
+async def test_a_page_that_was_there_before_the_first_second_knows_the_instance(
+    site: DashboardSite, visit: Visit
+) -> None:
+    """The greeting has named none; with the first second there is one."""
+    page = await visit()
+    await page.wait_for_function("() => document.documentElement.dataset.page")
+    second(site)
+    await expect(page.locator("#instance option").first).to_have_text("1 instance")
+
+
+async def test_other_pages_open_while_the_server_is_away(site: DashboardSite, visit: Visit) -> None:
+    """They were fetched once the first one stood."""
+    second(site)
+    page = await visit()
+    await page.wait_for_function(
+        "() => performance.getEntriesByType('resource').some((one) => one.name.endsWith('css/pages/queues.css'))"
+    )
+    await site.runner.cleanup()
+    await expect(page.locator("#state")).to_have_text("reconnecting")
+    for name in ("Bidders", "Alerts", "Queues"):
+        await page.get_by_role("link", name=name).first.click()
+        await expect(page.get_by_role("heading", level=1)).to_contain_text(name)
+
+
 async def test_badge_turns_stale_when_seconds_stop_and_live_when_they_come_again(
     site: DashboardSite, visit: Visit
 ) -> None:
