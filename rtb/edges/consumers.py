@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 
 import structlog
@@ -22,11 +22,13 @@ from rtb.openrtb import BidRequest
 from rtb.ports import Broker, Clock, Delivery, Message, Subscription
 from rtb.services import topology
 from rtb.services.answers import encoded, house_response
-from rtb.services.exchange import Auction, Exchange, Outcome
+from rtb.services.exchange import Auction, Exchange
 from rtb.services.links import Links
 from rtb.services.metrics import Metrics
 
 MAX_AGE_NS = 120_000_000_000
+_TOGETHER = 64
+"""Requests that go through a stage together: more of them would not be faster, and their answers would be later."""
 
 _REQUEST, _RESPONSE = MessageType.BID_REQUEST, MessageType.BID_RESPONSE  # a look-up in an enum costs ten times as much
 _RESPONSES = topology.ROUTES[_RESPONSE]
@@ -41,14 +43,20 @@ class _Shape(Struct):
 _shape_decoder = Decoder(_Shape)
 
 
-class _Asked(Struct, eq=False):
-    """A request on its way to an answer."""
+class _Asked:
+    """A request on its way to an answer; `body` is what it was decoded from, b"" in the house format."""
 
-    delivery: Delivery
+    __slots__ = ("answer", "auction", "body", "delivery", "envelope", "message", "request")
+
     message: Message
     envelope: Envelope
     request: BidRequest
-    is_house: bool
+    body: bytes
+    auction: Auction
+    answer: HouseResponse | Raw
+
+    def __init__(self, delivery: Delivery) -> None:
+        self.delivery = delivery
 
 
 class BidRequestConsumer:
@@ -81,6 +89,8 @@ class BidRequestConsumer:
         self._prefetch = prefetch
         self._subscription: Subscription | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._taken: list[Delivery] = []
+        self._stages = (self._read, self._admit, self._ask, self._settle, self._answer, self._send)
         self._under_way = 0
         self._idle: asyncio.Event | None = None
         self._id_prefix = secrets.token_hex(6)
@@ -102,51 +112,90 @@ class BidRequestConsumer:
             await self._idle.wait()
 
     def _take(self, delivery: Delivery) -> None:
-        """Auction it here and now, unless the auction has to wait for somebody; only then a task is made for it."""
+        """Note it; what comes in one step of the loop is worked on together."""
         self._metrics.consumed += 1
         self._under_way += 1
-        try:
-            message = delivery.message
-            envelope = messages.decode(message.body)
-            request, body = _request(envelope, self._rates.currency)
-            received_ns = (
-                delivery.arrived_ns if not envelope.timestamp.microsecond else self._made_ns(envelope, delivery)
-            )
-            auction = self._exchange.begin(request, received_ns, body=body)
-            asked = _Asked(delivery, message, envelope, request, not body)
-            if auction.outcome is None:
-                self._exchange.conclude(auction, partial(self._concluded, asked))
-            else:
-                self._answer(asked, auction.outcome)
-        except Exception as error:
-            self._fail(delivery, error)
+        if not self._taken:
+            asyncio.get_running_loop().call_soon(self._work)
+        self._taken.append(delivery)
+
+    def _work(self) -> None:
+        """Take what has come through the stages, each together: code that a processor has just run it runs again in a
+        fraction of the time, and an auction from end to end does not fit its caches."""
+        taken, self._taken = self._taken, []
+        while taken:
+            most = max(1, min(_TOGETHER, self._exchange.room))
+            asked = [_Asked(delivery) for delivery in taken[:most]]
+            del taken[:most]
+            for stage in self._stages:
+                asked = self._through(stage, asked)
+
+    def _through(self, stage: Callable[[_Asked], bool], several: list[_Asked]) -> list[_Asked]:
+        """Those for which a stage has done its work, so that the next one can; what fails is buried."""
+        done = []
+        for asked in several:
+            try:
+                if stage(asked):
+                    done.append(asked)
+            except Exception as error:
+                self._fail(asked.delivery, error)
+        return done
+
+    def _read(self, asked: _Asked) -> bool:
+        asked.message = message = asked.delivery.message
+        asked.envelope = envelope = messages.decode(message.body)
+        asked.request, asked.body = _request(envelope, self._rates.currency)
+        return True
+
+    def _admit(self, asked: _Asked) -> bool:
+        delivery, envelope = asked.delivery, asked.envelope
+        received_ns = self._made_ns(envelope, delivery) if envelope.timestamp.microsecond else delivery.arrived_ns
+        asked.auction = self._exchange.admit(asked.request, received_ns, body=asked.body)
+        return True
+
+    def _ask(self, asked: _Asked) -> bool:
+        self._exchange.ask(asked.auction)
+        return True
+
+    def _settle(self, asked: _Asked) -> bool:
+        """Those that have to wait for somebody go on by themselves."""
+        auction = asked.auction
+        self._exchange.settle(auction)
+        if auction.outcome is None:
+            self._exchange.conclude(auction, partial(self._concluded, asked))
+            return False
+        return True
 
     def _concluded(self, asked: _Asked, auction: Auction, failed: Exception | None) -> None:
-        try:
-            if failed is not None or auction.outcome is None:
-                raise failed or AssertionError("an auction ended without an outcome")
-            self._answer(asked, auction.outcome)
-        except Exception as error:
-            self._fail(asked.delivery, error)
-
-    def _answer(self, asked: _Asked, outcome: Outcome) -> None:
-        message, envelope, request = asked.message, asked.envelope, asked.request
-        request_id = request.id or ""
-        data: HouseResponse | Raw
-        if asked.is_house:
-            data = house_response(request_id, outcome, self._rates)
+        if failed is not None:
+            self._fail(asked.delivery, failed)
         else:
-            data = Raw(encoded(request, outcome, self._rates, self._links))
+            self._through(self._send, self._through(self._answer, [asked]))
+
+    def _answer(self, asked: _Asked) -> bool:
+        request, outcome = asked.request, asked.auction.outcome
+        assert outcome is not None
+        if asked.body:
+            asked.answer = Raw(encoded(request, outcome, self._rates, self._links))
+        else:
+            asked.answer = house_response(request.id or "", outcome, self._rates)
+        return True
+
+    def _send(self, asked: _Asked) -> bool:
+        message, envelope = asked.message, asked.envelope
         reply_to = envelope.reply_to or message.reply_to
-        correlation_id = envelope.correlation_id or message.correlation_id or request_id
+        correlation_id = envelope.correlation_id or message.correlation_id or asked.request.id or ""
         message_id = f"{self._id_prefix}{next(self._ids):x}"
         now = self._clock.time()
-        body = messages.encode(_RESPONSE, data, message_id=message_id, timestamp=now, correlation_id=correlation_id)
+        body = messages.encode(
+            _RESPONSE, asked.answer, message_id=message_id, timestamp=now, correlation_id=correlation_id
+        )
         answer = Message(
             body=body, message_id=message_id, correlation_id=correlation_id, timestamp=now, persistent=False
         )
         exchange, routing_key = ("", reply_to) if reply_to else _RESPONSES
         self._broker.send(exchange, routing_key, answer, partial(self._answered, asked.delivery))
+        return True
 
     def _answered(self, delivery: Delivery, error: BrokerError | None) -> None:
         """The broker has the answer, or not; a requester that has gone is nobody's mistake."""

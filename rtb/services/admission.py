@@ -29,6 +29,10 @@ class Admission:
             return received_ns + min(self._deadline_ns, tmax * _MILLISECOND_NS - self._margin_ns)
         return received_ns + self._deadline_ns
 
+    def room(self, in_flight: int) -> int:
+        """How many more auctions may be under way."""
+        return self._max_in_flight - in_flight
+
     def refusal(self, request: BidRequest, remaining_ns: int, in_flight: int) -> NoBid | None:
         """Why the request gets no auction, None when it does."""
         if remaining_ns < self._minimum_ns:

@@ -128,6 +128,22 @@ class Exchange:
         Raises:
             BadRequest: an auction type this exchange does not run.
         """
+        auction = self.admit(request, received_ns, body=body, rehearsal=rehearsal, offered=offered)
+        self.ask(auction)
+        self.settle(auction)
+        return auction
+
+    def admit(
+        self,
+        request: BidRequest,
+        received_ns: int,
+        *,
+        body: bytes = b"",
+        rehearsal: bool = False,
+        offered: Mapping[str, Collection[str]] | None = None,
+    ) -> Auction:
+        """The first of the three steps of `begin`, for those who begin many auctions at once and take them through each
+        step together. One that is refused has its outcome, and passes the other steps as it is."""
         self._id_count += 1
         deadline_ns = self._admission.deadline_ns(request.tmax, received_ns)
         rehearsal = rehearsal or request.test == 1
@@ -142,17 +158,28 @@ class Exchange:
         self._metrics.in_flight += 1
         if received_ns < deadline_ns <= now_ns:  # it waited in a queue past its deadline
             self._close(auction, Outcome(auction.id, Status.TIMEOUT, NoBid.ALL_LATE, (), auction.currency))
-            return auction
-        if refusal is not None:
+        elif refusal is not None:
             status = Status.SHED if refusal is NoBid.SHED else Status.NO_BID
             self._close(auction, Outcome(auction.id, status, refusal, (), auction.currency))
-            return auction
-        user = self._profiles.peek(auction.user_id, now_ns) if auction.user_id else UNKNOWN
-        if user is not None:
-            self._fan_out(auction, user, now_ns)
-            if not auction.pending:
-                self._settle(auction)
         return auction
+
+    def ask(self, auction: Auction) -> None:
+        """The second step: hand it to every bidder, unless its user must be looked up first."""
+        if auction.outcome is None:
+            now_ns = self._clock.monotonic_ns()
+            user = self._profiles.peek(auction.user_id, now_ns) if auction.user_id else UNKNOWN
+            if user is not None:
+                self._fan_out(auction, user, now_ns)
+
+    def settle(self, auction: Auction) -> None:
+        """The third step: settle it if all bidders have answered."""
+        if auction.outcome is None and auction.fanned_out_ns and not auction.pending:
+            self._settle(auction)
+
+    @property
+    def room(self) -> int:
+        """How many more auctions may be under way before one is refused for that."""
+        return self._admission.room(self._metrics.in_flight)
 
     def conclude(self, auction: Auction, done: Done) -> None:
         """Wait for what an auction without outcome waits for, until its deadline at most, settle it, and call `done`;

@@ -91,7 +91,8 @@ class Bench:
         return message, messages.decode(message.body)
 
     async def turn(self) -> None:
-        """One step of the loop: the broker's deliveries happen in it."""
+        """Two steps of the loop: the broker's deliveries, and the auctions of all that came."""
+        await asyncio.sleep(0)
         await asyncio.sleep(0)
 
     async def unacked(self) -> tuple[int, int]:
@@ -229,7 +230,7 @@ async def test_no_ack_before_the_answer_is_confirmed(start: Start) -> None:
 
 
 async def test_an_auction_that_waits_for_nobody_needs_no_task(start: Start) -> None:
-    """It is begun, settled and answered in the very call that delivers its request."""
+    """It is begun, settled and answered in the very call that works on what was delivered."""
     bench = await start()
     made: list[object] = []
     loop = asyncio.get_running_loop()
@@ -244,6 +245,33 @@ async def test_an_auction_that_waits_for_nobody_needs_no_task(start: Start) -> N
     await bench.turn()
     loop.set_task_factory(None)
     assert (made, bench.world.metrics.published) == ([], 3)
+
+
+async def test_requests_that_come_together_are_answered_each_by_itself(start: Start) -> None:
+    """They go through the stages together; those that are malformed hold up no other."""
+    bench = await start()
+    for name in ("1", "2", "3"):
+        await bench.send({**HOUSE, "request_id": name})
+        await bench.send({**HOUSE, "request_id": name, "floor_price": -1})
+    for name in ("1", "2", "3"):
+        _, envelope = await bench.answer()
+        answer = HOUSE_RESPONSE.decode(envelope.data)
+        assert (answer.request_id, answer.campaign_id, answer.clearing_price) == (name, "a", 2.01)
+        await bench.answer(topology.DEAD)
+    assert await bench.unacked() == (0, 0)
+    counts = bench.world.metrics.counts()
+    assert (counts.consumed, counts.won, counts.published, counts.invalid) == (6, 3, 3, 3)
+
+
+async def test_requests_that_come_together_do_not_overload_the_exchange(start: Start) -> None:
+    """Auctions that wait for nobody are over before there would be more of them than may be under way."""
+    bench = await start(max_in_flight=2)
+    for _ in range(5):
+        await bench.send()
+    for _ in range(5):
+        _, envelope = await bench.answer()
+        assert HOUSE_RESPONSE.decode(envelope.data).status is HouseStatus.SUCCESS
+    assert bench.world.metrics.counts().shed == 0
 
 
 async def test_stopping_finishes_what_was_taken(start: Start) -> None:

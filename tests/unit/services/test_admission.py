@@ -24,6 +24,11 @@ def request(user_agent: str | None = None) -> BidRequest:
     return BidRequest(id="r", imp=[Imp(id="1")], device=device)
 
 
+def test_the_room_there_is(admission: Admission) -> None:
+    """So many more of the three auctions that may be under way."""
+    assert [admission.room(in_flight) for in_flight in (0, 2, 3)] == [3, 1, 0]
+
+
 @pytest.mark.parametrize(
     ("tmax", "ms"),
     [(None, 100), (0, 100), (500, 100), (110, 100), (109, 99), (60, 50), (10, 0), (3, -7)],

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from rtb.adapters.memory_state import MemoryState
 from rtb.domain.auction import Lost
+from rtb.domain.campaign import FrequencyCap
 from rtb.errors import BadRequest, StoreError
 from rtb.openrtb import BidRequest, Deal, Device, Loss, NoBid, Pmp, Qty, Regs, User
 from rtb.ports import CachedUser, Clock
@@ -256,6 +257,53 @@ async def test_crawlers_and_overload_are_refused(build: Build) -> None:
     counts = world.metrics.counts()
     assert (counts.shed, counts.no_bid, dict(counts.nbr)) == (1, 2, {3: 1, 502: 1, 500: 1})
     assert world.metrics.in_flight == 0
+
+
+async def test_auctions_may_take_each_step_together(build: Build) -> None:
+    """They end as if each had been begun by itself; one that is refused passes the other steps as it is."""
+    world = build(campaigns=[campaign("a", 3.0), campaign("b", 2.0)], minimum_ms=5)
+    exchange = world.exchange
+    requests = [bid_request(), bid_request(tmax=14), bid_request(at=1)]
+    auctions = [exchange.admit(request, world.clock.monotonic_ns()) for request in requests]
+    refused = auctions[1].outcome
+    assert [auction.outcome for auction in auctions] == [None, refused, None]
+    for step in (exchange.ask, exchange.settle):
+        for auction in auctions:
+            step(auction)
+    assert refused is not None
+    assert (auctions[1].outcome, refused.nbr) == (refused, NoBid.INSUFFICIENT_TIME)
+    paid = [prices(auction.outcome) for auction in auctions if auction.outcome is not None]
+    assert paid == [{"1": ("a", 2_010_000)}, {}, {"1": ("a", 3_000_000)}]
+    assert (world.metrics.counts().won, world.metrics.in_flight) == (2, 0)
+
+
+async def test_an_auction_that_waits_is_not_settled_by_its_third_step(build: Build) -> None:
+    """A bidder has not answered: `conclude` or `finish` go on from there."""
+    late = Silent("dsp")
+    world = build(late, deadline_ms=HOUR_MS)
+    auction = world.exchange.admit(bid_request(), world.clock.monotonic_ns())
+    world.exchange.ask(auction)
+    world.exchange.settle(auction)
+    assert (auction.outcome, world.metrics.in_flight) == (None, 1)
+    ended = asyncio.ensure_future(world.exchange.finish(auction))
+    await asyncio.sleep(0)
+    late.seen[0].report(late, [offer("dsp", 1.0)])
+    assert (await ended).status is Status.WON
+
+
+async def test_a_cap_holds_among_auctions_that_are_asked_together(build: Build) -> None:
+    """Both have a bid of a campaign that the user may see once: the second to be settled goes to another."""
+    capped = campaign("a", 3.0, frequency_cap=FrequencyCap(1))
+    world = build(campaigns=[capped, campaign("b", 2.0)])
+    exchange = world.exchange
+    await world.repository.start()
+    await world.profiles.get("u")
+    auctions = [exchange.admit(bid_request(user="u"), world.clock.monotonic_ns()) for _ in range(2)]
+    for step in (exchange.ask, exchange.settle):
+        for auction in auctions:
+            step(auction)
+    paid = [prices(auction.outcome) for auction in auctions if auction.outcome is not None]
+    assert paid == [{"1": ("a", 2_010_000)}, {"1": ("b", 10_000)}]
 
 
 @pytest.mark.parametrize(("at", "price"), [(None, 2_010_000), (2, 2_010_000), (1, 3_000_000), (501, 3_000_000)])
