@@ -196,12 +196,10 @@ def _stem(auction: OpenAuction, form: Form, rates: Rates) -> bytes:
         members["imp"] = Raw(_encode(imps))
     if form.currencies:
         members["cur"] = Raw(_encode(form.currencies))
-    if form.treatment:
-        members = stripped(members, form.treatment)
     for name, moved in MOVED.items():
         if name in members:
             members[name] = (_lowered if form.version == "2.5" else _raised)(members[name], moved)
-    return _encode(members)[:-1]
+    return _encode(stripped(members, form.treatment) if form.treatment else members)[:-1]
 
 
 def _imps(sent: Sequence[Raw], imps: Sequence[Imp], form: Form, rates: Rates) -> list[Raw]:
