@@ -6,6 +6,7 @@ of the charge, else the events are billed again. Every step can be repeated: a b
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import structlog
@@ -25,6 +26,8 @@ ATTEMPTS = 8
 TOO_LATE = "received after its expiry"
 PROCESSED_LATE = "processed too long after its expiry: the money held for it had lapsed"
 AT_THE_LIMIT = "the limit was reached"
+REMEMBERED = 16_384
+"""Keys of rows that were recorded last: a win's impression comes within seconds."""
 
 _OK, _ASK, _MISSING = BillStatus.OK, BillStatus.ASK, BillStatus.MISSING
 _log = structlog.get_logger(__name__)
@@ -88,6 +91,7 @@ class Billing:
         """At which shares of its daily budget a campaign's alert goes out (None: `alert_at`) and it pauses."""
         self.on_written: Callable[[Sequence[LedgerRow]], None] = _nobody
         """Called with the rows that a commit has brought into the ledger, each once."""
+        self._recorded: OrderedDict[str, None] = OrderedDict()
         self.billed = self.charged_nanos = 0
         self.uncovered = 0
         """Events in time that were not charged in full."""
@@ -124,7 +128,18 @@ class Billing:
     async def record(self, rows: Sequence[LedgerRow]) -> None:
         """Commit rows that charge nobody; those that stand in the ledger already are left out. Raises StoreError."""
         known = await self._ledger.append(rows, epochs={})
+        recorded = self._recorded
+        for row in rows:
+            recorded[row.key] = None
+        while len(recorded) > REMEMBERED:
+            recorded.popitem(last=False)
         self._tell_written([row for row in rows if row.key not in known])
+
+    async def unrecorded(self, keys: Collection[str]) -> set[str]:
+        """Those of the keys that no row of the ledger has; it is not asked of what was recorded here just now, for its
+        rows stay. Raises StoreError."""
+        asked = [key for key in keys if key not in self._recorded]
+        return await self._ledger.unknown(asked) if asked else set()
 
     async def check(self) -> None:
         """Raise StoreError while the accounts or the ledger are away."""
@@ -228,8 +243,9 @@ class Billing:
     async def _commit(self, works: Sequence[_Work]) -> list[LedgerRow]:
         """Write the rows; those that were not there before."""
         rows = [work.result for work in works if work.result is not None and not work.done]
-        epochs = {self._accounts.fence(w.event.row.campaign_id): w.epoch for w in works if w.epoch and not w.done}
-        known = await self._ledger.append(rows, epochs=epochs)
+        epochs = {work.event.row.campaign_id: work.epoch for work in works if work.epoch and not work.done}
+        fences = {self._accounts.fence(campaign_id): epoch for campaign_id, epoch in epochs.items()}
+        known = await self._ledger.append(rows, epochs=fences)
         if known:
             for work in works:
                 if work.result is not None and work.result.key in known:

@@ -45,6 +45,7 @@ BILLED_AT = {
     Pricing.CPC: LedgerKind.CLICK,
     Pricing.CPA: LedgerKind.CONVERSION,
 }
+_PAYING = {kind: pricing for pricing, kind in BILLED_AT.items()}
 FROM_SERVERS = frozenset(("burl", "postback"))
 """Sources whose user agent is that of a server, not of a visitor."""
 _OBJECTIONS = {
@@ -259,7 +260,7 @@ class Tracking:
                 wins[f"{ticket.auction_id}:{ticket.impid}:win"] = ticket
         if not wins:
             return
-        missing = [(key, wins[key]) for key in await self._ledger.unknown(wins)]
+        missing = [(key, wins[key]) for key in await self._billing.unrecorded(wins)]
         if missing:
             await self._billing.record([self._win(key, ticket) for key, ticket in missing])
 
@@ -287,7 +288,7 @@ class Tracking:
         ticket, arrival = work.ticket, work.arrival
         assert ticket is not None
         kind, received_at = arrival.kind, arrival.event.received_at
-        is_billed = BILLED_AT[ticket.pricing] is kind and not self._bills_wins
+        is_billed = _PAYING[kind] is ticket.pricing and not self._bills_wins
         price_nanos = ticket.price_nanos if is_billed else 0
         if kind is _IMPRESSION:
             day, expires_at = ticket.day, ticket.expires_at

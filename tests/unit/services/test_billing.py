@@ -19,7 +19,7 @@ from rtb.errors import NotFound, StoreError
 from rtb.messages import AlertKind
 from rtb.ports import AccountView, BookView, Instance, LedgerKind, LedgerRow
 from rtb.services.audit import Audit, check
-from rtb.services.billing import AT_THE_LIMIT, PROCESSED_LATE, TOO_LATE, Billing, BillingEvent
+from rtb.services.billing import AT_THE_LIMIT, PROCESSED_LATE, REMEMBERED, TOO_LATE, Billing, BillingEvent
 from rtb.services.budgets import Budgets
 from rtb.services.leases import Leases
 from rtb.services.rebuild import LocalRebuild, Rebuild, Registration, Share
@@ -417,3 +417,31 @@ async def test_accounts_that_are_away_from_the_start_are_said_to_be(monkeypatch:
         assert [await asked.get() for _ in range(3)] == [False, False, True]
         await leases.stop()
     assert [line["event"] for line in lines] == ["leases_not_synced", "leases_resumed"]
+
+
+class Asked(MemoryLedger):
+    """Remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    async def unknown(self, keys: Collection[str]) -> set[str]:
+        """As every ledger."""
+        self.asked += keys
+        return await super().unknown(keys)
+
+
+async def test_the_ledger_is_not_asked_for_what_was_recorded_just_now() -> None:
+    """Of three keys one was recorded here, one by another daemon and one by nobody: the last is unrecorded, and the
+    ledger was asked for the last two. Of more than are remembered it is asked for the first again."""
+    world = World()
+    world.ledger = ledger = Asked()
+    billing = Billing(world.accounts, ledger, world.rebuild.restore, timing=TIMING)
+    await billing.record([world.event("ours").row])
+    await ledger.append([world.event("theirs").row], epochs={})
+    assert await billing.unrecorded(["ours", "theirs", "nobody's"]) == {"nobody's"}
+    assert ledger.asked == ["theirs", "nobody's"]
+    await billing.record([world.event(f"later-{n}").row for n in range(REMEMBERED)])
+    assert await billing.unrecorded(["ours", "later-0"]) == set()
+    assert ledger.asked == ["theirs", "nobody's", "ours"]
