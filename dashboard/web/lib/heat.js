@@ -7,6 +7,8 @@ import * as format from "./format.js";
 import { colour, onTheme } from "./theme.js";
 
 const COLUMN_PX = 3;
+/** A second is never quite one: in columns of one some would be empty, others hold two. */
+const COLUMN_S = 2;
 const FAINTEST = 0.12;
 
 /** @typedef {import("./types.js").Context} Context */
@@ -64,7 +66,7 @@ export class HeatStrip {
     const width = this.canvas.clientWidth;
     if (!bounds.length || !width) return;
     const [from, to] = this.context.time.window();
-    const columns = Math.max(1, Math.min(Math.floor(width / COLUMN_PX), Math.round(to - from)));
+    const columns = Math.max(1, Math.min(Math.floor(width / COLUMN_PX), Math.round((to - from) / COLUMN_S)));
     const grid = counted(history(this.context), from, to, columns);
     const first = bounds.indexOf(this.deadline) + 1; // of the buckets beyond
     const used = grid.reduce((most, counts) => Math.max(most, counts.length), 0);

@@ -45,6 +45,8 @@ export class Table {
     this.options = options;
     /** @type {any[]} as they were given */
     this.rows = [];
+    /** Whether they were: before that nobody knows that there are none. */
+    this.given = false;
     /** @type {any[]} as they are shown */
     this.sorted = [];
     this.sortKey = options.sort?.key ?? "";
@@ -118,6 +120,8 @@ export class Table {
   /** Show these rows, in the order of the sort. @param {readonly any[]} rows */
   set(rows) {
     this.rows = [...rows];
+    if (!this.given) this.total = -1;
+    this.given = true;
     this.stamp++;
     this.order();
     this.queue();
@@ -231,7 +235,7 @@ export class Table {
     this.total = this.sorted.length;
     this.body.style.height = `${this.total * ROW_PX}px`;
     this.grid.setAttribute("aria-rowcount", String(this.total + 1));
-    this.emptyLine.hidden = this.total > 0;
+    this.emptyLine.hidden = !this.given || this.total > 0;
     this.height = this.element.clientHeight - ROW_PX; // it is as high as its rows, up to a most
   }
 

@@ -22,8 +22,8 @@ export class Tile {
     this.element = el(
       "article",
       { class: "card tile", data: { tile: name }, style: { "--colour": `var(${colour})` } },
-      el("h2", {}, href ? el("a", { href, text: title }) : title),
-      el("p", { class: "big" }, this.value, this.unit),
+      el("h2", {}, href ? el("a", { href, text: title }) : title, this.unit),
+      el("p", { class: "big" }, this.value),
       this.note,
       spark ? svg("svg", { class: "spark", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" }, this.area, this.line) : null,
     );
@@ -33,7 +33,6 @@ export class Tile {
   /** @param {string} text @param {string} [note] @param {""|"warn"|"bad"} [level] how bad it is */
   show(text, note = "", level = "") {
     put(this.value, text);
-    this.unit.hidden = text === NONE;
     put(this.note, note);
     if (this.element.dataset.level !== level) this.element.dataset.level = level;
   }

@@ -106,8 +106,8 @@ function columns() {
     number("timeout_rate", "Late", "%", "4.4rem", (row) => row.timeout_rate, format.percent),
     number("error_rate", "Failed", "%", "5rem", (row) => row.error_rate, format.percent),
     { ...number("in_flight", "In flight", "", "5rem", (row) => row.in_flight, format.count), from: 1260 },
-    number("bids", "Bids", "", "5rem", (row) => row.bids, format.count),
-    number("rejected", "Refused", "", "5rem", (row) => row.rejected, format.count),
+    { ...number("bids", "Bids", "", "5rem", (row) => row.bids, format.count), from: 1080 },
+    { ...number("rejected", "Refused", "", "5rem", (row) => row.rejected, format.count), from: 1180 },
     number("wins", "Wins", "", "5rem", (row) => row.wins, format.count),
     number("spend", "Spend", "", "5.6rem", (row) => row.spend, format.money),
   ];
