@@ -4,6 +4,7 @@
 
 import { csv, download } from "./csv.js";
 import { el, put } from "./dom.js";
+import { Order } from "./order.js";
 
 const AROUND = 6;
 const ROW_PX = 40;
@@ -49,8 +50,6 @@ export class Table {
     this.given = false;
     /** @type {any[]} as they are shown */
     this.sorted = [];
-    this.sortKey = options.sort?.key ?? "";
-    this.descending = options.sort?.descending ?? false;
     this.active = 0;
     this.queued = false;
     this.resting = 0;
@@ -65,8 +64,8 @@ export class Table {
     this.total = -1;
     /** Which columns there is room for. @type {boolean[]} */
     this.shown = options.columns.map(() => true);
-    this.heads = options.columns.map((column) => this.head(column));
-    this.headRow = el("div", { class: "t-row t-head", role: "row", "aria-rowindex": "1" }, this.heads);
+    this.order = new Order(options.columns, options.sort, () => this.sort());
+    this.headRow = el("div", { class: "t-row t-head", role: "row", "aria-rowindex": "1" }, this.order.heads);
     this.body = el("div", { class: "t-body", role: "rowgroup" });
     this.emptyLine = el("p", { class: "t-empty", text: options.empty ?? "nothing here", hidden: true });
     this.grid = el(
@@ -112,7 +111,7 @@ export class Table {
     const least = tracks.map((track) => /^minmax\(([^,]+),/.exec(track)?.[1] ?? track).join(" + ");
     this.element.style.setProperty("--tracks", tracks.join(" "));
     this.element.style.setProperty("--least", `calc(${least})`);
-    this.heads.forEach((head, i) => (head.hidden = !this.shown[i]));
+    this.order.heads.forEach((head, i) => (head.hidden = !this.shown[i]));
     // Cells that stick cost a layer each: only where there is something to stick to.
     this.element.classList.toggle("wide", this.element.scrollWidth > width);
   }
@@ -123,13 +122,13 @@ export class Table {
     if (!this.given) this.total = -1;
     this.given = true;
     this.stamp++;
-    this.order();
+    this.sorted = this.order.of(this.rows);
     this.queue();
   }
 
   /** The rows have changed in themselves. @param {boolean} [sort] whether their order may have, too */
   refresh(sort = false) {
-    if (sort && !this.editing()) this.order();
+    if (sort && !this.editing()) this.sorted = this.order.of(this.rows);
     if (this.moving) {
       this.behind = true; // nobody reads numbers that fly past; those that come into sight are new anyway
       return;
@@ -164,43 +163,11 @@ export class Table {
     return el("button", { class: "button", type: "button", text: "Export CSV", onclick: () => this.export() });
   }
 
-  /** @param {Column} column */
-  head(column) {
-    const sorts = column.value !== undefined;
-    const unit = column.unit ? el("span", { class: "unit", text: column.unit }) : null;
-    const title = sorts
-      ? el("button", { type: "button", class: "t-sort", onclick: () => this.sortBy(column) }, column.title, unit ? " " : null, unit)
-      : el("span", {}, column.title, unit ? " " : null, unit);
-    const head = el("div", { class: `t-cell${column.end ? " end" : ""}`, role: "columnheader" }, title);
-    if (sorts) head.setAttribute("aria-sort", this.direction(column));
-    return head;
-  }
-
-  /** @param {Column} column */
-  direction(column) {
-    return column.key !== this.sortKey ? "none" : this.descending ? "descending" : "ascending";
-  }
-
-  /** Numbers begin with the largest, names with the first. @param {Column} column */
-  sortBy(column) {
-    this.descending = column.key === this.sortKey ? !this.descending : (column.end ?? false);
-    this.sortKey = column.key;
-    this.options.columns.forEach((other, i) => {
-      if (other.value) this.heads[i].setAttribute("aria-sort", this.direction(other));
-    });
-    this.order();
+  /** Another order is wanted. */
+  sort() {
+    this.sorted = this.order.of(this.rows);
     this.element.scrollTop = 0;
     this.queue();
-  }
-
-  order() {
-    const column = this.options.columns.find((one) => one.key === this.sortKey);
-    this.sorted = [...this.rows];
-    if (!column?.value) return;
-    const sign = this.descending ? -1 : 1;
-    const keyed = this.sorted.map((row) => /** @type {const} */ ([column.value?.(row), row]));
-    keyed.sort(([a], [b]) => compare(a, b, sign));
-    this.sorted = keyed.map(([, row]) => row);
   }
 
   /** Draw once before the next paint, however often it is asked for. */
@@ -381,20 +348,4 @@ export class Table {
       if (item.dataset.key === key) item.focus({ preventScroll: true });
     }
   }
-}
-
-/** What does not exist stands last, whichever way. @param {any} a @param {any} b @param {number} sign */
-function compare(a, b, sign) {
-  const noA = a === null || a === undefined;
-  const noB = b === null || b === undefined;
-  if (noA || noB) return Number(noA) - Number(noB);
-  if (typeof a === "string" && typeof b === "string") return sign * (collator ??= collate()).compare(a, b);
-  return sign * (a < b ? -1 : a > b ? 1 : 0);
-}
-
-/** Made when names are first sorted: a browser takes a while over its first. @type {Intl.Collator|undefined} */
-let collator;
-
-function collate() {
-  return new Intl.Collator("en", { numeric: true, sensitivity: "base" });
 }
