@@ -4,7 +4,7 @@ done to them."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from itertools import groupby
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ from rtb.domain.money import NANOS
 from rtb.domain.pacing import Pace
 from rtb.domain.performance import Counters, Performed, total
 from rtb.edges.admin import Command, given
-from rtb.errors import NotFound
+from rtb.errors import BadRequest, NotFound
 from rtb.ports import Clock
 from rtb.ports.history import History
 from rtb.services.campaigns import Campaigns
@@ -23,7 +23,6 @@ from rtb.services.performance import Performance
 
 TOP = 20
 """Without names the campaigns that cost most today are told."""
-_Date = Annotated[str, Meta(pattern=r"^(\d{4}-\d{2}-\d{2})?$")]
 _Limit = Annotated[int, Meta(ge=1, le=10_000)]
 _By = Annotated[str, Meta(pattern="^(campaign|date|instance)$")]
 _Key = Callable[[Performed], tuple[str, str]]
@@ -54,7 +53,9 @@ def stats_command(
     async def run(arguments: dict[str, Any]) -> Any:
         now = clock.time()
         ids = given(arguments, "ids", list[str], None)
-        since, until = given(arguments, "since", _Date, ""), given(arguments, "until", _Date, "")
+        since, until = _date(arguments, "since"), _date(arguments, "until")
+        if since and until and until < since:
+            raise BadRequest("campaigns.stats: argument 'until': must not be before since")
         by = given(arguments, "by", _By, "campaign")
         if ids is None:
             ids = [campaign_id for campaign_id, _ in performance.top(TOP, _today(catalogue, now))]
@@ -90,6 +91,15 @@ def history_command(history: History, catalogue: Campaigns) -> Command:
         ]
 
     return run
+
+
+def _date(arguments: dict[str, Any], name: str) -> str:
+    """A date as the ledger spells it, "" where it is absent. Raises BadRequest."""
+    text = given(arguments, name, str, "")
+    try:
+        return text and date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise BadRequest(f"campaigns.stats: argument {name!r}: give a date as in 2026-11-22") from None
 
 
 def _today(catalogue: Campaigns, now: float) -> Callable[[str], str]:

@@ -158,8 +158,8 @@ class Audit:
         kinds: dict[str, int] = {}
         uncovered = _List[LedgerRow](self._most)
         async for part in self._ledger.rows(since=since, chunk=CHUNK):
-            rows += len(part)
             mine = part if campaign_ids is None else [row for row in part if row.campaign_id in campaign_ids]
+            rows += len(mine)
             for row in mine:
                 kinds[row.kind.value] = kinds.get(row.kind.value, 0) + 1
                 if row.day and row.charged_nanos < row.price_nanos and row.reason:

@@ -218,7 +218,7 @@ def _commands(system: System, home: House, pid: int) -> dict[str, Command]:
     catalogue = home.catalogue
     return {
         **broker_commands(system.broker, system.monitor, system.outbox),
-        "audit": audit_command(system.money.audit, currency),
+        "audit": audit_command(system.money.audit, catalogue, currency),
         "campaigns.history": history_command(out.history, catalogue),
         "campaigns.stats": stats_command(
             told.performance, catalogue, clock, currency, home.pacer.pace, sampled=system.sample.performed

@@ -84,6 +84,8 @@ def test_figures_of_nobody_and_wrong_dates_are_one_line(tmp_path: Path) -> None:
             (("history", "coffee"), "campaign 'coffee': unknown"),
             (("metrics", "coffee"), "campaign 'coffee': unknown"),
             (("stats", "tea", "--since", "yesterday"), "campaigns.stats: argument 'since'"),
+            (("stats", "tea", "--since", "2026-13-01"), "argument 'since': give a date as in 2026-11-22"),
+            (("stats", "tea", "--since", "2026-11-22", "--until", "2026-11-21"), "'until': must not be before since"),
             (("metrics", "tea", "--since", "yesterday"), "since, until: give dates as in"),
         ):
             refused: Result = daemon.run("campaigns", *arguments)

@@ -26,12 +26,16 @@ def test_what_was_spent_outlives_the_daemon(tmp_path: Path) -> None:
 
 
 def test_the_audit_of_a_running_daemon_balances(tmp_path: Path) -> None:
-    """``rtb audit`` counts one account, and a row for each win, once they are committed."""
+    """``rtb audit`` counts one account, and a row for each win, once they are committed; of all or of one by its name.
+    A name that nobody knows is an error: where no books are, nothing balances."""
     with Daemon(tmp_path) as daemon:
         daemon.put_campaigns(campaign("tea", bid=PRICE, daily_budget=1.0))
         assert wins(daemon, 4) == 4
-        done = daemon.run("audit")
-        assert (done.code, done.out.rpartition(": ")[2]) == (0, "balanced\n")
+        for arguments in ((), ("tea",)):
+            done = daemon.run("audit", *arguments)
+            assert (done.code, done.out.rpartition(": ")[2]) == (0, "balanced\n")
+        mistyped = daemon.run("audit", "tee")
+        assert (mistyped.code, mistyped.err.partition(";")[0]) == (1, "rtb: campaign 'tee': unknown")
 
 
 def test_an_audit_without_the_accounts_is_refused(tmp_path: Path) -> None:
