@@ -231,6 +231,10 @@ async def serving(
 
 
 async def _close(listener: asyncio.Server, http: Server) -> None:
+    loop = asyncio.get_running_loop()
+    for accepting in listener.sockets:
+        loop.remove_reader(accepting)
+    await asyncio.sleep(0)  # asyncio lets go of a connection, open, that it has accepted in the step before the close
     listener.close()
     for _ in range(_STEPS_IN):
         for connection in [*http.connections]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
+import socket
 import sys
 from collections import Counter
 
@@ -99,6 +101,16 @@ def test_draws_are_shares() -> None:
         assert 0 <= min(column) < 0.01
         assert 0.99 < max(column) < 1
         assert sum(column) / len(column) == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("steps", range(5))
+async def test_a_connection_that_comes_as_the_server_closes_is_closed(steps: int) -> None:
+    """In whatever step of the loop it is accepted: no socket is left open, of which pytest would warn."""
+    async with serving([DspScript(name="a")]) as ((_, url),):
+        with socket.create_connection(("127.0.0.1", int(url.split(":")[2].split("/")[0]))):
+            for _ in range(steps):
+                await asyncio.sleep(0)
+    gc.collect()
 
 
 async def test_the_command_serves_until_it_is_stopped() -> None:
