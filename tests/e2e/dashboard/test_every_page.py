@@ -138,3 +138,14 @@ def test_nothing_becomes_markup() -> None:
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", file.read_text()), file
     for file in web.glob("*.html"):
         assert not re.search(r"<style|style=|<script>|\son\w+=", file.read_text()), file
+
+
+def test_the_sheet_of_one_page_changes_no_other() -> None:
+    """All of them are loaded in the end: each speaks of classes, and begins with none that another begins with."""
+    owners: dict[str, str] = {}
+    for sheet in sorted((ROOT / "dashboard" / "web" / "css" / "pages").glob("*.css")):
+        text = re.sub(r"/\*.*?\*/|@media[^{]*\{", "", sheet.read_text(), flags=re.DOTALL)
+        for selector in ",".join(re.findall(r"([^{}]+)\{", text)).split(","):
+            first = re.match(r"\s*(\.[\w-]+)", selector)
+            assert first is not None, f"{sheet.name}: {selector.strip()}"
+            assert owners.setdefault(first[1], sheet.name) == sheet.name, f"{sheet.name}: {selector.strip()}"
