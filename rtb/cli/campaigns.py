@@ -73,7 +73,7 @@ def resume(context: click.Context, campaign_id: str) -> None:
     _changed(command(context, "campaigns.resume", id=campaign_id))
 
 
-@campaigns.command("set-bid")
+@campaigns.command("set-bid", context_settings={"ignore_unknown_options": True})  # -5 is a wrong bid, not an option
 @click.argument("campaign_id", metavar="ID")
 @click.argument("bid", type=float)
 @click.pass_context
@@ -110,6 +110,8 @@ def stats(
         ["id", *shown, "win_rate", *counts, "cost", *paced, "ctr", "cvr", "cpm", "cpc", "revenue", "roas"],
         [{**row, **{name: _rounded(row.get(name)) for name in row}} for row in rows],
     )
+    if not rows:
+        click.echo("no campaign won or spent anything today; name one to see it, with --since DATE its past", err=True)
 
 
 @campaigns.command()

@@ -132,6 +132,7 @@ def test_a_bad_campaign_is_named_with_its_field_and_nothing_is_changed(
         (("campaigns", "show", "nobody"), b"", "rtb: campaign 'nobody': unknown; `rtb campaigns list` names them all"),
         (("campaigns", "pause", "nobody"), b"", "rtb: campaign 'nobody': unknown"),
         (("campaigns", "set-bid", "shoes", "0"), b"", "rtb: campaign 'shoes': bid: the auction price is 0"),
+        (("campaigns", "set-bid", "shoes", "-5"), b"", "rtb: campaign 'shoes': bid: price -5.0 is not between"),
         (("campaigns", "set-bid", "shoes", "nan"), b"", "rtb: campaigns.set-bid: argument 'bid': expected `float`"),
         (("campaigns", "set-bid", "shoes", "1e300"), b"", "rtb: campaign 'shoes': "),
         (("auction", "-"), b"{", "rtb: the body is not JSON"),

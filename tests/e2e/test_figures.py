@@ -76,9 +76,14 @@ def test_those_who_spend_today_are_shown_wherever_they_have_their_midnight(tmp_p
 
 
 def test_figures_of_nobody_and_wrong_dates_are_one_line(tmp_path: Path) -> None:
-    """An unknown campaign and a date that is none are told in a line that names them."""
+    """An unknown campaign and a date that is none are told in a line that names them, and so is a day without wins."""
     with Daemon(tmp_path) as daemon:
         daemon.put_campaigns(TEA)
+        idle = daemon.run("campaigns", "stats")
+        assert (idle.code, idle.err) == (
+            0,
+            "no campaign won or spent anything today; name one to see it, with --since DATE its past\n",
+        )
         for arguments, what in (
             (("stats", "coffee"), "campaign 'coffee': unknown"),
             (("history", "coffee"), "campaign 'coffee': unknown"),
