@@ -174,7 +174,11 @@ class Exchange:
     def settle(self, auction: Auction) -> None:
         """The third step: settle it if all bidders have answered."""
         if auction.outcome is None and auction.fanned_out_ns and not auction.pending:
-            self._settle(auction)
+            try:
+                self._settle(auction)
+            except Exception:  # a mistake of ours: it is under way no longer
+                self._abandon(auction)
+                raise
 
     @property
     def room(self) -> int:

@@ -401,6 +401,16 @@ async def test_nobody_can_pay(build: Build) -> None:
     assert world.metrics.spend_nanos == 0
 
 
+async def test_an_auction_that_cannot_be_settled_is_over(build: Build) -> None:
+    """What goes wrong at the end of an auction is told to its caller, and leaves nothing under way."""
+    dsp = Prompt("dsp", offer("dsp", 3.0))
+    world = build(dsp)
+    dsp.claim = None  # type: ignore[method-assign, assignment]
+    with pytest.raises(TypeError):
+        await world.run(bid_request())
+    assert (world.metrics.in_flight, dict(world.metrics.nbr)) == (0, {NoBid.TECHNICAL_ERROR: 1})
+
+
 async def test_a_withdrawn_group_stays_withdrawn(build: Build) -> None:
     """Its bid does not win the one imp that comes free because the winner cannot pay: it wanted both or none."""
     group = [offer("g", 5.0, "1", group="g"), offer("g", 1.0, "2", group="g")]
