@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from functools import partial
 
 import structlog
@@ -16,6 +16,7 @@ from rtb import messages, openrtb
 from rtb.domain.money import Rates
 from rtb.edges.failure import Failures
 from rtb.edges.house_format import to_openrtb
+from rtb.edges.together import Together
 from rtb.errors import BadRequest, BrokerError, Malformed, Unroutable
 from rtb.messages import HOUSE_REQUEST, Envelope, HouseResponse, MessageType
 from rtb.openrtb import BidRequest
@@ -27,8 +28,6 @@ from rtb.services.links import Links
 from rtb.services.metrics import Metrics
 
 MAX_AGE_NS = 120_000_000_000
-_TOGETHER = 64
-"""Requests that go through a stage together: more of them would not be faster, and their answers would be later."""
 
 _REQUEST, _RESPONSE = MessageType.BID_REQUEST, MessageType.BID_RESPONSE  # a look-up in an enum costs ten times as much
 _RESPONSES = topology.ROUTES[_RESPONSE]
@@ -89,8 +88,8 @@ class BidRequestConsumer:
         self._prefetch = prefetch
         self._subscription: Subscription | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._taken: list[Delivery] = []
-        self._stages = (self._read, self._admit, self._ask, self._settle, self._answer, self._send)
+        stages = (self._read, self._admit, self._ask, self._settle, self._answer, self._send)
+        self._together = Together(stages, self._failed, lambda: exchange.room, clock)
         self._under_way = 0
         self._idle: asyncio.Event | None = None
         self._id_prefix = secrets.token_hex(6)
@@ -112,34 +111,9 @@ class BidRequestConsumer:
             await self._idle.wait()
 
     def _take(self, delivery: Delivery) -> None:
-        """Note it; what comes in one step of the loop is worked on together."""
         self._metrics.consumed += 1
         self._under_way += 1
-        if not self._taken:
-            asyncio.get_running_loop().call_soon(self._work)
-        self._taken.append(delivery)
-
-    def _work(self) -> None:
-        """Take what has come through the stages, each together: code that a processor has just run it runs again in a
-        fraction of the time, and an auction from end to end does not fit its caches."""
-        taken, self._taken = self._taken, []
-        while taken:
-            most = max(1, min(_TOGETHER, self._exchange.room))
-            asked = [_Asked(delivery) for delivery in taken[:most]]
-            del taken[:most]
-            for stage in self._stages:
-                asked = self._through(stage, asked)
-
-    def _through(self, stage: Callable[[_Asked], bool], several: list[_Asked]) -> list[_Asked]:
-        """Those for which a stage has done its work, so that the next one can; what fails is buried."""
-        done = []
-        for asked in several:
-            try:
-                if stage(asked):
-                    done.append(asked)
-            except Exception as error:
-                self._fail(asked.delivery, error)
-        return done
+        self._together.add(_Asked(delivery))
 
     def _read(self, asked: _Asked) -> bool:
         asked.message = message = asked.delivery.message
@@ -168,9 +142,9 @@ class BidRequestConsumer:
 
     def _concluded(self, asked: _Asked, auction: Auction, failed: Exception | None) -> None:
         if failed is not None:
-            self._fail(asked.delivery, failed)
+            self._failed(asked, failed)
         else:
-            self._through(self._send, self._through(self._answer, [asked]))
+            self._together.go_on(asked, (self._answer, self._send))
 
     def _answer(self, asked: _Asked) -> bool:
         request, outcome = asked.request, asked.auction.outcome
@@ -207,8 +181,9 @@ class BidRequestConsumer:
             error = None
         self._end(delivery, error)
 
-    def _fail(self, delivery: Delivery, error: Exception) -> None:
+    def _failed(self, asked: _Asked, error: Exception) -> None:
         """It cannot be answered: bury it."""
+        delivery = asked.delivery
         if isinstance(error, Malformed | BadRequest):
             self._metrics.invalid += 1
             self._start(self._bury(delivery, str(error)))

@@ -54,9 +54,9 @@ def error(status: bytes, reason: str, extra: bytes = b"") -> bytes:
     return response(status, line.encode("utf-8", "backslashreplace") + b"\n", extra, b"text/plain; charset=utf-8")
 
 
-def broken(path: bytes) -> bytes:
-    """The answer to a request that uncovered a mistake of ours, which the log tells about; call it while handling."""
-    _log.exception("request_failed", path=path.decode("latin-1"))
+def broken(path: bytes, mistake: Exception) -> bytes:
+    """The answer to a request that uncovered a mistake of ours, which the log tells about."""
+    _log.error("request_failed", path=path.decode("latin-1"), exc_info=mistake)
     return error(b"500 Internal Server Error", "the exchange failed; its log says why")
 
 
@@ -362,8 +362,8 @@ class Connection(asyncio.Protocol):
             answer = self._server.responder.respond(self, method, path, body)
         except NotInflated as reason:
             answer = error(b"400 Bad Request", str(reason))
-        except Exception:
-            answer = broken(path)
+        except Exception as mistake:
+            answer = broken(path, mistake)
         if answer is not None:
             self.answer(slot, _head(answer) if method == b"HEAD" else answer)
         if len(self._slots) >= MAX_PIPELINED and self._transport is not None:

@@ -18,12 +18,14 @@ from rtb.domain.money import Rates
 from rtb.domain.prebid import Asked
 from rtb.edges.http1 import HEEDED, Connection, Slot, broken, error, response
 from rtb.edges.prebid_http import PrebidPages, preflight
+from rtb.edges.together import Together
 from rtb.edges.tracker_http import TrackerResponder
 from rtb.errors import BadRequest, TooLarge
-from rtb.openrtb import NoBid
+from rtb.openrtb import BidRequest, NoBid
+from rtb.ports import Clock
 from rtb.services.answers import bid_response, encoded
 from rtb.services.answers_prebid import prebid_response
-from rtb.services.exchange import Auction, Exchange, Outcome, Status
+from rtb.services.exchange import Auction, Exchange, Status
 from rtb.services.further_bids import FurtherBids
 from rtb.services.links import Links
 from rtb.services.metrics import Metrics
@@ -37,6 +39,24 @@ _EMPTY = {
 }
 
 
+class _Asked:
+    """A request for an auction on its way to an answer; `prebid` is what it asks for as Prebid Server's clients do."""
+
+    __slots__ = ("answer", "arrived_ns", "auction", "body", "connection", "prebid", "request", "slot")
+
+    request: BidRequest
+    auction: Auction
+    answer: bytes
+
+    def __init__(self, connection: Connection, body: bytes) -> None:
+        """The one that the connection is responding to."""
+        self.connection = connection
+        self.slot: Slot = connection.slot
+        self.arrived_ns = connection.arrived_ns
+        self.body = body
+        self.prebid: Asked | None = None
+
+
 class AuctionResponder:
     """Routes requests: the auction, and a few pages for machines."""
 
@@ -45,6 +65,7 @@ class AuctionResponder:
         exchange: Exchange,
         metrics: Metrics,
         rates: Rates,
+        clock: Clock,
         *,
         shed_after_ms: float,
         pages: Mapping[bytes, Callable[[], bytes]],
@@ -56,11 +77,11 @@ class AuctionResponder:
     ) -> None:
         """Answer auctions with `exchange` and GET paths with `pages`, whose callables make whole responses.
 
-        A request that waited longer than `shed_after_ms` behind others in one iteration of the loop, or that comes when
+        A request that waited longer than `shed_after_ms` behind others of one iteration of the loop, or that comes when
         the loop was last that late (`lag_ns`), is answered with nbr 502 before it is decoded, so that what is accepted
-        stays inside its deadline; 0 switches that off. `links` put tracking into the answers,
-        and `tracker` takes what it tells. `prebid_pages` say what pages may ask, `further` finds the bids
-        beside the winner for those that take them.
+        stays inside its deadline; 0 switches that off. `links` put tracking into the answers, and `tracker` takes what
+        it tells. `prebid_pages` say what pages may ask, `further` finds the bids beside the winner for those that take
+        them.
         """
         self._exchange = exchange
         self._metrics = metrics
@@ -71,13 +92,16 @@ class AuctionResponder:
         self._prebid = prebid_pages or PrebidPages(lambda: dict.fromkeys(self._bidders(), ()))
         self._shed_after_ns = int(shed_after_ms * 1e6)
         self._lag_ns = lag_ns
+        self._now_ns = clock.monotonic_ns
         self._pages = pages
-        self._iteration_ns = 0
+        stages = (self._read, self._admit, self._ask, self._settle, self._encode, self._send)
+        self._together = Together(stages, self._failed, lambda: exchange.room, clock)
         self._waiting = 0
         self._drained: asyncio.Future[None] | None = None
 
     def respond(self, connection: Connection, method: bytes, path: bytes, body: bytes) -> bytes | None:
-        """The response, or None when the auction must wait for somebody."""
+        """The response, or None for an auction, whose answer comes later: at the earliest with those of all requests
+        that came in this step of the loop."""
         if path == AUCTION_PATH:
             if connection.origin and (refused := self._prebid.origins.admit(connection)):
                 return refused
@@ -85,7 +109,9 @@ class AuctionResponder:
                 return preflight(connection, b"POST")
             if method != b"POST":
                 return error(b"405 Method Not Allowed", "send the bid request with POST", b"allow: POST, OPTIONS\r\n")
-            return self._auction(connection, body)
+            self._waiting += 1
+            self._together.add(_Asked(connection, body))
+            return None
         page = self._pages.get(path)
         if page is None and self._tracker is not None and path.startswith(HEEDED):
             return self._tracker.respond(connection, method, path, body)
@@ -105,64 +131,80 @@ class AuctionResponder:
         if self._tracker is not None:
             await self._tracker.drained()
 
-    def _auction(self, connection: Connection, body: bytes) -> bytes | None:
-        if self._shed_after_ns and max(self._waited_ns(connection.arrived_ns), self._lag_ns()) > self._shed_after_ns:
+    def _read(self, asked: _Asked) -> bool:
+        waited_ns = self._now_ns() - asked.arrived_ns
+        if self._shed_after_ns and max(waited_ns, self._lag_ns()) > self._shed_after_ns:
             self._metrics.shed += 1
             self._metrics.nbr[NoBid.SHED] += 1
-            return _EMPTY[Status.SHED]
-        try:
-            request = openrtb.decode_request(body)
-            asked = prebid.read(request, self._bidders(), self._prebid.own) if prebid.may_ask(request) else None
-            offered = None if asked is None else asked.offers
-            auction = self._exchange.begin(request, connection.arrived_ns, body=body, offered=offered)
-        except BadRequest as reason:
+            self._tell(asked, _EMPTY[Status.SHED])
+            return False
+        asked.request = request = openrtb.decode_request(asked.body)
+        if prebid.may_ask(request):
+            asked.prebid = prebid.read(request, self._bidders(), self._prebid.own)
+        return True
+
+    def _admit(self, asked: _Asked) -> bool:
+        offered = None if asked.prebid is None else asked.prebid.offers
+        asked.auction = self._exchange.admit(asked.request, asked.arrived_ns, body=asked.body, offered=offered)
+        return True
+
+    def _ask(self, asked: _Asked) -> bool:
+        self._exchange.ask(asked.auction)
+        return True
+
+    def _settle(self, asked: _Asked) -> bool:
+        """Those that have to wait for somebody go on by themselves."""
+        auction = asked.auction
+        self._exchange.settle(auction)
+        if auction.outcome is None:
+            self._exchange.conclude(auction, partial(self._concluded, asked))
+            return False
+        return True
+
+    def _concluded(self, asked: _Asked, auction: Auction, failed: Exception | None) -> None:
+        if failed is not None:
+            self._failed(asked, failed)
+        else:
+            self._together.go_on(asked, (self._encode, self._send))
+
+    def _failed(self, asked: _Asked, reason: Exception) -> None:
+        """It cannot be answered with an auction's outcome."""
+        if isinstance(reason, BadRequest):
             self._metrics.invalid += 1
             status = b"413 Content Too Large" if isinstance(reason, TooLarge) else b"400 Bad Request"
             line = str(reason)
-            return error(status, (line.startswith("imp") and prebid.storing(body)) or line)
-        if auction.outcome is not None:
-            return self._encode(auction, auction.outcome, asked)
-        self._waiting += 1
-        self._exchange.conclude(auction, partial(self._concluded, connection, connection.slot, asked))
-        return None
+            self._tell(asked, error(status, (line.startswith("imp") and prebid.storing(asked.body)) or line))
+        else:
+            self._tell(asked, broken(AUCTION_PATH, reason))
 
     def _bidders(self) -> list[str]:
         return [bidder.name for bidder in self._exchange.bidders]
 
-    def _concluded(
-        self, connection: Connection, slot: Slot, asked: Asked | None, auction: Auction, failed: Exception | None
-    ) -> None:
-        try:
-            if failed is not None or auction.outcome is None:
-                raise failed or AssertionError("an auction ended without an outcome")
-            answer = self._encode(auction, auction.outcome, asked)
-        except Exception:
-            answer = broken(AUCTION_PATH)
-        connection.answer(slot, answer)
+    def _encode(self, asked: _Asked) -> bool:
+        request, auction = asked.request, asked.auction
+        outcome = auction.outcome
+        assert outcome is not None
+        if asked.prebid is not None:
+            further = () if self._further is None else self._further.of(asked.prebid, auction, outcome)
+            body = openrtb.encode(prebid_response(asked.prebid, auction, outcome, self._rates, self._links, further))
+            asked.answer = response(b"200 OK", body, _COMMON + outcome.status.value.encode() + b"\r\n")
+        elif outcome.nbr is None:
+            body = encoded(request, outcome, self._rates, self._links)
+            asked.answer = b"%b%d\r\n\r\n%b" % (_WON, len(body), body)
+        elif request.wants_nbr:
+            body = openrtb.encode(bid_response(request, outcome, self._rates))
+            asked.answer = response(b"200 OK", body, _COMMON + outcome.status.value.encode() + b"\r\n")
+        else:
+            asked.answer = _EMPTY[outcome.status]
+        return True
+
+    def _send(self, asked: _Asked) -> bool:
+        self._tell(asked, asked.answer)
+        return True
+
+    def _tell(self, asked: _Asked, answer: bytes) -> None:
+        """The end of every request for an auction."""
         self._waiting -= 1
+        asked.connection.answer(asked.slot, answer)
         if self._drained is not None and not self._waiting and not self._drained.done():
             self._drained.set_result(None)
-
-    def _encode(self, auction: Auction, outcome: Outcome, asked: Asked | None) -> bytes:
-        request = auction.request
-        if asked is not None:
-            further = () if self._further is None else self._further.of(asked, auction, outcome)
-            body = openrtb.encode(prebid_response(asked, auction, outcome, self._rates, self._links, further))
-            return response(b"200 OK", body, _COMMON + outcome.status.value.encode() + b"\r\n")
-        if outcome.nbr is None:
-            body = encoded(request, outcome, self._rates, self._links)
-            return b"%b%d\r\n\r\n%b" % (_WON, len(body), body)
-        if request.wants_nbr:
-            body = openrtb.encode(bid_response(request, outcome, self._rates))
-            return response(b"200 OK", body, _COMMON + outcome.status.value.encode() + b"\r\n")
-        return _EMPTY[outcome.status]
-
-    def _waited_ns(self, arrived_ns: int) -> int:
-        """How long after the first request of this loop iteration this one got its turn."""
-        if not self._iteration_ns:
-            self._iteration_ns = arrived_ns
-            asyncio.get_running_loop().call_soon(self._end_iteration)
-        return arrived_ns - self._iteration_ns
-
-    def _end_iteration(self) -> None:
-        self._iteration_ns = 0

@@ -202,6 +202,7 @@ def _responder(
         trade.exchange,
         base.metrics,
         base.rates,
+        base.clock,
         shed_after_ms=http.shed_after_ms,
         pages=pages,
         lag_ns=lambda: source.lag_ns,

@@ -71,7 +71,9 @@ class Bench:
     def __init__(self, world: World) -> None:
         self.world = world
         pages: dict[bytes, Callable[[], bytes]] = {b"/healthz": lambda: http1.response(b"200 OK", b"{}")}
-        self.responder = AuctionResponder(world.exchange, world.metrics, world.rates, shed_after_ms=20.0, pages=pages)
+        self.responder = AuctionResponder(
+            world.exchange, world.metrics, world.rates, world.clock, shed_after_ms=20.0, pages=pages
+        )
         self.server = Server(self.responder, world.clock)
         self.clients: list[Client] = []
         self.listener: asyncio.Server | None = None
@@ -211,6 +213,7 @@ async def test_while_the_loop_is_late_requests_are_shed_undecoded(serve: Serve) 
         bench.world.exchange,
         bench.world.metrics,
         bench.world.rates,
+        bench.world.clock,
         shed_after_ms=20.0,
         pages={},
         lag_ns=lambda: late_ms * 1_000_000,

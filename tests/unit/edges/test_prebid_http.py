@@ -93,7 +93,7 @@ async def visit(build: Build) -> AsyncIterator[Open]:
             lambda: {"house": (), "acme": ("banner", "video")}, origins=Origins(origins), ready=lambda: ready
         )
         responder = AuctionResponder(
-            world.exchange, world.metrics, world.rates, shed_after_ms=0.0, pages={}, prebid_pages=pages
+            world.exchange, world.metrics, world.rates, world.clock, shed_after_ms=0.0, pages={}, prebid_pages=pages
         )
         server = Server(responder, world.clock, Limits(body_bytes=10_000))
         listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
