@@ -37,5 +37,5 @@ class Tickets:
         return ticket
 
     def again(self, token: str) -> Ticket:
-        """The ticket in a token that was read before, here or elsewhere. Raises BadToken."""
-        return self._known.get(token) or self._signer.read(token)
+        """The ticket in a token that was read before, here or elsewhere; it is kept no longer. Raises BadToken."""
+        return self._known.pop(token, None) or self._signer.read(token)

@@ -29,7 +29,8 @@ def token(auction_id: str) -> str:
 
 
 def test_a_token_is_checked_once_for_the_edge_and_the_consumer() -> None:
-    """The edge reads it, told once or twice; who takes the event off its queue gets the same ticket unchecked."""
+    """The edge reads it, told once or twice; who takes the event off its queue gets the same ticket unchecked,
+    once."""
     signer = Counting(KEYS, IDENTITY)
     tickets = Tickets(signer)
     told = token("a")
@@ -38,6 +39,8 @@ def test_a_token_is_checked_once_for_the_edge_and_the_consumer() -> None:
     assert tickets.read(told) is first
     assert tickets.again(told) is first
     assert signer.checked == 1
+    assert tickets.again(told) == first
+    assert signer.checked == 2
 
 
 def test_a_token_of_another_daemon_s_edge_is_checked() -> None:
