@@ -16,7 +16,7 @@ from rtb import messages, openrtb
 from rtb.domain.money import Rates
 from rtb.edges.failure import Failures
 from rtb.edges.house_format import to_openrtb
-from rtb.edges.together import Together
+from rtb.edges.together import Together, auctioning
 from rtb.errors import BadRequest, BrokerError, Malformed, Unroutable
 from rtb.messages import HOUSE_REQUEST, Envelope, HouseResponse, MessageType
 from rtb.openrtb import BidRequest
@@ -88,7 +88,7 @@ class BidRequestConsumer:
         self._prefetch = prefetch
         self._subscription: Subscription | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        stages = (self._read, self._admit, self._ask, self._settle, self._answer, self._send)
+        stages = (self._read, self._admit, *auctioning(exchange, self._concluded), self._answer, self._send)
         self._together = Together(stages, self._failed, lambda: exchange.room, clock)
         self._under_way = 0
         self._idle: asyncio.Event | None = None
@@ -125,19 +125,6 @@ class BidRequestConsumer:
         delivery, envelope = asked.delivery, asked.envelope
         received_ns = self._made_ns(envelope, delivery) if envelope.timestamp.microsecond else delivery.arrived_ns
         asked.auction = self._exchange.admit(asked.request, received_ns, body=asked.body)
-        return True
-
-    def _ask(self, asked: _Asked) -> bool:
-        self._exchange.ask(asked.auction)
-        return True
-
-    def _settle(self, asked: _Asked) -> bool:
-        """Those that have to wait for somebody go on by themselves."""
-        auction = asked.auction
-        self._exchange.settle(auction)
-        if auction.outcome is None:
-            self._exchange.conclude(auction, partial(self._concluded, asked))
-            return False
         return True
 
     def _concluded(self, asked: _Asked, auction: Auction, failed: Exception | None) -> None:

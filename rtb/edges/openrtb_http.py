@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from functools import partial
 
 from rtb import openrtb
 from rtb.domain import prebid
@@ -18,7 +17,7 @@ from rtb.domain.money import Rates
 from rtb.domain.prebid import Asked
 from rtb.edges.http1 import HEEDED, Connection, Slot, broken, error, response
 from rtb.edges.prebid_http import PrebidPages, preflight
-from rtb.edges.together import Together
+from rtb.edges.together import Together, auctioning
 from rtb.edges.tracker_http import TrackerResponder
 from rtb.errors import BadRequest, TooLarge
 from rtb.openrtb import BidRequest, NoBid
@@ -94,7 +93,7 @@ class AuctionResponder:
         self._lag_ns = lag_ns
         self._now_ns = clock.monotonic_ns
         self._pages = pages
-        stages = (self._read, self._admit, self._ask, self._settle, self._encode, self._send)
+        stages = (self._read, self._admit, *auctioning(exchange, self._concluded), self._encode, self._send)
         self._together = Together(stages, self._failed, lambda: exchange.room, clock)
         self._waiting = 0
         self._drained: asyncio.Future[None] | None = None
@@ -146,19 +145,6 @@ class AuctionResponder:
     def _admit(self, asked: _Asked) -> bool:
         offered = None if asked.prebid is None else asked.prebid.offers
         asked.auction = self._exchange.admit(asked.request, asked.arrived_ns, body=asked.body, offered=offered)
-        return True
-
-    def _ask(self, asked: _Asked) -> bool:
-        self._exchange.ask(asked.auction)
-        return True
-
-    def _settle(self, asked: _Asked) -> bool:
-        """Those that have to wait for somebody go on by themselves."""
-        auction = asked.auction
-        self._exchange.settle(auction)
-        if auction.outcome is None:
-            self._exchange.conclude(auction, partial(self._concluded, asked))
-            return False
         return True
 
     def _concluded(self, asked: _Asked, auction: Auction, failed: Exception | None) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Generic, Protocol, TypeVar
 
 from rtb.ports import Clock
+from rtb.services.exchange import Auction, Exchange
 
 MOST = 64
 """Requests that go through a stage together: more of them would not be faster, and their answers would be later."""
@@ -20,6 +22,36 @@ LONGEST_NS = 10_000_000
 
 Item = TypeVar("Item")
 Stage = Callable[[Item], bool]
+
+
+class Auctioned(Protocol):
+    """What has an auction, once that is admitted."""
+
+    auction: Auction
+
+
+Sold = TypeVar("Sold", bound=Auctioned)
+
+
+def auctioning(
+    exchange: Exchange, concluded: Callable[[Sold, Auction, Exception | None], None]
+) -> tuple[Stage[Sold], Stage[Sold]]:
+    """The stages from an admitted auction to its outcome. One that has to wait for somebody goes on by itself, and
+    comes to its end in `concluded`."""
+
+    def ask(item: Sold) -> bool:
+        exchange.ask(item.auction)
+        return True
+
+    def settle(item: Sold) -> bool:
+        auction = item.auction
+        exchange.settle(auction)
+        if auction.outcome is None:
+            exchange.conclude(auction, partial(concluded, item))
+            return False
+        return True
+
+    return ask, settle
 
 
 class Together(Generic[Item]):
