@@ -154,7 +154,7 @@ class Tracker:
         """Take our own nurl ("win") or lurl ("loss"), and tell who fires the notices of another bidder; `done` is
         called once he knows, perhaps at once."""
         try:
-            ticket = self._read(token)
+            ticket = self.signer.read(token)
         except BadToken as error:
             return self.count_refused(kind, Refused(error.flaw.value))
         self.notices[kind] += 1
