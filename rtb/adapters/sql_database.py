@@ -8,9 +8,11 @@ import sqlite3
 import ssl
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 import asyncpg  # type: ignore[import-untyped]
 from sqlalchemy import ARRAY, ColumnElement, Table, Text, any_, event, func, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -24,6 +26,7 @@ from rtb.adapters.sql_errors import reason
 from rtb.errors import StoreError
 
 BUSY_TIMEOUT_MS = 5_000
+TRY_AGAIN_S = 0.01
 CACHE_KIB = 16_384
 """Of SQLite's pages a connection keeps: the upper parts of the ledger's five indexes, and where they grow."""
 WAL_PAGES = 4_000
@@ -205,6 +208,22 @@ class _SqliteConnection(sqlite3.Connection):
         super().close()
 
 
+async def _keep_a_write_ahead_log(connection: aiosqlite.Connection, patience_s: float) -> None:
+    """Once for a file. Of several connections that begin it, SQLite tells all but one "locked" at once, whatever its
+    busy timeout is, for they would wait for each other (https://sqlite.org/c3ref/busy_handler.html). Each tries again.
+    """
+    now = asyncio.get_running_loop().time
+    until = now() + patience_s
+    while True:
+        try:
+            async with connection.execute("PRAGMA journal_mode = WAL"):
+                return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or now() > until:
+                raise
+        await asyncio.sleep(TRY_AGAIN_S)
+
+
 def _sqlite_engine(url: URL, busy_timeout_ms: int) -> AsyncEngine:
     made = {"factory": _SqliteConnection}
     if url.database in (None, "", ":memory:"):  # a second connection would be a second, empty database
@@ -226,7 +245,7 @@ def _sqlite_engine(url: URL, busy_timeout_ms: int) -> AsyncEngine:
             connection.isolation_level = None  # the driver would begin transactions at places of its own choice
             cursor = connection.cursor()
             cursor.execute(f"PRAGMA busy_timeout = {busy_timeout_ms}")
-            cursor.execute("PRAGMA journal_mode = WAL")
+            connection.run_async(partial(_keep_a_write_ahead_log, patience_s=busy_timeout_ms / 1_000))
             cursor.execute("PRAGMA synchronous = FULL")
             cursor.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             cursor.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import sqlite3
@@ -94,6 +95,18 @@ async def test_a_locked_database(tmp_path: Path) -> None:
         other.execute("ROLLBACK")
         other.close()
         await repository.put_profiles([Profile("u")])
+
+
+async def test_a_new_database_that_another_writes_to(tmp_path: Path) -> None:
+    """Who comes to a file without a write-ahead log waits until another's transaction is over, then begins one."""
+    path = tmp_path / "rtb.db"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        asyncio.get_running_loop().call_later(0.2, other.execute, "COMMIT")
+        async with opened(path, busy_timeout_ms=60_000) as repository:
+            assert not other.in_transaction
+            await repository.put_campaigns([CAMPAIGN])
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 async def test_a_broken_body(tmp_path: Path) -> None:

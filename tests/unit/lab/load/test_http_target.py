@@ -103,7 +103,7 @@ async def load(server: Server, **settings: float | int | str | None) -> Result:
     """A short run without warm-up."""
     plan = Plan(
         url=f"http://127.0.0.1:{server.port}/openrtb2/auction",
-        **{"rate": 400, "duration_s": 0.5, "warmup_s": 0, "connections": 8, "unique": 5, "give_up_ms": 300, **settings},
+        **{"rate": 400, "duration_s": 0.5, "warmup_s": 0, "connections": 8, "unique": 5, "give_up_ms": 30_000, **settings},
     )
     return await run_http(plan, payloads("1k", plan.unique, plan.seed, plan.users), lambda _: None)
 
@@ -148,7 +148,7 @@ async def test_every_kind_of_answer_is_accounted_for() -> None:
 async def test_a_server_that_never_answers_loses_everything() -> None:
     """Each connection is given up and opened anew, what waits for one is never sent, and the account still balances."""
     async with serving(lambda _: "never") as server:
-        result = await load(server, connections=2)
+        result = await load(server, connections=2, give_up_ms=300)
     assert result.balances
     assert result.lost == result.sent == 200
     assert set(result.reasons) <= {"unanswered", "never sent"}
@@ -169,7 +169,7 @@ async def test_every_request_has_an_id_of_its_own() -> None:
 async def test_a_pipeline_is_answered_in_order() -> None:
     """Several requests under way on one connection each get their own answer, however busy the machine."""
     async with serving(lambda number: "won" if number % 2 else "no-bid") as server:
-        result = await load(server, connections=1, pipeline=16, rate=2000, give_up_ms=20_000)
+        result = await load(server, connections=1, pipeline=16, rate=2000)
     assert result.balances
     assert (result.won, result.no_bid, result.lost) == (server.did["won"], server.did["no-bid"], 0)
 
