@@ -103,7 +103,15 @@ async def load(server: Server, **settings: float | int | str | None) -> Result:
     """A short run without warm-up."""
     plan = Plan(
         url=f"http://127.0.0.1:{server.port}/openrtb2/auction",
-        **{"rate": 400, "duration_s": 0.5, "warmup_s": 0, "connections": 8, "unique": 5, "give_up_ms": 30_000, **settings},
+        **{
+            "rate": 400,
+            "duration_s": 0.5,
+            "warmup_s": 0,
+            "connections": 8,
+            "unique": 5,
+            "give_up_ms": 30_000,
+            **settings,
+        },
     )
     return await run_http(plan, payloads("1k", plan.unique, plan.seed, plan.users), lambda _: None)
 
