@@ -191,7 +191,7 @@ async def test_client_that_never_reads_is_cut_off_and_the_others_miss_nothing(
 
 async def test_slow_client_gets_the_latest_instead_of_a_backlog(start: Start, session: aiohttp.ClientSession) -> None:
     """After a pause it finds what the buffers held, then the newest: what lay between is skipped."""
-    site = await start(send_timeout_s=50, heartbeat_s=1000)
+    site = await start(send_timeout_s=250, heartbeat_s=1000)
     slow = await RawClient.connect(site.port)
     async with session.ws_connect(site.url("/ws")) as fast:
         await fast.receive()

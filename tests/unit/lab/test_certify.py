@@ -17,13 +17,16 @@ PATIENT_MS = 20_000
 """A tmax that nobody misses, on the slowest machine."""
 
 
-async def certified(script: DspScript, *, requests: int = 60, tmax_ms: int = PATIENT_MS) -> tuple[Report, Dsp]:
+async def certified(
+    script: DspScript, *, requests: int = 60, tmax_ms: int = PATIENT_MS, patience_ms: int = PATIENT_MS
+) -> tuple[Report, Dsp]:
     """The report on a bidder that follows a script, after so many requests."""
     async with serving([script], seed=7) as ((dsp, url),):
         seconds = requests / 300
-        return await certify(
-            Trial(url=url, kind="dsp", rate=300, seconds=seconds, tmax_ms=tmax_ms, patience_ms=250, seed=3)
-        ), dsp
+        trial = Trial(
+            url=url, kind="dsp", rate=300, seconds=seconds, tmax_ms=tmax_ms, patience_ms=patience_ms, seed=3
+        )
+        return await certify(trial), dsp
 
 
 def drawn(script: DspScript, requests: int, least: float, most: float) -> int:
@@ -88,7 +91,7 @@ async def test_what_breaks_a_connection_is_an_error(kind: Misbehaviour, reason: 
 async def test_a_bidder_that_hangs_fails_by_its_timeouts() -> None:
     """And by the probes. What is never answered took as long as it was waited for."""
     script = DspScript(name="dead", latency_ms=(0.0,), misbehaves=1.0, misbehaviour=Misbehaviour.HANG)
-    found, _ = await certified(script, requests=20, tmax_ms=50)
+    found, _ = await certified(script, requests=20, tmax_ms=50, patience_ms=250)
     assert (found.timeouts, found.timeout_share) == (20, 1.0)
     assert dict(found.reasons) == {"timeout: no answer": 20}
     failed = {line.name for line in found.lines if not line.passed}
