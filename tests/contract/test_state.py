@@ -34,9 +34,9 @@ async def test_a_profile_is_replaced(state: StateStore, prefix: str) -> None:
 async def test_a_profile_expires(state_under_test: StateUnderTest, prefix: str) -> None:
     """After its time to live a profile is not cached any more; one with more time still is."""
     state = state_under_test.store
-    await state.put_profiles({f"{prefix}.short": b"1"}, 1)
+    await state.put_profiles({f"{prefix}.short": b"1"}, 1_000)
     await state.put_profiles({f"{prefix}.long": b"2"}, 3_600)
-    await state_under_test.pass_time(1.1)
+    await state_under_test.pass_time(1_000)
     assert await profiles(state, f"{prefix}.short", f"{prefix}.long") == [None, b"2"]
 
 
@@ -51,10 +51,10 @@ async def test_impressions_are_counted_a_user_and_campaign(state: StateStore, pr
 async def test_a_window_ends_after_its_first_count(state_under_test: StateUnderTest, prefix: str) -> None:
     """The window starts with its first count, later ones do not prolong it; the next count starts a new one."""
     state, pass_time = state_under_test.store, state_under_test.pass_time
-    await state.count_impressions([(prefix, "short", 2), (prefix, "long", 3_600)])
-    await pass_time(1)
-    await state.count_impressions([(prefix, "short", 2)])
-    await pass_time(1.1)
+    await state.count_impressions([(prefix, "short", 2_000), (prefix, "long", 3_600)])
+    await pass_time(1_000)
+    await state.count_impressions([(prefix, "short", 2_000)])
+    await pass_time(1_000)
     assert await frequencies(state, prefix) == [{"long": 1}]
     await state.count_impressions([(prefix, "short", 3_600)])
     assert await frequencies(state, prefix) == [{"short": 1, "long": 1}]
@@ -63,11 +63,11 @@ async def test_a_window_ends_after_its_first_count(state_under_test: StateUnderT
 async def test_the_windows_of_one_campaign_run_beside_each_other(state_under_test: StateUnderTest, prefix: str) -> None:
     """One impression counts in all of them; the short one ends, the others go on, a lifetime of 400 days as well."""
     state = state_under_test.store
-    windows = [(prefix, f"c/{seconds}", seconds) for seconds in (1, 3_600, 400 * 86_400)]
+    windows = [(prefix, f"c/{seconds}", seconds) for seconds in (1_000, 3_600, 400 * 86_400)]
     await state.count_impressions(windows)
     await state.count_impressions(windows)
-    assert await frequencies(state, prefix) == [{"c/1": 2, "c/3600": 2, "c/34560000": 2}]
-    await state_under_test.pass_time(1.1)
+    assert await frequencies(state, prefix) == [{"c/1000": 2, "c/3600": 2, "c/34560000": 2}]
+    await state_under_test.pass_time(1_000)
     assert await frequencies(state, prefix) == [{"c/3600": 2, "c/34560000": 2}]
 
 
@@ -116,11 +116,11 @@ async def test_a_key_is_seen_by_the_others(state: StateStore, prefix: str) -> No
 async def test_a_claim_ends_with_its_time(state_under_test: StateUnderTest, prefix: str) -> None:
     """Its own time, not prolonged by who asks again; then the key is free."""
     state = state_under_test.store
-    assert await state.seen([(prefix, "e1")], 2) == [False]
-    await state_under_test.pass_time(1)
-    assert await state.seen([(prefix, "e1"), (prefix, "e2")], 2) == [False, True]
-    await state_under_test.pass_time(1.1)
-    assert await state.seen([(prefix, "e2")], 2) == [False]
+    assert await state.seen([(prefix, "e1")], 2_000) == [False]
+    await state_under_test.pass_time(1_000)
+    assert await state.seen([(prefix, "e1"), (prefix, "e2")], 2_000) == [False, True]
+    await state_under_test.pass_time(1_000)
+    assert await state.seen([(prefix, "e2")], 2_000) == [False]
 
 
 async def test_announcements_reach_who_listens(state_under_test: StateUnderTest, prefix: str) -> None:
