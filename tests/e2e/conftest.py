@@ -6,7 +6,7 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 CHROMIUM_ARGS = [
     "--no-sandbox",
@@ -18,6 +18,11 @@ CHROMIUM_ARGS = [
     "--disable-sync",
 ]
 
+START_LIMIT_MS = 180_000
+LIMIT_MS = 60_000
+"""The longest a browser takes for a step on a busy machine; only a failure waits for it."""
+expect.set_options(timeout=LIMIT_MS)
+
 OpenPage = Callable[..., Awaitable[Page]]
 
 
@@ -28,7 +33,7 @@ async def browser() -> AsyncIterator[Browser]:
     if path is None:
         pytest.skip("no chromium on this machine: run scripts/browser as root, or apt-get install chromium")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS)
+        browser = await playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS, timeout=START_LIMIT_MS)
         yield browser
         await browser.close()
 
@@ -48,6 +53,7 @@ def open_page(browser: Browser, page_errors: list[str]) -> OpenPage:
             viewport={"width": width, "height": height},
             color_scheme=color_scheme,  # type: ignore[arg-type]
         )
+        context.set_default_timeout(LIMIT_MS)
         page = await context.new_page()
         page.on("pageerror", lambda error: page_errors.append(str(error)))
         page.on("console", lambda message: page_errors.append(message.text) if message.type == "error" else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -37,6 +38,7 @@ PREBIDS_OWN_RULES = {
     "user-ext-consent-int.json",  # an ext is free-form
 }  # fmt: skip
 """Requests that Prebid Server refuses and OpenRTB does not."""
+TMAX = re.compile(rb'("tmax"\s*:\s*)(\d+)')
 
 
 def demo_campaigns() -> list[dict[str, Any]]:
@@ -61,7 +63,12 @@ def answers(daemon: Daemon, requests: Iterable[tuple[str, bytes]]) -> Iterator[t
     """What each request is answered, one after another on one connection."""
     with Http(daemon.url) as http:
         for name, body in requests:
-            yield name, body, http.exchange(post(body))
+            yield name, body, http.exchange(post(patient(body)))
+
+
+def patient(body: bytes) -> bytes:
+    """The request with a tmax that nobody misses on a busy machine, where its own is enough for an auction."""
+    return TMAX.sub(lambda found: found[1] + (b"30000" if int(found[2]) >= 15 else found[2]), body)
 
 
 def assert_sound(name: str, body: bytes, answer: Response) -> None:

@@ -24,15 +24,16 @@ async def test_the_dashboard_moves_with_the_demo(tmp_path: Path, open_page: Open
     """Auctions are run, won and paid for, and the page counts on while it is looked at."""
     with Daemon(tmp_path, command=("demo", "--rate", "100")) as daemon:
         page = await open_page(daemon.dashboard)
-        await expect(page.locator("#state")).to_have_text("live", timeout=20_000)
+        await expect(page.locator("#state")).to_have_text("live", timeout=60_000)
         total = page.locator('[data-tile="auctions"] .note')
-        await expect(total).to_have_text(re.compile("[1-9].* in total"), timeout=20_000)
+        await expect(total).to_have_text(re.compile("[1-9].* in total"), timeout=60_000)
         for _ in range(3):
             before = await total.inner_text()
-            await expect(total).not_to_have_text(before, timeout=20_000)
+            await expect(total).not_to_have_text(before, timeout=60_000)
             assert number(await total.inner_text()) > number(before)
         for name in ("auctions", "bid_rate", "win_rate", "spend"):
-            assert number(await page.locator(f'[data-value="{name}"]').first.inner_text()) > 0, name
+            # the figures are of the last second, in which a busy machine may have done nothing
+            await expect(page.locator(f'[data-value="{name}"]').first).to_have_text(re.compile("[1-9]"), timeout=60_000)
         assert page_errors == []
         await page.context.close()
 

@@ -14,12 +14,11 @@ import msgspec
 import pytest
 
 from tests.support.daemon import LIMIT_S, Daemon, bids, finish, run, start
+from tests.support.held_bidder import HeldBidder
 from tests.support.http import Http, fetch, get, post, request
 from tests.support.samples import bid_request, campaign
 
 GOOD = post(msgspec.json.encode(bid_request()))
-WAITING = ("lab.bidder=true", "lab.bidder_ms=600", "auction.deadline_ms=5000")
-"""An auction takes 0.6 s: long enough to send a signal in the middle of it."""
 ENDLESS = ("lab.bidder=true", "lab.bidder_ms=60000", "auction.deadline_ms=60000", "drain.limit_s=60")
 NO_TMAX = post(msgspec.json.encode(bid_request(tmax=0)))
 
@@ -58,13 +57,19 @@ def test_ready_line_and_pages(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains(tmp_path: Path, number: signal.Signals) -> None:
     """The auction in flight is answered, its connection closed, nobody new is let in; exit code 0, no socket left."""
-    with Daemon(tmp_path, *WAITING) as daemon, Http(daemon.url) as in_flight, Http(daemon.url) as idle:
+    with (
+        HeldBidder(tmp_path) as bidder,
+        Daemon(tmp_path, *bidder.settings) as daemon,
+        Http(daemon.url) as in_flight,
+        Http(daemon.url) as idle,
+    ):
         daemon.put_campaigns(campaign("shoes"))
         in_flight.send(NO_TMAX)
-        under_way(daemon)
+        bidder.wait()
         daemon.signal(number)
         daemon.err.wait_for(lambda line: "draining" in line and "in_flight=1" in line, LIMIT_S)
         assert idle.is_closed()
+        bidder.answer()
         answer = in_flight.receive()
         assert bids(answer).seatbid
         assert answer.headers["connection"] == "close"
@@ -228,10 +233,12 @@ def test_a_signal_while_it_starts_ends_it_cleanly(tmp_path: Path) -> None:
 def test_pages_say_not_ready_while_draining(tmp_path: Path) -> None:
     """A keep-alive connection with an auction under way learns it by the close after its answer; /readyz of one that
     is pipelined behind it is not asked any more."""
-    with Daemon(tmp_path, *WAITING) as daemon, Http(daemon.url) as http:
+    with HeldBidder(tmp_path) as bidder, Daemon(tmp_path, *bidder.settings) as daemon, Http(daemon.url) as http:
+        daemon.put_campaigns(campaign("shoes"))
         http.send(NO_TMAX)
-        under_way(daemon)
+        bidder.wait()
         daemon.signal(signal.SIGTERM)
         daemon.err.wait_for(lambda line: "draining" in line, LIMIT_S)
         http.send_as_far_as_it_goes(request("GET", "/readyz", {"host": "exchange.test"}))
+        bidder.answer()
         assert http.receive().status == 200

@@ -67,7 +67,7 @@ class Client:
 @pytest_asyncio.fixture
 async def client(tmp_path: Path) -> AsyncIterator[Client]:
     """Of a system with one campaign: "tea" at 3.00 CPM around Seoul, for coffee drinkers or any OpenRTB request."""
-    settings = config.load(None, {}, [f"store.url=sqlite:///{tmp_path}/rtb.db", "auction.deadline_ms=5000"])
+    settings = config.load(None, {}, [f"store.url=sqlite:///{tmp_path}/rtb.db", "auction.deadline_ms=30000"])
     system = build(settings, os.getpid())
     await system.outside.repository.start()
     tea = campaign(
@@ -129,8 +129,8 @@ async def test_nobody_wants_it(client: Client) -> None:
 
 
 async def test_an_expired_request_is_answered_timeout_and_costs_nothing(client: Client) -> None:
-    """Made six seconds ago, with a deadline of five: too late to be auctioned."""
-    await client.send(HOUSE, age_s=6.25, reply_to=REPLIES, correlation_id="late")
+    """Made 31 seconds ago, with a deadline of 30: too late to be auctioned."""
+    await client.send(HOUSE, age_s=31.25, reply_to=REPLIES, correlation_id="late")
     envelope = await client.answer(REPLIES)
     assert envelope.correlation_id == "late"
     assert HOUSE_RESPONSE.decode(envelope.data) == HouseResponse(request_id="house-1", status=HouseStatus.TIMEOUT)

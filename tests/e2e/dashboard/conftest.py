@@ -8,16 +8,15 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, Page, async_playwright
 
 from rtb.adapters.clock import ManualClock
 from rtb.domain.campaign import Status
-from tests.e2e.conftest import CHROMIUM_ARGS
+from tests.e2e.conftest import CHROMIUM_ARGS, LIMIT_MS, START_LIMIT_MS
 from tests.support.dashboard_site import DashboardSite
 from tests.unit.metric_parts import Platform
 from tests.unit.parts import Prompt, campaign, offer, world
 
-expect.set_options(timeout=30_000)  # a browser on a busy machine
 HOSTILE = "<img src=x onerror=document.title='owned'>"
 Visit = Callable[..., Awaitable[Page]]
 KEEP_STATES = """
@@ -64,7 +63,7 @@ async def chromium() -> AsyncIterator[Browser]:
     if path is None:
         pytest.skip("no chromium on this machine: run scripts/browser as root, or apt-get install chromium")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS)
+        browser = await playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS, timeout=START_LIMIT_MS)
         yield browser
         await browser.close()
 
@@ -112,7 +111,7 @@ async def visit(chromium: Browser, site: DashboardSite, page_errors: list[str]) 
         size = {"width": width, "height": 900}
         context = await chromium.new_context(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
         contexts.append(context)
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(LIMIT_MS)
         await context.add_cookies([{"name": "rtb_session", "value": site.cookie(by), "url": site.origin}])
         page = await context.new_page()
         await page.add_init_script(KEEP_STATES)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser
 
+from tests.e2e.conftest import LIMIT_MS
 from tests.e2e.prebid.publisher import Publisher, serving, site
 
 ROOT = Path(__file__).parents[3]
@@ -29,6 +30,7 @@ async def publisher(browser: Browser, bundle: Path, page_errors: list[str]) -> A
     """The site, as a visitor has it open."""
     async with serving(site(bundle)) as url:
         context = await browser.new_context(user_agent=AGENT)
+        context.set_default_timeout(LIMIT_MS)
         page = await context.new_page()
         page.on("pageerror", lambda error: page_errors.append(str(error)))
         page.on("console", lambda message: page_errors.append(message.text) if message.type == "error" else None)
