@@ -111,14 +111,24 @@ class Dsp:
         except msgspec.DecodeError as error:
             self.counts["invalid"] += 1
             return response(b"400 Bad Request", str(error).encode(), content_type=b"text/plain")
-        what, when, price = self.draws(request.id)
-        answer = self._answer(request, what, price)
-        delay_s = quantile(self.script.latency_ms, when) / 1000
+        delay_s, answer = self._said(request)
         act = self._act(answer)
         if delay_s <= 0 and isinstance(answer, bytes):
             return answer
         asyncio.get_running_loop().call_later(delay_s, act, connection, connection.slot)
         return None
+
+    def answer_to(self, body: bytes) -> tuple[float, bytes | Misbehaviour]:
+        """After how many seconds it says what to a bid request.
+
+        Raises:
+            msgspec.DecodeError: it is none.
+        """
+        return self._said(_decode(body))
+
+    def _said(self, request: _Request) -> tuple[float, bytes | Misbehaviour]:
+        what, when, price = self.draws(request.id)
+        return quantile(self.script.latency_ms, when) / 1000, self._answer(request, what, price)
 
     def draws(self, request_id: str) -> tuple[float, float, float]:
         """Three numbers in [0, 1) for what it does, how long that takes, and how much it bids."""
