@@ -35,6 +35,11 @@ class Waiting:
         self._connection.answer(self._slot, self.safe if error is None else self.unsafe)
         self._patience.ended(self, error)
 
+    def end(self, answer: bytes) -> None:
+        """Answer with this instead."""
+        self.safe = answer
+        self(None)
+
     def wait(self) -> None:
         """Wait for the call, unless it came already."""
         if not self.is_answered:

@@ -12,22 +12,27 @@ An answer says that the event is safe. It is late by `patience_s` at most: then 
 redirect leaves after `redirect_s`, and a server gets a 503 and sends it again, which does no harm. A refusal is a 403
 (a token that is none of ours) or a 410 (it came too late), with a line that says so. A notice of another bidder's win
 goes to the instance that sold it, and is a 410 when that is gone. HEAD answers, and counts nothing.
+
+The events of one step of the loop are read together, then told together, then posted (rtb.edges.together).
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from base64 import b64decode
 from collections.abc import Callable
 from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
-from rtb.edges.http1 import Connection, error, response
+from rtb.domain.tracking import Ticket
+from rtb.edges.http1 import Connection, broken, error, response
 from rtb.edges.patience import Patience, Waiting
 from rtb.edges.posted_events import EVENTS, PostedEvents
+from rtb.edges.together import MOST, Together
 from rtb.errors import BrokerError, Unroutable
 from rtb.openrtb import Loss
-from rtb.ports import Clock
+from rtb.ports import Clock, Message
 from rtb.services.links import BILLING, CLICK, CONVERSION, IMPRESSION, LOSS, WIN
 from rtb.services.tracker import MAX_ID, MAX_VALUE, Refused, Tracker, Visit
 
@@ -48,6 +53,7 @@ _STATUS = {
     Refused.NO_CAMPAIGN: b"404 Not Found",
     Refused.INVALID: b"400 Bad Request",
 }
+_PATHS = {"impression": IMPRESSION.encode(), "click": CLICK.encode(), "conversion": CONVERSION.encode()}
 _REFUSALS = {reason: error(_STATUS.get(reason, b"403 Forbidden"), reason.value, NO_STORE) for reason in Refused}
 _UNSAFE = error(b"503 Service Unavailable", "the event is not stored yet; send it again", NO_STORE)
 _CURRENCY = re.compile("([A-Z]{3})?")
@@ -65,6 +71,25 @@ class _Notice(Waiting):
         if isinstance(error, Unroutable):
             self.safe, error = _REFUSALS[Refused.GONE], None
         super().__call__(error)
+
+
+class _Event(Waiting):
+    """An impression, click or conversion on its way to its answer; `query` is the click's, which names its page."""
+
+    __slots__ = ("kind", "message", "query", "ticket", "token", "visit")
+
+    ticket: Ticket
+    message: Message
+
+    def __init__(
+        self, kind: str, token: str, visit: Visit, patience: Patience, connection: Connection, answer: bytes
+    ) -> None:
+        """Told by the request that the connection is responding to; answered the same whether safe or not."""
+        super().__init__(patience, connection, answer, answer)
+        self.kind = kind
+        self.token = token
+        self.visit = visit
+        self.query = b""
 
 
 class TrackerResponder:
@@ -96,6 +121,7 @@ class TrackerResponder:
         self._patience = Patience(patience_s, self._count)
         self._haste = Patience(redirect_s, self._count)
         self._posted = PostedEvents(tracker, postback_secret)
+        self._together = Together((self._read, self._tell, self._post), _failed, lambda: MOST, clock)
         self._routes: dict[bytes, Callable[[Connection, str], bytes | None]] = {
             IMPRESSION.encode(): self._impression,
             BILLING.encode(): self._billing,
@@ -120,6 +146,7 @@ class TrackerResponder:
 
     async def drained(self) -> None:
         """Wait until every event under way is answered."""
+        await asyncio.sleep(0)  # what came in this step of the loop is posted in the next
         await self._haste.drained()
         await self._patience.drained()
 
@@ -127,9 +154,9 @@ class TrackerResponder:
         self._tracker.unsafe += 1
 
     def _impression(self, connection: Connection, token: str) -> bytes | None:
-        waiting = Waiting(self._patience, connection, PIXEL, PIXEL)
-        refused = self._tracker.take("impression", token, self._visit(connection, "pixel"), waiting)
-        return _outcome(refused, waiting)
+        visit = self._visit(connection, "pixel")
+        self._together.add(_Event("impression", token, visit, self._patience, connection, PIXEL))
+        return None
 
     def _billing(self, connection: Connection, token: str) -> bytes | None:
         waiting = _Notice(self._patience, connection, DONE, _UNSAFE)
@@ -147,21 +174,12 @@ class TrackerResponder:
         return _outcome(self._tracker.notice("loss", token, waiting, reason), waiting)
 
     def _click(self, connection: Connection, token: str) -> bytes | None:
-        """Redirect to where the ticket says, whether or not the click can be stored; a click tracker is a pixel."""
-        tracker, query = self._tracker, connection.target.partition(b"?")[2]
+        query = connection.target.partition(b"?")[2]
         visit = self._visit(connection, "redirect" if query else "pixel")
-        ticket = tracker.ticket("click", token, visit)
-        if isinstance(ticket, Refused):
-            return _REFUSALS[ticket]
-        waiting = Waiting(self._haste, connection, DONE, DONE)
-        if query:
-            page = next((page for page in _pages(query) if tracker.signer.destination(page) == ticket.destination), "")
-            if not page.lower().startswith(("https://", "http://")) or _CONTROL.search(page):
-                return _REFUSALS[tracker.refuse("click", Refused.DESTINATION, visit, token=token)]
-            location = quote(page.replace(CLICK_ID, token), safe=_URL_SAFE).encode()
-            waiting.safe = waiting.unsafe = response(b"302 Found", b"", b"location: %b\r\n" % location + NO_STORE)
-        tracker.accept("click", ticket, token, visit, waiting)
-        return _outcome(None, waiting)
+        event = _Event("click", token, visit, self._haste, connection, DONE)
+        event.query = query
+        self._together.add(event)
+        return None
 
     def _conversion(self, connection: Connection, token: str) -> bytes | None:
         told = dict(_fields(connection))
@@ -173,9 +191,39 @@ class TrackerResponder:
         if value is None or not _CURRENCY.fullmatch(currency) or len(order_id) > MAX_ID:
             return _REFUSALS[self._tracker.count_refused("conversion", Refused.INVALID)]
         visit = self._visit(connection, "pixel", value, currency, order_id)
-        waiting = Waiting(self._patience, connection, PIXEL, PIXEL)
-        refused = self._tracker.take("conversion", token, visit, waiting)
-        return _outcome(refused, waiting)
+        self._together.add(_Event("conversion", token, visit, self._patience, connection, PIXEL))
+        return None
+
+    def _read(self, event: _Event) -> bool:
+        """Find its ticket, and for a click its page."""
+        ticket = self._tracker.ticket(event.kind, event.token, event.visit)
+        if isinstance(ticket, Refused):
+            event.end(_REFUSALS[ticket])
+            return False
+        event.ticket = ticket
+        return not event.query or self._redirect(event)
+
+    def _redirect(self, event: _Event) -> bool:
+        """Answer a click with where the ticket says, whether or not it can be stored."""
+        tracker, wanted = self._tracker, event.ticket.destination
+        page = next((page for page in _pages(event.query) if tracker.signer.destination(page) == wanted), "")
+        if not page.lower().startswith(("https://", "http://")) or _CONTROL.search(page):
+            event.end(_REFUSALS[tracker.refuse("click", Refused.DESTINATION, event.visit, token=event.token)])
+            return False
+        location = quote(page.replace(CLICK_ID, event.token), safe=_URL_SAFE).encode()
+        event.safe = event.unsafe = response(b"302 Found", b"", b"location: %b\r\n" % location + NO_STORE)
+        return True
+
+    def _tell(self, event: _Event) -> bool:
+        """Make its message."""
+        event.message = self._tracker.message(event.kind, event.ticket, event.token, event.visit)
+        return True
+
+    def _post(self, event: _Event) -> bool:
+        """Have it stored, and answered once it is."""
+        self._tracker.send(event.kind, event.message, event)
+        event.wait()
+        return True
 
     def _events(self, connection: Connection, method: bytes, body: bytes) -> bytes | None:
         if method != b"POST":
@@ -196,6 +244,10 @@ class TrackerResponder:
             elif self._trusted_proxy and len(name) == 15 and name.lower() == b"x-forwarded-for":
                 ip = text.rpartition(b",")[2].strip().decode("latin-1")
         return Visit(self._clock.time(), source, ua, ip or connection.peer, value, currency, order_id)
+
+
+def _failed(event: _Event, mistake: Exception) -> None:
+    event.end(broken(_PATHS[event.kind] + event.token.encode("latin-1"), mistake))
 
 
 def _outcome(refused: Refused | None, waiting: Waiting) -> bytes | None:

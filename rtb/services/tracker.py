@@ -130,14 +130,24 @@ class Tracker:
 
     def accept(self, kind: str, ticket: Ticket, token: str, visit: Visit, done: Done | None) -> None:
         """Post the event of a ticket that was found good."""
-        self._send(kind, event_id(ticket, kind, visit.order_id), _event(visit, token=token), done)
+        self.send(kind, self.message(kind, ticket, token, visit), done)
+
+    def message(self, kind: str, ticket: Ticket, token: str, visit: Visit) -> Message:
+        """What tells the event of a ticket that was found good."""
+        return _message(kind, event_id(ticket, kind, visit.order_id), _event(visit, token=token))
+
+    def send(self, kind: str, message: Message, done: Done | None) -> None:
+        """Post the message of an event that is accepted by that."""
+        self.accepted[kind] += 1
+        _, exchange, routing_key = _ROUTES[kind]
+        self._post(exchange, routing_key, message, done)
 
     def take_told(self, campaign_id: str, user_id: str, visit: Visit, done: Done | None) -> Refused | None:
         """Accept a conversion without a token from a teller who is known; its order makes it one of a kind."""
         if not (campaign_id and user_id and visit.order_id):
             return self.refuse("conversion", Refused.NO_TOKEN, visit, campaign_id=campaign_id)
         event = _event(visit, campaign_id=campaign_id, user_id=user_id)
-        self._send("conversion", untold_id(campaign_id, user_id, visit.order_id), event, done)
+        self.send("conversion", _message("conversion", untold_id(campaign_id, user_id, visit.order_id), event), done)
         return None
 
     def refuse(self, kind: str, reason: Refused, visit: Visit, *, token: str = "", campaign_id: str = "") -> Refused:
@@ -147,7 +157,8 @@ class Tracker:
             self._refusals += 1
             message_id = f"{self._instance}:refused:{self._refusals}"
             event = _event(visit, token=token, campaign_id=campaign_id, refused=reason.value)
-            self._post_event(kind, message_id, event, None)
+            _, exchange, routing_key = _ROUTES[kind]
+            self._post(exchange, routing_key, _message(kind, message_id, event), None)
         return reason
 
     def notice(self, kind: str, token: str, done: Done, reason: int = Loss.OUTBID) -> Refused | None:
@@ -217,16 +228,6 @@ class Tracker:
         self.refused[kind, reason.value] = self.refused.get((kind, reason.value), 0) + 1
         return reason
 
-    def _send(self, kind: str, message_id: str, event: TrackedEvent, done: Done | None) -> None:
-        self.accepted[kind] += 1
-        self._post_event(kind, message_id, event, done)
-
-    def _post_event(self, kind: str, message_id: str, event: TrackedEvent, done: Done | None) -> None:
-        message_type, exchange, routing_key = _ROUTES[kind]
-        received_at = event.received_at
-        body = messages.encode(message_type, event, message_id=message_id, timestamp=received_at)
-        self._post(exchange, routing_key, Message(body=body, message_id=message_id, timestamp=received_at), done)
-
 
 class _Bucket:
     """Lets so many through a second."""
@@ -250,6 +251,14 @@ class _Bucket:
 
 
 _ROUTES = {kind.value: (kind, *topology.ROUTES[kind]) for kind in (IMPRESSION, CLICK, CONVERSION)}
+
+
+def _message(kind: str, message_id: str, event: TrackedEvent) -> Message:
+    """What goes to the queue of its kind."""
+    message_type, _, _ = _ROUTES[kind]
+    received_at = event.received_at
+    body = messages.encode(message_type, event, message_id=message_id, timestamp=received_at)
+    return Message(body=body, message_id=message_id, timestamp=received_at)
 
 
 def _event(

@@ -68,6 +68,8 @@ class Bench:
         self.held: list[Done] = []
         self.holds = False
         self.came = asyncio.Event()
+        self.broken_routes: set[str] = set()
+        self.on_request: Callable[[], object] = lambda: None
         self.told: list[tuple[Any, ...]] = []
         self.knows = True
         self.tracker = Tracker(
@@ -89,9 +91,12 @@ class Bench:
     def respond(self, connection: Connection, method: bytes, path: bytes, body: bytes) -> bytes | None:
         if path == b"/elsewhere":
             return error(b"404 Not Found", "elsewhere")
+        self.on_request()
         return self.responder.respond(connection, method, path, body)
 
     def post(self, exchange: str, routing_key: str, message: Message, done: Done | None) -> None:
+        if routing_key in self.broken_routes:
+            raise RuntimeError(f"{routing_key} is broken")
         self.posted.append((exchange, routing_key, message))
         if done is not None:
             if self.holds:
@@ -462,6 +467,30 @@ async def test_the_pixel_is_answered_when_its_event_is_safe(serve: Serve) -> Non
     assert (await bench.read()).status == 404
     await drained
     assert bench.tracker.unsafe == 0
+
+
+async def test_an_event_that_has_just_come_is_under_way(serve: Serve) -> None:
+    """Whoever waits in the step of the loop in which a request came waits for its event, too."""
+    bench = await serve()
+    posted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def drain() -> None:
+        await bench.responder.drained()
+        posted.set_result(len(bench.posted))
+
+    bench.on_request = lambda: asyncio.ensure_future(drain())
+    assert (await bench.get(f"/t/i/{TOKEN}")).status == 200
+    assert await posted == 1
+
+
+async def test_a_mistake_of_ours_costs_one_event(serve: Serve) -> None:
+    """It is answered with a 500 in its place; what came with it is stored."""
+    bench = await serve()
+    bench.broken_routes.add("event.click")
+    for kind in ("i", "c", "v"):
+        bench.send(f"/t/{kind}/{TOKEN}")
+    assert [(await bench.read()).status for _ in range(3)] == [200, 500, 200]
+    assert [kind for kind, _, _ in bench.events()] == ["impression", "conversion"]
 
 
 async def test_what_is_never_safe(serve: Serve) -> None:
