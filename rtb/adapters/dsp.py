@@ -1,7 +1,7 @@
 """A bidder over HTTP, from configuration only: OpenRTB 2.5 or 2.6 by POST.
 
-`bid` puts the request on the wire and returns; the connection's callback reports to the auction. An answer that comes
-when the auction is settled counts for the bidder's health and is otherwise forgotten.
+`bid` puts the request on the wire and returns; the answers of one step of the loop are reported to their auctions in
+the next. One that comes when its auction is settled counts for the bidder's health and is otherwise forgotten.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from fractions import Fraction
 import structlog
 from msgspec.structs import replace
 
+from rtb.adapters.dsp_answers import Answers, Taken
 from rtb.adapters.dsp_request import Bodies, Body, Form, Sale
 from rtb.adapters.http_client import Call, Endpoint, Failure, FanoutClient
 from rtb.domain.auction import Bid, Lost
@@ -40,13 +41,14 @@ class DspBidder:
         endpoint: Endpoint,
         client: FanoutClient,
         bodies: Bodies,
+        answers: Answers,
         clock: Clock,
         rates: Rates,
         *,
         crid: CridRule = CridRule.OPTIONAL,
         adomain: bool = False,
     ) -> None:
-        """Ask at `endpoint`; `bodies` are shared by all bidders of an exchange."""
+        """Ask at `endpoint`; `bodies` and `answers` are shared by all bidders of an exchange."""
         self.name: str = settings.name
         self.secondary = settings.secondary
         self.settings = settings
@@ -54,6 +56,7 @@ class DspBidder:
         self.health = BidderHealth(settings, clock)
         self._client = client
         self._bodies = bodies
+        self._answers = answers
         self._now_ns = clock.monotonic_ns
         self._rates = rates
         self._crid = crid
@@ -141,37 +144,46 @@ class DspBidder:
         sale: Sale = call.context
         if call.failure is not None:
             self._without_answer(sale.auction, call, call.failure)
-        elif call.status == 200 and call.content:
-            try:
-                response = decode_response(call.content)
-                if self._edits or response.id != sale.request.id:
-                    bids, rejected = self._taken_in(response, sale)
-                else:
-                    bids, rejected = take_in(
-                        response,
-                        sale.request,
-                        self.name,
-                        self._rates,
-                        crid=self._crid,
-                        adomain=self._adomain,
-                        offer=sale.offer or sale.prepare(),
-                    )
-            except BadRequest as error:
-                self._failed(sale.auction, call.ended_ns, "response", str(error))
-            except Exception as error:
-                if type(error) not in self._logged:
-                    self._logged.add(type(error))
-                    _log.exception("bidder_failed", bidder=self.name, note="further ones of its kind are only counted")
-                self._failed(sale.auction, call.ended_ns, "intake", f"{type(error).__name__}: {error}")
-            else:
-                self.health.answered(call.ended_ns, call.ended_ns - call.sent_ns, len(bids), len(rejected))
-                sale.auction.report(self, bids, rejected, answered_ns=call.ended_ns)
         elif call.status in (200, 204):
-            self.health.answered(call.ended_ns, call.ended_ns - call.sent_ns, 0, 0)
-            sale.auction.report(self, answered_ns=call.ended_ns)
+            self._answers.add(self, call)
         else:
             why = f"HTTP status {call.status} instead of 200 or 204"
             self._failed(sale.auction, call.ended_ns, f"status-{call.status}", why)
+
+    def read(self, call: Call) -> BidResponse | None:
+        """What an answer says; None for none.
+
+        Raises:
+            BadRequest: it is no bid response.
+        """
+        return decode_response(call.content) if call.status == 200 and call.content else None
+
+    def take_in(self, call: Call, response: BidResponse) -> tuple[list[Bid], list[Lost]]:
+        """The bids that enter the auction, and the others."""
+        sale: Sale = call.context
+        if self._edits or response.id != sale.request.id:
+            return self._taken_in(response, sale)
+        offer = sale.offer or sale.prepare()
+        return take_in(
+            response, sale.request, self.name, self._rates, crid=self._crid, adomain=self._adomain, offer=offer
+        )
+
+    def hand_in(self, call: Call, taken: Taken) -> None:
+        """Report to the auction; one that is settled forgets it."""
+        bids, rejected = taken
+        ended_ns = call.ended_ns
+        self.health.answered(ended_ns, ended_ns - call.sent_ns, len(bids), len(rejected))
+        call.context.auction.report(self, bids, rejected, answered_ns=ended_ns)
+
+    def misread(self, call: Call, error: Exception) -> None:
+        """An answer that is none, or at which a mistake of ours came to light."""
+        if isinstance(error, BadRequest):
+            self._failed(call.context.auction, call.ended_ns, "response", str(error))
+            return
+        if type(error) not in self._logged:
+            self._logged.add(type(error))
+            _log.exception("bidder_failed", bidder=self.name, note="further ones of its kind are only counted")
+        self._failed(call.context.auction, call.ended_ns, "intake", f"{type(error).__name__}: {error}")
 
     def _without_answer(self, auction: OpenAuction, call: Call, failure: Failure) -> None:
         if failure is not Failure.TIMEOUT:

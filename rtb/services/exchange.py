@@ -61,6 +61,7 @@ class Exchange:
         self._settling = Settling(rules, rules.tie_key or secrets.token_bytes(32), metrics, clock)
         self._settle, self._close = self._settling.settle, self._settling.close
         self._deadlines = Deadlines(clock, self._end)
+        self._complete: list[tuple[Auction, Done]] = []
         self.bidders: tuple[Bidder, ...] = ()
         self._names: frozenset[str] = frozenset()
         self._secondary: frozenset[str] = frozenset()
@@ -226,25 +227,42 @@ class Exchange:
         auction.when_complete(self._completed)
 
     def _completed(self, auction: Auction) -> None:
-        """All have reported that it waited for; secondary bidders that have not are not late."""
+        """All have reported that it waited for; secondary bidders that have not are not late. What completes auctions
+        completes many in one step of the loop: they are settled in the next, together."""
         if auction.pending:
             for name in auction.pending & auction.secondary:
                 auction.pending.discard(name)
                 auction.skipped[name] = NOT_AWAITED
-        self._end(auction, self._deadlines.remove(auction))
+        auction.forget_completion()
+        if not self._complete:
+            asyncio.get_running_loop().call_soon(self._end_complete)
+        self._complete.append((auction, self._deadlines.remove(auction)))
+
+    def _end_complete(self) -> None:
+        """Settle those that are complete, and then tell who waits for them."""
+        complete, self._complete = self._complete, []
+        ended = [(auction, done, self._settled(auction)) for auction, done in complete if auction.outcome is None]
+        for auction, done, failed in ended:
+            try:
+                done(auction, failed)
+            except Exception as error:  # one caller's own; the others are to hear all the same
+                context = {"message": f"auction {auction.id} did not end as it should", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(context)
 
     def _end(self, auction: Auction, done: Done) -> None:
         """Settle it; who is still pending is late."""
-        if auction.outcome is not None:
-            return
-        auction.forget_completion()
-        failed = None
+        if auction.outcome is None:
+            auction.forget_completion()
+            done(auction, self._settled(auction))
+
+    def _settled(self, auction: Auction) -> Exception | None:
+        """Settle it: None, or the mistake of ours that prevented it."""
         try:
             self._settle(auction)
         except Exception as error:
-            failed = error
             self._abandon(auction)
-        done(auction, failed)
+            return error
+        return None
 
     def _abandon(self, auction: Auction) -> None:
         if auction.outcome is None:

@@ -43,6 +43,33 @@ async def test_a_secondary_bidder_that_is_early_competes(build: Build) -> None:
     assert (result.winner.seat, result.price_micros) == ("second", 2_010_000)
 
 
+async def test_auctions_that_are_complete_together_are_settled_before_any_is_answered(build: Build) -> None:
+    """And who fails to take an answer keeps nobody else from one."""
+    bidder = Silent("dsp")
+    world = build(bidder)
+    seen: list[tuple[str, bool]] = []
+    over = asyncio.Event()
+
+    def done(auction: Auction, failed: Exception | None) -> None:
+        seen.append((auction.id, all(each.outcome is not None for each in begun)))
+        if len(seen) == 3:
+            over.set()
+        raise ValueError("its own")
+
+    heard: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(str(context["exception"])))
+    begun = [world.exchange.begin(bid_request(), world.clock.monotonic_ns()) for _ in range(3)]
+    for auction in begun:
+        world.exchange.conclude(auction, done)
+    for auction in begun:
+        auction.report(bidder, [offer("dsp", 2.0)])
+        assert auction.outcome is None
+    await over.wait()
+    assert seen == [(auction.id, True) for auction in begun]
+    assert [auction.outcome.status for auction in begun if auction.outcome] == [Status.WON] * 3
+    assert heard == ["its own"] * 3
+
+
 async def test_secondary_bidders_alone_are_waited_for(build: Build) -> None:
     """Nobody else takes longer than the house, which answers at once; not to wait would be never to ask them."""
     only = secondary("only")
