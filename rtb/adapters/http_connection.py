@@ -102,7 +102,12 @@ class Connection(asyncio.Protocol):
         self.call = call
         call.connection = self
         call.sent_ns = now_ns
-        transport.write(call.head + call.body)
+        try:
+            transport.write(call.head + call.body)
+        except RuntimeError:  # uvloop's transport may have closed without saying so
+            self.call = call.connection = None
+            self._pool.lost(self)
+            return False
         return True
 
     def abandon(self) -> None:

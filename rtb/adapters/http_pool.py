@@ -9,7 +9,6 @@ import ssl
 import struct
 from collections import deque
 from collections.abc import Sequence
-from functools import partial
 
 from msgspec import Struct
 
@@ -248,17 +247,20 @@ class Pool:
         first = self._turn % len(addresses)
         order = [*addresses[first:], *addresses[:first]]
         for n, address in enumerate(order, 1):
+            made = Connection(self, address)
             try:
                 async with asyncio.timeout(self._limits.connect_s / len(order)):
                     await loop.create_connection(
-                        partial(Connection, self, address),
+                        lambda made=made: made,
                         address,
                         self._port,
                         ssl=self._tls,
                         server_hostname=self._host if self._tls is not None else None,
                     )
                     return
-            except OSError:  # TimeoutError is one
+            except OSError as error:  # TimeoutError is one
+                if made.transport is not None:  # its time ran out just then: uvloop closes it, and does not say so
+                    made.connection_lost(error)
                 if n == len(order):
                     raise
 

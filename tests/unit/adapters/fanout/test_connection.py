@@ -72,6 +72,27 @@ def receive(*pieces: bytes, pool: Pool | None = None) -> tuple[Call, bool]:
     return call, reusable
 
 
+class ClosedWire(Wire):
+    """One that has closed, and says so to none but those who write."""
+
+    def write(self, data: object) -> None:
+        """As uvloop does."""
+        raise RuntimeError("the handler is closed")
+
+
+async def test_a_connection_that_closed_unsaid_leaves_the_pool() -> None:
+    """The call goes to the next one; nothing is left of the first that would count as open."""
+    pool = a_pool()
+    open_one, closed_one = Connection(pool, "192.0.2.1"), Connection(pool, "192.0.2.1")
+    open_one.connection_made(Wire())
+    closed_one.connection_made(ClosedWire())
+    call = Call(b"request", lambda call: None, 0, None)
+    pool.submit(call, pool.clock.monotonic_ns())
+    assert (call.connection, open_one.call, closed_one.call) == (open_one, call, None)
+    assert (pool.connections, pool.idle) == (1, [])
+    open_one.abandon()
+
+
 def cut(data: bytes, at: list[int]) -> list[bytes]:
     """The data in pieces, cut at these offsets."""
     edges = [0, *sorted(set(at)), len(data)]
