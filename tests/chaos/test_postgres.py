@@ -32,8 +32,8 @@ from tests.support.catalogue import CatalogueDaemon
 from tests.unit.parts import campaign, world
 
 WRITERS = 3
-PATIENCE_S = 30.0
-ANSWER_LIMIT_S = 1.0
+PATIENCE_S = 60.0
+ANSWER_LIMIT_S = 4.0  # more than a busy machine keeps a call from its answer
 
 
 def batch(writer: int, number: int) -> list[LedgerRow]:

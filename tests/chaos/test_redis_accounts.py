@@ -35,7 +35,7 @@ class Daemon:
         self.clock = clock
         self.name = name
         self.ledger = ledger
-        self.accounts = RedisAccounts(server.url, TIMING, timeout_s=2.0)
+        self.accounts = RedisAccounts(server.url, TIMING, timeout_s=20.0)
         rebuild = Rebuild(self.accounts, ledger, self.find, clock, timing=TIMING)
         self.budgets = Budgets(clock, instance=name, timing=TIMING, shared=True)
         self.leases = Leases(self.budgets, self.accounts, rebuild.restore, clock)

@@ -37,7 +37,7 @@ async def test_a_real_node_tells_its_queues(server: RabbitServer) -> None:
         await broker.declare(Topology({}, (QueueSpec("q"),), ()))
         api = ManagementApi(server.management_url)
         figure = QueueFigures("q")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while not figure.publish_per_s or not figure.ready:
                 await broker.publish("", "q", Message(body=b"x"))
                 figure = (await api.figures()).get("q", figure)

@@ -23,9 +23,7 @@ async def certified(
     """The report on a bidder that follows a script, after so many requests."""
     async with serving([script], seed=7) as ((dsp, url),):
         seconds = requests / 300
-        trial = Trial(
-            url=url, kind="dsp", rate=300, seconds=seconds, tmax_ms=tmax_ms, patience_ms=patience_ms, seed=3
-        )
+        trial = Trial(url=url, kind="dsp", rate=300, seconds=seconds, tmax_ms=tmax_ms, patience_ms=patience_ms, seed=3)
         return await certify(trial), dsp
 
 

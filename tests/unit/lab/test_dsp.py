@@ -77,7 +77,7 @@ async def test_misbehaviour_is_what_it_says(kind: Misbehaviour, failure: str) ->
     """As the client sees it."""
     client = FanoutClient(SystemClock(), allow=LOCAL)
     async with serving([DspScript(name="a", latency_ms=(0.0,), misbehaves=1, misbehaviour=kind)]) as ((dsp, url),):
-        within_s = 0.03 if failure == "timeout" else 20
+        within_s = 1 if failure == "timeout" else 20  # on a busy machine, too, the server has heard of it by then
         call: Call = await ask(client, client.endpoint(url), body("r"), within_s=within_s)
         assert (call.failure, dsp.counts[kind.value]) == (failure, 1)
         await client.close()

@@ -29,7 +29,7 @@ class Gate(RedisAccounts):
     """Accounts that a test can hold up, or have fail."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(url, TIMING, timeout_s=2.0, prefix=f"first-{uuid4().hex[:12]}:")
+        super().__init__(url, TIMING, timeout_s=20.0, prefix=f"first-{uuid4().hex[:12]}:")
         self.opened = asyncio.Event()
         self.opened.set()
         self.asked = asyncio.Event()
@@ -123,7 +123,7 @@ async def test_a_campaign_without_a_budget_does_not_wait(start) -> None:  # type
     shared.accounts.opened.clear()
     outcome = await shared.world.run(bid_request())
     assert [result.winner.seat for result in outcome.results] == ["b"]
-    await asyncio.wait_for(shared.accounts.asked.wait(), 5.0)
+    await asyncio.wait_for(shared.accounts.asked.wait(), 30.0)
     assert shared.accounts.synced == ["a"]
 
 
@@ -145,7 +145,7 @@ async def test_accounts_known_to_be_away(start) -> None:  # type: ignore[no-unty
 
     shared.accounts.fails = True
     shared.world.house.warm(1)
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(30.0):
         while not shared.world.house.budgets.is_away:
             await shared.accounts.next_sync()
     auction = shared.world.exchange.begin(bid_request(), shared.world.clock.monotonic_ns())
@@ -158,7 +158,7 @@ async def test_warming_up(start) -> None:  # type: ignore[no-untyped-def]
     shared = await start(*campaigns)
     budgets = shared.world.house.budgets
     shared.world.house.warm(2)
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(30.0):
         while not (budgets.is_ready("c4") and budgets.is_ready("c3")):
             await shared.accounts.next_sync()
     assert set(shared.accounts.synced) == {"c4", "c3"}

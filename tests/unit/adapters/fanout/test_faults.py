@@ -13,6 +13,8 @@ from tests.support.fanout import ask
 from tests.support.raw_server import RawServer, answering, read_request, reset
 
 SMALL = Limits(max_body=1_000)
+TIME_S = 1.0
+"""What a call has: a busy machine has connected and sent it by then."""
 GOOD = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ngood"
 
 
@@ -98,7 +100,7 @@ async def test_a_decompression_bomb_is_cut_at_the_limit(client: FanoutClient) ->
 async def test_a_silent_server_costs_a_call_its_time_and_its_connection(client: FanoutClient) -> None:
     """The deadline ends it; what the server might still say would belong to nobody."""
     async with RawServer(answering(b"")) as server:
-        call = await ask(client, client.endpoint(server.url), within_s=0.03)
+        call = await ask(client, client.endpoint(server.url), within_s=TIME_S)
         assert call.failure is Failure.TIMEOUT
         await server.until(lambda: server.connections == 1 and server.open == 0)
 
@@ -111,10 +113,10 @@ async def test_a_dripping_server_gains_nothing_by_it(client: FanoutClient) -> No
         for byte in GOOD:
             writer.write(bytes([byte]))
             await writer.drain()
-            await asyncio.sleep(0.005)  # what dripping is
+            await asyncio.sleep(TIME_S / 10)  # what dripping is
 
     async with RawServer(drip) as server:
-        call = await ask(client, client.endpoint(server.url), within_s=0.04)
+        call = await ask(client, client.endpoint(server.url), within_s=TIME_S)
         assert (call.failure, call.content) == (Failure.TIMEOUT, b"")
         await server.until(lambda: server.connections == 1 and server.open == 0)
 
