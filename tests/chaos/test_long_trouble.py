@@ -63,7 +63,7 @@ async def publish_for(broker: RabbitBroker, seconds: float) -> int:
 
 @pytest.mark.timeout(TROUBLE_S + 240)
 async def test_memory_stays_flat_behind_a_fast_producer(tmp_path: Path, production: Production) -> None:
-    """For a minute requests come several times faster than auctions, of 10 ms of processor each, can be run, and none is
+    """For a minute requests come several times faster than auctions can be run, of 10 ms of processor each, and none is
     too old: what waits waits at the broker, the daemon does not grow, and still answers over HTTP."""
     burden = ("lab.bidder=true", "lab.bidder_ms=1", "lab.bidder_cpu_us=10000", "http.shed_after_ms=0")
     broker = RabbitBroker(production.broker, SystemClock())
