@@ -28,6 +28,7 @@ from rtb.services.bidder_health import BidderHealth
 
 _MS = 1_000_000
 _NO_TIME, _WELL = Skip.TIME, State.CLOSED  # a member of an enum costs ten times a name
+_WHOLE, _UNASKED = Treatment.WHOLE, Treatment.NONE
 
 _log = structlog.get_logger(__name__)
 
@@ -118,10 +119,10 @@ class DspBidder:
     def _suited(self, sale: Sale) -> tuple[Body, Reason | None, Skip | Reason | None]:
         """The body for what it takes part in and may be told, why that is not all, and why it is not to be asked."""
         auction, participation = sale.auction, self._participation
-        treatment, reason = Treatment.WHOLE, None
+        treatment, reason = _WHOLE, None
         if sale.signals is not None:
             treatment, reason = sale.signals.verdict(self.settings.privacy)
-            if treatment is Treatment.NONE:
+            if treatment is _UNASKED:
                 return self._body, None, reason
         offered = None if auction.offered is None else auction.offered.get(self.name, ())
         imps = participation.imps(auction.request, offered)

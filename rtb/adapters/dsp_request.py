@@ -37,7 +37,7 @@ _list = msgspec.json.Decoder(list[Raw])
 _encode = msgspec.json.Encoder().encode
 _GZIP_LEVEL = 1
 _TMAX = b'"tmax"'
-_VALUE = re.compile(rb'"tmax"\s*:\s*\d+(?=\s*[,}])')
+_VALUE = re.compile(rb"\s*:\s*\d+(?=\s*[,}])")
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,11 +174,12 @@ def _around_tmax(auction: OpenAuction, at: int) -> tuple[bytes, bytes] | None:
     for holder in (request.source, request.regs, request.user):
         if holder is not None and holder.ext:
             return None
-    begin = body.find(_TMAX)
-    if begin < 0 or body.find(_TMAX, begin + 1) >= 0:
+    parts = body.split(_TMAX)
+    if len(parts) != 2:
         return None
-    value = _VALUE.match(body, begin)
-    return None if value is None else (body[:begin], body[value.end() :])
+    before, after = parts
+    value = _VALUE.match(after)
+    return None if value is None else (before, after[value.end() :])
 
 
 def _stem(auction: OpenAuction, form: Form, rates: Rates) -> bytes:

@@ -6,6 +6,7 @@ rule decides. GDPR applies where the request says so (regs.gdpr, or section 2 am
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from enum import IntEnum, StrEnum
 from typing import Annotated, Any, Literal
 
@@ -65,6 +66,9 @@ _WHOLE, _COARSE, _ANONYMOUS, _NONE = Treatment
 
 Verdict = tuple[Treatment, Reason | None]
 _FREE: Verdict = (_WHOLE, None)
+_WITHOUT_PLACE: Verdict = (_COARSE, Reason.GDPR_GEO)
+_COPPA, _US, _LMT, _GDPR_STRING = Reason.COPPA, Reason.US, Reason.LMT, Reason.GDPR_STRING
+"""By names of their own, as those of `Treatment` are: a look-up in an enum costs ten times that of a name."""
 
 
 class Signals(Struct, frozen=True, kw_only=True):
@@ -77,27 +81,30 @@ class Signals(Struct, frozen=True, kw_only=True):
     consent: TcString | None = None
 
     def verdict(self, policy: PrivacyPolicy) -> Verdict:
-        """What a bidder may be told, and why not more."""
+        """What a bidder may be told, and why not more: of equally strict rules, the first of these is the reason."""
         found = _FREE
-        for applies, without, reason in (
-            (self.coppa, policy.coppa, Reason.COPPA),
-            (self.us, policy.us, Reason.US),
-            (self.lmt, policy.lmt, Reason.LMT),
-        ):
-            if applies:
-                found = _stricter(found, (_NONE if without == "skip" else _ANONYMOUS, reason))
+        if self.coppa:
+            found = _stricter(found, _without(policy.coppa, _COPPA))
+        if self.us:
+            found = _stricter(found, _without(policy.us, _US))
+        if self.lmt:
+            found = _stricter(found, _without(policy.lmt, _LMT))
         return _stricter(found, self._gdpr_verdict(policy)) if self.gdpr else found
 
     def _gdpr_verdict(self, policy: PrivacyPolicy) -> Verdict:
         consent = self.consent
-        without = _NONE if policy.gdpr == "skip" else _ANONYMOUS
         if consent is None:
-            return without, Reason.GDPR_STRING
+            return _without(policy.gdpr, _GDPR_STRING)
         if policy.gvlid and not consent.has_vendor(policy.gvlid):
-            return without, Reason.GDPR_VENDOR
+            return _without(policy.gdpr, Reason.GDPR_VENDOR)
         if not consent.has_purpose(_STORAGE):
-            return without, Reason.GDPR_PURPOSE
-        return _FREE if consent.has_special_feature(_PRECISE_GEO) else (_COARSE, Reason.GDPR_GEO)
+            return _without(policy.gdpr, Reason.GDPR_PURPOSE)
+        return _FREE if consent.has_special_feature(_PRECISE_GEO) else _WITHOUT_PLACE
+
+
+def _without(without: Without, reason: Reason) -> Verdict:
+    """Where it may not be known who the user is."""
+    return (_NONE if without == "skip" else _ANONYMOUS), reason
 
 
 def _stricter(one: Verdict, other: Verdict) -> Verdict:
@@ -126,19 +133,21 @@ def signals(request: BidRequest) -> Signals | None:
     if regs is None:
         return Signals(lmt=True) if lmt else None
     ext = regs.ext
-    gpp = gpp_sections(regs.gpp or _of(_gpp, ext, "gpp"))
-    applying = regs.gpp_sid or _of(_gpp_sid, ext, "gpp_sid") or ()
-    gdpr = request.gdpr == 1 or TCF_EU in applying
-    found = Signals(
-        coppa=regs.coppa == 1,
-        lmt=lmt,
-        us=usp_opted_out(request.us_privacy)
-        or str(_of(_gpc, ext, "gpc")) == "1"
-        or any(us_opted_out(section, (gpp or {}).get(section, "")) for section in applying if section in _US_SECTIONS),
-        gdpr=gdpr,
-        consent=tc_string(request.consent or (gpp or {}).get(TCF_EU)) if gdpr else None,
-    )
-    return found if found.coppa or found.lmt or found.us or found.gdpr else None
+    sections: Mapping[int, str] = {}
+    applying: Sequence[int] = ()
+    us = usp_opted_out(request.us_privacy)
+    if ext or regs.gpp or regs.gpp_sid:
+        sections = gpp_sections(regs.gpp or _of(_gpp, ext, "gpp")) or {}
+        applying = regs.gpp_sid or _of(_gpp_sid, ext, "gpp_sid") or ()
+        us = us or str(_of(_gpc, ext, "gpc")) == "1"
+        us = us or any(
+            us_opted_out(section, sections.get(section, "")) for section in applying if section in _US_SECTIONS
+        )
+    coppa, gdpr = regs.coppa == 1, request.gdpr == 1 or TCF_EU in applying
+    if not (coppa or lmt or us or gdpr):
+        return None
+    consent = tc_string(request.consent or sections.get(TCF_EU)) if gdpr else None
+    return Signals(coppa=coppa, lmt=lmt, us=us, gdpr=gdpr, consent=consent)
 
 
 def _of(decoder: msgspec.json.Decoder[Any], ext: Raw, name: str) -> Any:

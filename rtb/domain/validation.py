@@ -86,13 +86,14 @@ def objection(
 
 def only_media(imp: Imp) -> int:
     """The markup type of an imp that offers nothing else; 0 where several are offered."""
-    offered = 0
-    for media, offer in enumerate((imp.banner, imp.video, imp.audio, imp.native), 1):
-        if offer is not None:
-            if offered:
-                return 0
-            offered = media
-    return offered
+    banner, video, audio, native = imp.banner, imp.video, imp.audio, imp.native
+    if banner is not None:
+        return 0 if video is not None or audio is not None or native is not None else 1
+    if video is not None:
+        return 0 if audio is not None or native is not None else 2
+    if audio is not None:
+        return 0 if native is not None else 3
+    return 0 if native is None else 4
 
 
 def is_usual(bid: Bid, imp: Imp, media: int, badv: frozenset[str]) -> bool:
