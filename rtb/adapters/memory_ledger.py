@@ -68,12 +68,15 @@ class MemoryLedger:
         return {key: self._rows[key].charged_nanos for key in keys if key in self._rows}
 
     async def spent(
-        self, campaign_ids: Collection[str] | None = None, *, since_day: str = ""
+        self, campaign_ids: Collection[str] | None = None, *, since_day: str = "", without: Collection[str] = ()
     ) -> Mapping[tuple[str, str], int]:
         """The sum charged a (campaign id, day), in nanos."""
         wanted = None if campaign_ids is None else set(campaign_ids)
+        apart = Counter[tuple[str, str]]()
+        for row in (self._rows[key] for key in {*without} if key in self._rows):
+            apart[row.campaign_id, row.day] += row.charged_nanos
         return {
-            (campaign_id, day): nanos
+            (campaign_id, day): nanos - apart[campaign_id, day]
             for (campaign_id, day), nanos in self._spent.items()
             if day >= since_day and (wanted is None or campaign_id in wanted)
         }

@@ -156,13 +156,15 @@ class SqlLedger(SqlStore):
         return found
 
     async def spent(
-        self, campaign_ids: Collection[str] | None = None, *, since_day: str = ""
+        self, campaign_ids: Collection[str] | None = None, *, since_day: str = "", without: Collection[str] = ()
     ) -> Mapping[tuple[str, str], int]:
         """The sum charged a (campaign id, day), in nanos."""
         query = select(LEDGER.c.campaign_id, LEDGER.c.day, func.sum(LEDGER.c.charged_nanos))
         query = query.where(LEDGER.c.day >= since_day).group_by(LEDGER.c.campaign_id, LEDGER.c.day)
         if campaign_ids is not None:
             query = query.where(self.database.among(LEDGER.c.campaign_id, campaign_ids))
+        if without:
+            query = query.where(~self.database.among(LEDGER.c.key, without))
         return {(campaign_id, day): int(total) for campaign_id, day, total in await self._read(query)}
 
     async def rows(self, *, since: float = 0.0, chunk: int = 10_000) -> AsyncIterator[list[LedgerRow]]:

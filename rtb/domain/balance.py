@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from rtb.domain.budget import AccountState, Limit, Sync, Synced, SyncStatus, Timing
+from rtb.domain.budget import LIFE, AccountState, Limit, Sync, Synced, SyncStatus, Timing
 
 NEVER_NS = -(1 << 62)
 NO_ACCOUNT = AccountState(0, 0, 0, 0, 0, {})
@@ -17,8 +17,8 @@ class Holding:
 
     `holds` are the open holds, a sum for each 10 s they expire in (end, Unix seconds), `held` their sum; `settled` is
     what the account has told of them so far. What all daemons spent, and what others have leased (`elsewhere`), is as
-    of the last reply. `owed` is leased and free, but the account is in debt: it goes back with the next sync, and must
-    not be spent before.
+    of the last reply, once one was `heard`. `owed` is leased and free, but the account is in debt: it goes back with
+    the next sync, and must not be spent before.
     """
 
     leased: int = 0
@@ -30,6 +30,7 @@ class Holding:
     unsettled: int = 0
     available: int = 0
     elsewhere: int = 0
+    heard: bool = False
 
     @property
     def free(self) -> int:
@@ -48,6 +49,7 @@ class Holding:
 
     def apply(self, state: AccountState, time_ms: int, settle_ms: int) -> None:
         """Believe the account: its lease replaces ours, settled holds are over, and old ones lapse by its time."""
+        self.heard = True
         self.leased = state.leased_nanos
         self.spent = state.spent_nanos
         self.available = state.available_nanos
@@ -94,7 +96,12 @@ class Balance:
 
     def holding(self, day: str) -> Holding:
         """What it has of a day."""
-        return self.holdings.setdefault(day, Holding())
+        known = self.holdings.get(day)
+        if known is None:
+            known = self.holdings[day] = Holding()
+            if day == LIFE:
+                self._hold_for_life(known)
+        return known
 
     def spendable(self, day: str, now_ns: int) -> int:
         """What can be held on a day now; 0 once the lease is too old."""
@@ -143,11 +150,22 @@ class Balance:
             for holding in self.holdings.values():
                 holding.settled = {}
             self.epoch = self.announces = reply.epoch
-        for day in sync.moves:
-            state = reply.accounts.get(day, NO_ACCOUNT)
-            self.holding(day).apply(state, reply.time_ms, self.timing.settle_ms)
+        for day in sorted(sync.moves):  # the life comes last
+            state, holding = reply.accounts.get(day, NO_ACCOUNT), self.holding(day)
+            if day == LIFE and not holding.heard:
+                self._hold_for_life(holding)
+                holding.settled = dict(state.settled)
+            holding.apply(state, reply.time_ms, self.timing.settle_ms)
         self.deadline_ns = sent_ns + self.timing.ttl_ms * 1_000_000
         return True
+
+    def _hold_for_life(self, life: Holding) -> None:
+        """What is held for wins of any day is the life's, too, from when that has a budget."""
+        life.held, life.holds = 0, {}
+        for holding in self.holdings.values():
+            if holding is not life:
+                for bucket, nanos in holding.holds.items():
+                    life.hold(nanos, bucket)
 
     def _debit(self, day: str, nanos: int) -> int:
         """What may be moved: a return is limited to what is free, and gone at once; what is owed goes with it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rtb.domain.budget import (
@@ -158,6 +159,22 @@ class Book:
         self.open(now_ms)
         for instance, reserve in opening.reserved.items():
             self._reserve(instance, reserve, now_ms)
+
+    @property
+    def uncommitted(self) -> dict[str, int]:
+        """What was charged under each key whose ledger row is not known to be committed."""
+        return {key: keys.charged[key] for keys in self.keys.values() for key in keys.open}
+
+    def begin_life(self, limit: Limit, version: int, spent: int, instance: str) -> None:
+        """Open the lifetime account of a campaign that had none, of which `spent` was charged so far. What others than
+        `instance` have, for wins of days that are billed on it from now on, they have of it, too; that one syncs."""
+        life = Account.open(limit, version, spent)
+        for account in self.accounts.values():
+            for other, nanos in account.leased.items():
+                if other != instance:
+                    life.put(other, life.leased.get(other, 0) + nanos)
+        life.put(instance, 0)
+        self.accounts[LIFE] = life
 
     def sync(self, sync: Sync, now_ms: int) -> Synced:
         """Lease, renew and return, or announce."""
@@ -341,6 +358,7 @@ class Books:
         self.timing = timing
         self.time_ms = time_ms
         self._books: dict[str, Book] = {}
+        self._counting: set[str] = set()
 
     def __iter__(self) -> Iterator[Book]:
         """Every book."""
@@ -373,9 +391,31 @@ class Books:
         now_ms = self.time_ms()
         missing = Billed(BillStatus.MISSING)
         return [
-            missing if (book := self._books.get(bill.campaign_id)) is None else book.bill(bill, now_ms)
+            missing if (book := self._billed_on(bill.campaign_id)) is None else book.bill(bill, now_ms)
             for bill in bills
         ]
+
+    def lacks_life_now(self, campaign_id: str) -> bool:
+        """Whether there is a book, and no lifetime account in it."""
+        book = self._books.get(campaign_id)
+        return book is not None and LIFE not in book.accounts
+
+    @contextmanager
+    def life_counted(self, campaign_id: str) -> Iterator[dict[str, int]]:
+        """While what was spent of a life is counted nothing more is charged: bills are told that the book is missing.
+        Gives what was charged under the keys whose ledger rows may be committed or not."""
+        self._counting.add(campaign_id)
+        try:
+            yield self._books[campaign_id].uncommitted
+        finally:
+            self._counting.discard(campaign_id)
+
+    def begin_life_now(self, campaign_id: str, limit: Limit, version: int, spent: int, instance: str) -> None:
+        """Open the lifetime account that a book lacks; see Book.begin_life."""
+        self._books[campaign_id].begin_life(limit, version, spent, instance)
+
+    def _billed_on(self, campaign_id: str) -> Book | None:
+        return None if campaign_id in self._counting else self._books.get(campaign_id)
 
     def settle_now(self, bills: Sequence[Bill]) -> None:
         """The ledger rows of these bills are committed."""

@@ -1,6 +1,6 @@
 """What the services ask of the outside. Adapters implement these; tests/contract runs one suite over every adapter."""
 
-from rtb.ports.accounts import Accounts, AccountView, BookView, NearAccounts
+from rtb.ports.accounts import Accounts, AccountView, BookView, LocalAccounts, NearAccounts
 from rtb.ports.bidder import Bidder, OpenAuction
 from rtb.ports.broker import (
     DEATH_COUNT,
@@ -52,6 +52,7 @@ __all__ = [
     "Ledger",
     "LedgerKind",
     "LedgerRow",
+    "LocalAccounts",
     "Message",
     "NearAccounts",
     "OpenAuction",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from msgspec import Struct
 
-from rtb.domain.budget import Bill, Billed, Opening, Sync, Synced
+from rtb.domain.budget import Bill, Billed, Limit, Opening, Sync, Synced
 
 
 class AccountView(Struct, frozen=True):
@@ -86,4 +87,22 @@ class NearAccounts(Protocol):
 
     def standing_now(self, campaign_id: str) -> Mapping[str, tuple[int, int]] | None:
         """What was spent and what is leased, in nanos, a day each; None without a book."""
+        ...
+
+
+class LocalAccounts(Accounts, NearAccounts, Protocol):
+    """Accounts in this process whose books are rebuilt here."""
+
+    def lacks_life_now(self, campaign_id: str) -> bool:
+        """Whether there is a book, and no lifetime account in it."""
+        ...
+
+    def life_counted(self, campaign_id: str) -> AbstractContextManager[Mapping[str, int]]:
+        """Charges nothing to a book in the meantime, as if it were missing. Gives what was charged, in nanos, under the
+        keys whose ledger rows may be committed or not."""
+        ...
+
+    def begin_life_now(self, campaign_id: str, limit: Limit, version: int, spent: int, instance: str) -> None:
+        """Open the lifetime account that a book lacks. `spent` was charged before; `instance` is this process's, and
+        holds what its next sync says."""
         ...

@@ -192,9 +192,10 @@ class Ledger(Protocol):
         ...
 
     async def spent(
-        self, campaign_ids: Collection[str] | None = None, *, since_day: str = ""
+        self, campaign_ids: Collection[str] | None = None, *, since_day: str = "", without: Collection[str] = ()
     ) -> Mapping[tuple[str, str], int]:
-        """The sum charged a (campaign id, day), of these campaigns (None: of all), for days at or after `since_day`."""
+        """The sum charged a (campaign id, day), of these campaigns (None: of all), for days at or after `since_day`,
+        but for the rows of the keys in `without`."""
         ...
 
     async def open_wins(self, *, received_since: float, expires_since: float) -> Sequence[OpenWins]:

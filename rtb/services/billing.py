@@ -177,7 +177,10 @@ class Billing:
         if not bills:
             return True
         if self._days is not None:
-            await self._days.open({(bill.campaign_id, bill.day) for bill in bills})
+            lacking = await self._days.open({(bill.campaign_id, bill.day) for bill in bills})
+            if lacking:
+                await self._rebuild(_by_campaign(waiting, lacking))
+                return False
         asks: list[tuple[_Work, int]] = []
         missing: dict[str, list[_Work]] = {}
         for work, billed in zip(waiting, await self._accounts.bill(bills), strict=True):
@@ -289,6 +292,15 @@ class Billing:
     def _tell_written(self, rows: Sequence[LedgerRow]) -> None:
         if rows:
             self.on_written(rows)
+
+
+def _by_campaign(works: Sequence[_Work], campaign_ids: Collection[str]) -> dict[str, list[_Work]]:
+    """Those of these campaigns."""
+    found: dict[str, list[_Work]] = {campaign_id: [] for campaign_id in campaign_ids}
+    for work in works:
+        if work.event.row.campaign_id in found:
+            found[work.event.row.campaign_id].append(work)
+    return found
 
 
 def _charged(row: LedgerRow, nanos: int, reason: str) -> LedgerRow:

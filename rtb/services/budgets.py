@@ -8,7 +8,7 @@ are withdrawn. So a catalogue of any size costs nothing; only campaigns that bid
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import count
 
 from msgspec import Struct
@@ -299,6 +299,15 @@ class Budgets:
         if self._near is not None:
             self._check(purse, now_ns)
 
+    def restored(self, campaign_ids: Collection[str]) -> None:
+        """Accounts in this process have what these campaigns found missing there."""
+        now_ns = self._clock.monotonic_ns()
+        for campaign_id in campaign_ids:
+            purse = self._purses.get(campaign_id)
+            if purse is not None:
+                self._lease(purse)
+                self._check(purse, now_ns)
+
     def request(self, purse: Purse, now_ns: int, *, lease: bool = True) -> Sync:
         """The next sync of a purse, to be sent now; without `lease` all that is free goes back."""
         balance = purse.balance
@@ -392,9 +401,10 @@ class Budgets:
                     return
             elif reply.status is SyncStatus.MISSING and near.standing_now(purse.campaign.id) is None:
                 near.install_now(self._opening(purse.campaign))
-            elif reply.status is SyncStatus.MISSING:  # a lifetime budget that is new: the next start counts it
-                if not purse.lose_lifetime():
-                    return
+            elif reply.status is SyncStatus.MISSING:  # a lifetime budget that is new: only the ledger can tell
+                self.urgent[purse.campaign.id] = purse
+                self.wake.set()
+                return
             elif reply.status is not SyncStatus.EPOCH:
                 return
 

@@ -134,17 +134,6 @@ class Purse(Struct, gc=False, eq=False):
             return any(holding.free > 0 for holding in balance.holdings.values())
         return any(balance.holding(day).free < self.low_nanos for day in self.days)
 
-    def lose_lifetime(self) -> bool:
-        """Go by the day alone, when the lifetime account cannot be had; whether there is a day. Without one nothing can
-        be spent."""
-        limits = {day: limit for day, limit in self.limits.items() if day != LIFE}
-        if not limits:
-            return False
-        self.limits = limits
-        self.days = tuple(limits)
-        self.use(self.balance)
-        return True
-
     def moves(self, now_ns: int) -> dict[str, int]:
         """What to lease and to return now, an account each."""
         balance = self.balance

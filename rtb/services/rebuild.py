@@ -13,12 +13,14 @@ what is available. So are wins that stood in no ledger yet.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from itertools import count
 from zoneinfo import ZoneInfo
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from rtb.domain.budget import (
     DAYS_KEPT,
@@ -36,7 +38,7 @@ from rtb.domain.budget import (
 )
 from rtb.domain.campaign import Campaign
 from rtb.errors import NotFound
-from rtb.ports import Accounts, Clock, Instance, Ledger
+from rtb.ports import Accounts, Clock, Instance, Ledger, LocalAccounts
 from rtb.services.ledger_sums import reserves, sums
 from rtb.services.purse import NS
 
@@ -128,11 +130,15 @@ class Rebuild:
 
 class LocalRebuild:
     """Rebuilds the books of accounts in this process, which begin empty: the ledger is read once, at the start, and the
-    book of a campaign is opened without I/O when it is first asked for. Nothing is billed before that."""
+    book of a campaign is opened without I/O when it is first asked for. Nothing is billed before that.
+
+    What was spent of a life is read for the campaigns that have a budget for it. One that is given it later has a book
+    without that account, and waits until `restore` has counted.
+    """
 
     def __init__(
         self,
-        accounts: Accounts,
+        accounts: LocalAccounts,
         ledger: Ledger,
         find: Find,
         clock: Clock,
@@ -152,7 +158,9 @@ class LocalRebuild:
         self._epoch = 1
         self._spent: Mapping[str, Mapping[str, int]] = {}
         self._reserved: Mapping[str, Mapping[str, Reserve]] = {}
+        self._lives: set[str] = set()
         self._started = clock.time()
+        self._turn = asyncio.Lock()
 
     async def start(self, campaigns: Collection[Campaign] = ()) -> None:
         """Read the ledger; `campaigns` are at least those with a lifetime budget. Instances whose leases are long over
@@ -161,6 +169,7 @@ class LocalRebuild:
         self._epoch = (await self._ledger.raise_epochs([fence]))[fence]
         self._started = now = self._clock.time()
         self._spent = await sums(self._ledger, campaigns, now, all_campaigns=True)
+        self._lives = {campaign.id for campaign in campaigns if campaign.lifetime_budget is not None}
         self._reserved = await reserves(self._ledger, now, self._timing)
         over_s = self._timing.lease_ms / 1_000 + HEARTBEAT_S
         for instance in await self._ledger.instances():
@@ -168,7 +177,10 @@ class LocalRebuild:
                 await self._ledger.deregister(instance.id)
 
     def opening(self, campaign: Campaign) -> Opening:
-        """The book of a campaign that none was opened for since the start."""
+        """The book of a campaign that none was opened for since the start; without a lifetime account where only the
+        ledger knows what belongs there."""
+        if campaign.lifetime_budget is not None and campaign.id not in self._lives:
+            campaign = replace(campaign, lifetime_budget=None)
         now = self._clock.time()
         after_ms = (now - self._started) * 1_000
         return opening(
@@ -182,10 +194,22 @@ class LocalRebuild:
         )
 
     async def restore(self, campaign_ids: Collection[str]) -> None:
-        """Open the books of these campaigns. Raises NotFound."""
+        """Open the books of these campaigns, and the lifetime accounts that they lack. Raises NotFound, StoreError."""
         campaigns = await _found(self._find, campaign_ids)
-        openings = [self.opening(campaign) for campaign in campaigns.values()]
-        await self._accounts.install(openings, await self._accounts.identity(list(campaigns)))
+        for campaign in campaigns.values():
+            self._accounts.install_now(self.opening(campaign))
+        async with self._turn:
+            for campaign in campaigns.values():
+                if campaign.lifetime_budget_nanos is not None and self._accounts.lacks_life_now(campaign.id):
+                    await self._begin_life(campaign, campaign.lifetime_budget_nanos)
+
+    async def _begin_life(self, campaign: Campaign, budget_nanos: int) -> None:
+        """Every charge counts once: those that are on their way into the ledger as they are here, the others there."""
+        with self._accounts.life_counted(campaign.id) as uncommitted:
+            charged = await self._ledger.spent([campaign.id], without=uncommitted)
+            spent = sum(nanos for (_, day), nanos in charged.items() if day) + sum(uncommitted.values())
+            limit, version = self._share.of(budget_nanos), campaign.version
+            self._accounts.begin_life_now(campaign.id, limit, version, spent, self._instance)
 
 
 class Days:
@@ -201,8 +225,9 @@ class Days:
         self._seqs = count(1)
         self._opened: dict[tuple[str, str], None] = {}
 
-    async def open(self, days: Collection[tuple[str, str]]) -> None:
-        """See that each (campaign id, day) has its account, once the campaign has a book. Raises StoreError."""
+    async def open(self, days: Collection[tuple[str, str]]) -> set[str]:
+        """See that each (campaign id, day) has its account. Returns the campaigns whose books are missing, or lack the
+        account of a life. Raises StoreError."""
         syncs: dict[tuple[str, str], Sync] = {}
         for campaign_id, day in days:
             key = (campaign_id, day)
@@ -211,12 +236,16 @@ class Days:
                 if campaign is not None:
                     syncs[key] = self._sync(campaign, day)
         if not syncs:
-            return
+            return set()
+        missing: set[str] = set()
         for key, reply in zip(syncs, await self._accounts.sync(list(syncs.values())), strict=True):
             if reply.status is not SyncStatus.MISSING:
                 self._opened[key] = None
+            else:
+                missing.add(key[0])
         while len(self._opened) > DAYS_REMEMBERED:
             del self._opened[next(iter(self._opened))]
+        return missing
 
     def _sync(self, campaign: Campaign, day: str) -> Sync:
         """Of one who holds nothing and wants nothing."""

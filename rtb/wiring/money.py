@@ -57,7 +57,7 @@ def money(ground: Ground) -> Money:
     else:
         accounts = RedisAccounts(settings.state.url, timing, cluster=settings.state.cluster)
         rebuild = Rebuild(accounts, ledger, late.find, clock, timing=timing, share=share)
-        restore = Restoring(rebuild.restore, accounts, ledger).restore
+        restore = Restoring(rebuild.restore, accounts, ledger, late.find).restore
         budgets = Budgets(clock, instance=instance, timing=timing, share=share.share, shared=True)
         leases = Leases(budgets, accounts, restore, clock, interval_s=given.sync_ms / 1_000)
         treasury = Treasury(budgets, registration, leases=leases)

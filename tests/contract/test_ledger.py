@@ -216,6 +216,13 @@ async def test_spent_of_some_campaigns_from_a_day_on(ledger: Ledger) -> None:
     assert len(await ledger.spent(since_day=DAY)) == 4
 
 
+async def test_spent_without_some_rows(ledger: Ledger) -> None:
+    """Keys that are left out count nothing, those that are not there change nothing."""
+    await ledger.append([row("a", 10), row("b", 5), row("c", 7, campaign_id="c-2")], epochs={})
+    assert await ledger.spent(["c-1"], without=["b", "later"]) == {("c-1", DAY): 10}
+    assert (await ledger.spent(without={"a", "b"}))["c-2", DAY] == 7
+
+
 async def test_instances_register_and_leave(ledger: Ledger) -> None:
     """An instance is listed from its registration on, with the time it was last seen, until it leaves."""
     assert list(await ledger.instances()) == []

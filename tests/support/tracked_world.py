@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from rtb import messages
 from rtb.adapters.clock import SystemClock
+from rtb.adapters.memory_accounts import MemoryAccounts
 from rtb.domain.budget import Timing, budget_day
 from rtb.domain.campaign import Campaign, Pricing
 from rtb.domain.money import Rates
@@ -181,11 +182,12 @@ class Daemon:
         )
         self._local: LocalRebuild | None = None
         if stores.near:
+            assert isinstance(self.accounts, MemoryAccounts)
             self._local = LocalRebuild(self.accounts, self.ledger, _find, clock, instance=name, timing=TIMING)
             restore = self._local.restore
         else:
             rebuild = Rebuild(self.accounts, self.ledger, _find, clock, timing=TIMING)
-            restore = Restoring(rebuild.restore, self.accounts, self.ledger).restore
+            restore = Restoring(rebuild.restore, self.accounts, self.ledger, _find).restore
         days = Days(self.accounts, _find, instance=name)
         billing = Billing(self.accounts, self.ledger, restore, timing=TIMING, days=days)
         self.performance = Performance(self.ledger, clock, instance=name)

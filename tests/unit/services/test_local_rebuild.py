@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from rtb.ports import Instance, LedgerKind, LedgerRow
 from rtb.services.audit import Audit
 from rtb.services.billing import Billing, BillingEvent
 from rtb.services.budgets import Budgets
-from rtb.services.rebuild import LocalRebuild, Share
+from rtb.services.rebuild import Days, LocalRebuild, Share
 from tests.unit.parts import campaign
 
 NOW = 1_795_305_600.0  # 2026-11-22 00:00 UTC
@@ -72,10 +73,10 @@ class Lives:
         self.name = f"life {self.lives}"
         await self.ledger.register(Instance(self.name, self.clock.time()))
         self.accounts = MemoryAccounts(self.clock, TIMING)
-        local = LocalRebuild(
+        self.local = local = LocalRebuild(
             self.accounts, self.ledger, self.find, self.clock, instance=self.name, timing=TIMING, share=SHARE
         )
-        await local.start([self.campaign])
+        await local.start([self.campaign] if self.campaign.lifetime_budget is not None else [])
         self.budgets = Budgets(
             self.clock,
             instance=self.name,
@@ -85,11 +86,17 @@ class Lives:
             opening=local.opening,
         )
         self.budgets.watch(self.campaign)
-        self.billing = Billing(self.accounts, self.ledger, local.restore, timing=TIMING)
+        days = Days(self.accounts, self.find, instance=self.name, share=SHARE)
+        self.billing = Billing(self.accounts, self.ledger, local.restore, timing=TIMING, days=days)
 
     async def find(self, campaign_id: str) -> Campaign | None:
         """The catalogue."""
         return self.campaign
+
+    async def restore(self) -> None:
+        """What the treasury does."""
+        await self.local.restore(list(self.budgets.urgent))
+        self.budgets.restored(self.budgets.urgent)
 
     async def win(self, most: int, window_s: float = 60.0) -> list[Win]:
         """Win so many times, or until the budget pays no more; the promises stand in the ledger."""
@@ -170,6 +177,89 @@ async def test_a_life_budget_is_reserved_beside_the_day() -> None:
     assert await lives.see(lives.wins[2:]) == 2
     assert await lives.ledger.spent() == {("c", DAY): 2 * PRICE, ("c", "2026-11-23"): 2 * PRICE}
     assert await lives.balanced()
+
+
+class SlowLedger(MemoryLedger):
+    """A commit waits at `gate`, when that is closed, before it is done or after."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.waits = asyncio.Event()
+        self.late = False
+
+    async def append(self, rows: Sequence[LedgerRow], *, epochs: Mapping[str, int]) -> Mapping[str, str]:
+        """As it is told."""
+        if self.late:
+            known = await super().append(rows, epochs=epochs)
+        self.waits.set()
+        await self.gate.wait()
+        return known if self.late else await super().append(rows, epochs=epochs)
+
+
+@pytest.mark.parametrize("late", [True, False])
+async def test_a_life_budget_for_a_campaign_that_runs(late: bool) -> None:
+    """Of a life of eight impressions two are charged, one is on its way into the ledger, or there without anybody
+    knowing, and one is won when it begins. Meanwhile the campaign waits; then four are left, and all eight are charged
+    in full. The next process finds the same."""
+    lives = Lives(budget(20))
+    lives.ledger = ledger = SlowLedger()
+    await lives.begin()
+    wins = await lives.win(4)
+    assert await lives.see(wins[:2]) == 2
+    ledger.gate.clear()
+    ledger.waits.clear()
+    ledger.late = late
+    seeing = asyncio.create_task(lives.see(wins[2:3]))
+    await ledger.waits.wait()
+    lives.campaign = replace(lives.campaign, lifetime_budget=8 * 0.002, version=2)
+    assert not lives.budgets.watch(lives.campaign)
+    assert lives.budgets.hold("c", PRICE) is None
+    await lives.restore()
+    ledger.gate.set()
+    assert await seeing == 1
+    assert lives.budgets.funded("c")
+    more = await lives.win(99)
+    assert len(more) == 4
+    assert await lives.see(wins[3:] + more) == 5
+    assert sum((await ledger.spent()).values()) == 8 * PRICE
+    assert await lives.balanced()
+    lives.clock.advance(86_400)
+    await lives.begin()
+    assert await lives.win(1) == []
+
+
+async def test_a_life_budget_counts_what_earlier_processes_hold() -> None:
+    """A win of a process that is gone may still be seen: it is reserved of the life, too."""
+    lives = Lives(budget(20))
+    await lives.begin()
+    first = await lives.win(2)
+    await lives.begin()
+    second = await lives.win(1)
+    lives.campaign = replace(lives.campaign, lifetime_budget=5 * 0.002, version=2)
+    assert not lives.budgets.watch(lives.campaign)
+    await lives.restore()
+    third = await lives.win(99)
+    assert len(third) == 2
+    assert await lives.see(first + second + third) == 5
+    assert await lives.balanced()
+
+
+async def test_a_life_budget_for_a_campaign_of_which_only_the_ledger_knows() -> None:
+    """It has won nothing since the start; what it spent before counts, and its first bill finds the account."""
+    lives = Lives(budget(20))
+    await lives.begin()
+    [first, second] = await lives.win(2)
+    assert await lives.see([first]) == 1
+    await lives.begin()
+    lives.campaign = replace(lives.campaign, lifetime_budget=5 * 0.002, version=2)
+    assert await lives.see([second]) == 1
+    lives.budgets.watch(lives.campaign)
+    await lives.win(1)
+    await lives.restore()
+    assert len(await lives.win(99)) + len(lives.wins) - 2 == 5
+    assert await lives.see(lives.wins[2:]) == 3
 
 
 async def test_what_is_not_reserved() -> None:

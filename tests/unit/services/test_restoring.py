@@ -30,7 +30,7 @@ async def test_who_comes_later_finds_it_done() -> None:
     """Of ten at once one rebuilds; a book that is there is left alone; one that is lost later is rebuilt again."""
     world = Tracked()
     counting = Counting(world)
-    restoring = Restoring(counting.restore, world.accounts, world.ledger)
+    restoring = Restoring(counting.restore, world.accounts, world.ledger, world.find)
     await asyncio.gather(*(restoring.restore(["cpm"]) for _ in range(10)))
     assert counting.asked == ["cpm"]
     world.accounts.lose()
@@ -44,7 +44,7 @@ async def test_a_book_behind_its_epoch_is_rebuilt() -> None:
     """Whoever raised it may be dead."""
     world = Tracked()
     counting = Counting(world)
-    restoring = Restoring(counting.restore, world.accounts, world.ledger)
+    restoring = Restoring(counting.restore, world.accounts, world.ledger, world.find)
     await restoring.restore(["cpm"])
     await world.ledger.raise_epochs(["*"])
     await restoring.restore(["cpm"])
@@ -54,7 +54,7 @@ async def test_a_book_behind_its_epoch_is_rebuilt() -> None:
 async def test_an_unknown_campaign_is_said_to_be() -> None:
     """As by the rebuild itself, and the next one gets his turn."""
     world = Tracked()
-    restoring = Restoring(world.rebuild.restore, world.accounts, world.ledger)
+    restoring = Restoring(world.rebuild.restore, world.accounts, world.ledger, world.find)
     with pytest.raises(NotFound):
         await restoring.restore(["gone"])
     await restoring.restore(["cpm"])
