@@ -25,7 +25,7 @@ from rtb.lab.servers.redis import RedisServer
 
 URLS = ("broker", "management", "state", "store")
 PIDS = "pids"
-START_LIMIT_S = 120.0
+START_LIMIT_S = 240.0
 STOP_LIMIT_S = 60.0
 
 

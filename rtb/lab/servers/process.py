@@ -13,9 +13,9 @@ from pathlib import Path
 
 from rtb.errors import RtbError
 
-START_LIMIT_S = 90.0
+START_LIMIT_S = 180.0
 STOP_LIMIT_S = 30.0
-KILL_LIMIT_S = 10.0
+KILL_LIMIT_S = 30.0
 PROBE_S = 0.05
 
 FIRST_PORT = 10_000

@@ -12,7 +12,7 @@ from rtb.lab.servers.process import ServerFailed, ServerProcess, accepts, free_p
 SCRIPTS = Path("/usr/lib/rabbitmq/bin")
 """Where Debian's rabbitmq-server package keeps the scripts that run as whoever calls them."""
 
-CONTROL_LIMIT_S = 60.0
+CONTROL_LIMIT_S = 120.0
 WATERMARK = "0.6"
 
 

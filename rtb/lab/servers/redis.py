@@ -12,6 +12,8 @@ from rtb.errors import RtbError
 from rtb.lab.servers.certificates import Certificates
 from rtb.lab.servers.process import ServerProcess, free_port
 
+ANSWER_LIMIT_S = 30.0
+
 
 class RedisRefused(RtbError):
     """The server answered a command with an error; the message is its own."""
@@ -127,7 +129,7 @@ class RedisServer:
             OSError: nobody answers.
         """
         parts = [word.encode() if isinstance(word, str) else word for word in words]
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5.0) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=ANSWER_LIMIT_S) as connection:
             connection.sendall(
                 b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
             )

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, Response, expect
 
+from tests.e2e.conftest import LIMIT_MS
 from tests.e2e.dashboard.conftest import KEEP_STATES, been
 from tests.support.dashboard_demo import Demo, add_alerts
 
@@ -37,6 +38,7 @@ async def demo(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Demo]:
 async def page(chromium: Browser, demo: Demo) -> AsyncIterator[Page]:
     """One window for all of them: going from page to page is part of it."""
     context = await chromium.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
+    context.set_default_timeout(LIMIT_MS)
     await context.add_cookies([{"name": "rtb_session", "value": demo.site.cookie("ops"), "url": demo.site.origin}])
     page = await context.new_page()
     await page.add_init_script(KEEP_STATES)
@@ -113,6 +115,7 @@ async def test_every_page_can_be_reached_on_a_small_screen(page: Page, demo: Dem
 async def test_the_whole_page_is_small(chromium: Browser, demo: Demo) -> None:
     """Everything that all pages load, each file gzipped, is below 150 KB; nothing is loaded from elsewhere."""
     context = await chromium.new_context()
+    context.set_default_timeout(LIMIT_MS)
     await context.add_cookies([{"name": "rtb_session", "value": demo.site.cookie("ops"), "url": demo.site.origin}])
     page = await context.new_page()
     await page.add_init_script(KEEP_STATES)
