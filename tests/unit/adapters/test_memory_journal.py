@@ -334,6 +334,7 @@ async def test_a_message_that_nobody_takes_keeps_no_others_on_disk(tmp_path: Pat
     assert (await journal(tmp_path))[1] == []
 
 
+@pytest.mark.timeout(1_200)  # a slow disk takes half a second for each of many syncs
 @settings(max_examples=50, deadline=None)
 @given(
     bodies=st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=8),

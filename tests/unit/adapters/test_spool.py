@@ -94,6 +94,7 @@ async def test_segments_are_deleted_when_replayed(make: Make, tmp_path: Path) ->
     assert await drained(spool) == [b"more"]
 
 
+@pytest.mark.timeout(1_200)  # a slow disk takes half a second for each of many syncs
 @settings(max_examples=60, deadline=None)
 @given(
     records=st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=8),
