@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.test_tracker import TEA, ask, until, won
 from tests.support.daemon import LIMIT_S, Daemon
 from tests.support.production import Production
@@ -24,6 +26,25 @@ def test_what_was_spent_outlives_the_daemon(tmp_path: Path) -> None:
         assert spent(daemon) == 5
         assert daemon.admin("audit")["result"]["balanced"]
         assert "tea" not in daemon.admin("audit")["result"]["findings"]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_lifetime_budget_for_a_running_campaign(tmp_path: Path, request: pytest.FixtureRequest, shared: bool) -> None:
+    """Three of five impressions of a life were won before it had a limit: two are left, whatever the day could pay."""
+    settings = [*request.getfixturevalue("production").settings(), "budgets.sync_ms=50"] if shared else []
+    tea = campaign("tea", bid=PRICE, daily_budget=100 * PRICE / 1000)
+    with Daemon(tmp_path, *settings) as daemon:
+        daemon.put_campaigns(tea)
+        sold, give_up = 0, time.monotonic() + LIMIT_S
+        while sold < 3:  # a first lease takes a moment
+            assert time.monotonic() < give_up, sold
+            sold += wins(daemon, 1)
+        daemon.put_campaigns({**tea, "lifetime_budget": 5 * PRICE / 1000})
+        while sold < 5:
+            assert time.monotonic() < give_up, sold
+            sold += wins(daemon, 1)
+        assert wins(daemon, 20) == 0
+        assert daemon.admin("audit")["result"]["balanced"]
 
 
 def test_the_audit_of_a_running_daemon_balances(tmp_path: Path) -> None:
