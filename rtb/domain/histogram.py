@@ -10,6 +10,7 @@ Source: the layout is that of HdrHistogram (Gil Tene) with sub-bucket half count
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
 from rtb.errors import Malformed
@@ -60,17 +61,21 @@ class Histogram:
         self.sum_ns += ns
 
     def record_all(self, durations_ns: Iterable[int]) -> None:
-        """Count many, each as `record` does."""
-        counts, sum_ns = self.counts, 0
-        for ns in durations_ns:
-            if ns < _EXACT:
-                index = ns = max(ns, 0)
-            else:
-                shift = ns.bit_length() - _SUB_BITS - 1
-                index = min((shift << _SUB_BITS) + (ns >> shift), BUCKETS - 1)
-            counts[index] += 1
-            sum_ns += ns
-        self.sum_ns += sum_ns
+        """Count many, each as `record` does: in order, so that those of a bucket are found together."""
+        counts, ordered = self.counts, sorted(durations_ns)
+        counted = bisect_left(ordered, 0)
+        counts[0] += counted
+        self.sum_ns += sum(ordered[counted:] if counted else ordered)
+        while counted < len(ordered):
+            ns = ordered[counted]
+            shift = ns.bit_length() - _SUB_BITS - 1
+            index = ns if ns < _EXACT else (shift << _SUB_BITS) + (ns >> shift)
+            if index >= BUCKETS - 1:
+                counts[-1] += len(ordered) - counted
+                return
+            end = bisect_right(ordered, _UPPER_NS[index], counted)
+            counts[index] += end - counted
+            counted = end
 
     @property
     def count(self) -> int:
