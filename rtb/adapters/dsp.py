@@ -6,23 +6,24 @@ the next. One that comes when its auction is settled counts for the bidder's hea
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 import structlog
 from msgspec.structs import replace
 
-from rtb.adapters.dsp_answers import Answers, Taken
+from rtb.adapters.dsp_answers import Answers
 from rtb.adapters.dsp_request import Bodies, Body, Form, Sale
 from rtb.adapters.http_client import Call, Endpoint, Failure, FanoutClient
 from rtb.domain.auction import Bid, Lost
 from rtb.domain.bidder_policy import BidderSettings, Participation, Skip
 from rtb.domain.breaker import State
-from rtb.domain.intake import take_in
+from rtb.domain.intake import Offer, take_in, usual_bids
 from rtb.domain.money import Rates, to_micros
 from rtb.domain.privacy import Reason, Treatment, signals
 from rtb.domain.validation import CridRule
 from rtb.errors import BadRequest
-from rtb.openrtb import BidRequest, BidResponse, Loss, decode_response
+from rtb.openrtb import BidRequest, BidResponse, Loss
 from rtb.ports import Clock, OpenAuction
 from rtb.services.bidder_health import BidderHealth
 
@@ -145,65 +146,60 @@ class DspBidder:
         sale: Sale = call.context
         if call.failure is not None:
             self._without_answer(sale.auction, call, call.failure)
-        elif call.status in (200, 204):
+        elif call.status == 200 and call.content:
             self._answers.add(self, call)
+        elif call.status in (200, 204):
+            self._report(call, sale, (), ())
         else:
             why = f"HTTP status {call.status} instead of 200 or 204"
-            self._failed(sale.auction, call.ended_ns, f"status-{call.status}", why)
+            self._fail(sale.auction, call.ended_ns, f"status-{call.status}", why)
 
-    def read(self, call: Call) -> BidResponse | None:
-        """What an answer says; None for none.
-
-        Raises:
-            BadRequest: it is no bid response.
-        """
-        return decode_response(call.content) if call.status == 200 and call.content else None
-
-    def take_in(self, call: Call, response: BidResponse) -> tuple[list[Bid], list[Lost]]:
-        """The bids that enter the auction, and the others."""
+    def take(self, call: Call, response: BidResponse) -> None:
+        """Report the bids of an answer, and those that may not enter the auction."""
         sale: Sale = call.context
-        if self._edits or response.id != sale.request.id:
-            return self._taken_in(response, sale)
         offer = sale.offer or sale.prepare()
-        return take_in(
-            response, sale.request, self.name, self._rates, crid=self._crid, adomain=self._adomain, offer=offer
-        )
+        bids: Sequence[Bid] | None = None
+        rejected: Sequence[Lost] = ()
+        if not self._edits and response.id == sale.request.id:
+            bids = usual_bids(response, offer, self.name, self._rates.currency)
+        if bids is None:
+            bids, rejected = self._taken_in(response, offer)
+        self._report(call, sale, bids, rejected)
 
-    def hand_in(self, call: Call, taken: Taken) -> None:
-        """Report to the auction; one that is settled forgets it."""
-        bids, rejected = taken
-        ended_ns = call.ended_ns
-        self.health.answered(ended_ns, ended_ns - call.sent_ns, len(bids), len(rejected))
-        call.context.auction.report(self, bids, rejected, answered_ns=ended_ns)
-
-    def misread(self, call: Call, error: Exception) -> None:
-        """An answer that is none, or at which a mistake of ours came to light."""
+    def failed(self, call: Call, error: Exception) -> None:
+        """An answer is none, or a mistake of ours came to light at it."""
         if isinstance(error, BadRequest):
-            self._failed(call.context.auction, call.ended_ns, "response", str(error))
+            self._fail(call.context.auction, call.ended_ns, "response", str(error))
             return
         if type(error) not in self._logged:
             self._logged.add(type(error))
             _log.exception("bidder_failed", bidder=self.name, note="further ones of its kind are only counted")
-        self._failed(call.context.auction, call.ended_ns, "intake", f"{type(error).__name__}: {error}")
+        self._fail(call.context.auction, call.ended_ns, "intake", f"{type(error).__name__}: {error}")
+
+    def _report(self, call: Call, sale: Sale, bids: Sequence[Bid], rejected: Sequence[Lost]) -> None:
+        """The end of an answer; an auction that is settled forgets it."""
+        ended_ns = call.ended_ns
+        self.health.answered(ended_ns, ended_ns - call.sent_ns, len(bids), len(rejected))
+        sale.auction.report(self, bids, rejected, answered_ns=ended_ns)
 
     def _without_answer(self, auction: OpenAuction, call: Call, failure: Failure) -> None:
         if failure is not Failure.TIMEOUT:
-            self._failed(auction, call.ended_ns, failure.value, call.detail)
+            self._fail(auction, call.ended_ns, failure.value, call.detail)
             return
         self.health.timed_out(call.ended_ns)
         if call.deadline_ns < auction.deadline_ns:  # else the auction knows by itself that it is late
             auction.report(self, failure=f"timeout: {call.detail}")
 
-    def _failed(self, auction: OpenAuction, now_ns: int, kind: str, detail: str) -> None:
+    def _fail(self, auction: OpenAuction, now_ns: int, kind: str, detail: str) -> None:
         self.health.failed(now_ns, kind)
         auction.report(self, failure=f"{kind}: {detail}", answered_ns=now_ns)
 
-    def _taken_in(self, response: BidResponse, sale: Sale) -> tuple[list[Bid], list[Lost]]:
+    def _taken_in(self, response: BidResponse, offer: Offer) -> tuple[list[Bid], list[Lost]]:
         """The bids, at adjusted prices and on this bidder's terms; those of an answer to another request, of a
         foreign seat, or below this bidder's floor are refused."""
         if not response.seatbid:
             return [], []
-        seats, offer = self.settings.seats, sale.offer or sale.prepare()
+        seats = self.settings.seats
         if seats:
             for seatbid in response.seatbid:
                 seatbid.seat = seatbid.seat or seats[0]

@@ -1,8 +1,8 @@
 """Answers of bidders that came in one step of the loop, worked on together.
 
-To read an answer, to check its bids and to enter them in the auction takes more code than a processor's instruction
-cache holds, and so does the kernel between two of them. So all that came is taken through each of these stages before
-the next one, as requests are (rtb.edges.together).
+To read an answer, to check its bids and enter them in the auction, and what the kernel does between two answers, is
+more code than a processor's instruction cache holds. So all that came is read before any of it is worked on, as
+requests are taken through their stages (rtb.edges.together).
 """
 
 from __future__ import annotations
@@ -12,37 +12,26 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from rtb.adapters.http_call import Call
-from rtb.domain.auction import Bid, Lost
-from rtb.openrtb import BidResponse
+from rtb.openrtb import BidResponse, decode_response
 
 MOST = 64
-"""Answers that go through a stage together: more of them would not be faster, and what they lead to would be later."""
-
-Taken = tuple[Sequence[Bid], Sequence[Lost]]
+"""Answers that are worked on together: more of them would not be faster, and what they lead to would be later."""
 
 
 class Answered(Protocol):
-    """Whose answer it is: what becomes of it, stage by stage."""
+    """Whose answer it is."""
 
-    def read(self, call: Call) -> BidResponse | None:
-        """What it says; None when it bids on nothing."""
+    def take(self, call: Call, response: BidResponse) -> None:
+        """Have its bids enter the auction."""
         ...
 
-    def take_in(self, call: Call, response: BidResponse) -> Taken:
-        """Its valid bids, and the others."""
-        ...
-
-    def hand_in(self, call: Call, taken: Taken) -> None:
-        """Have them enter the auction."""
-        ...
-
-    def misread(self, call: Call, error: Exception) -> None:
-        """The end of an answer at which a stage raised, in the except clause."""
+    def failed(self, call: Call, error: Exception) -> None:
+        """Something was raised, for it is no response or cannot be taken; called in the except clause."""
         ...
 
 
 class Answers:
-    """Takes answers through the stages."""
+    """Reads answers, and has them taken."""
 
     def __init__(self) -> None:
         """None has come yet."""
@@ -60,16 +49,14 @@ class Answers:
             self._take(come[first : first + MOST])
 
     def _take(self, several: Sequence[tuple[Answered, Call]]) -> None:
-        read, taken = [], []
+        read = []
         for bidder, call in several:
             try:
-                read.append((bidder, call, bidder.read(call)))
+                read.append((bidder, call, decode_response(call.content)))
             except Exception as error:
-                bidder.misread(call, error)
+                bidder.failed(call, error)
         for bidder, call, response in read:
             try:
-                taken.append((bidder, call, ((), ()) if response is None else bidder.take_in(call, response)))
+                bidder.take(call, response)
             except Exception as error:
-                bidder.misread(call, error)
-        for bidder, call, found in taken:
-            bidder.hand_in(call, found)
+                bidder.failed(call, error)

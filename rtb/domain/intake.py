@@ -32,7 +32,7 @@ class RemoteBid(Bid, kw_only=True):
 class Offer:
     """What bids on a request are checked against, made ready once for all bidders of an auction."""
 
-    __slots__ = ("badv", "imps", "request")
+    __slots__ = ("badv", "imps", "request", "to_any_seat")
 
     imps: dict[str | None, tuple[Imp, int]]
     """By id, each with the only media that it offers."""
@@ -42,6 +42,7 @@ class Offer:
         self.request = request
         self.imps = {imp.id: (imp, only_media(imp)) for imp in request.imp or ()}
         self.badv = blocked_advertisers(request)
+        self.to_any_seat = not (request.wseat or request.bseat)
 
 
 def take_in(
@@ -66,41 +67,23 @@ def take_in(
     """
     if offer is None:
         offer = Offer(request)
-    imps, badv = offer.imps, offer.badv
+    usual = usual_bids(response, offer, bidder, rates.currency)
+    if usual is not None:
+        return usual, []
     currency = response.cur or "USD"
-    ours = currency == rates.currency
-    allowed = ours or ((not request.cur or currency in request.cur) and rates.knows(currency))
+    allowed = currency == rates.currency or ((not request.cur or currency in request.cur) and rates.knows(currency))
     bidid = response.bidid or ""
     bids: list[Bid] = []
     rejected: list[Lost] = []
     for n, seatbid in enumerate(response.seatbid or ()):
         seat = seatbid.seat or bidder
-        blocked = seat_objection(request, seat) if request.wseat or request.bseat else None
-        usual = ours and blocked is None and seatbid.group != 1
+        blocked = seat_objection(request, seat)
         for wire in seatbid.bid or ():
-            imp, media = imps.get(wire.impid, _NO_IMP)
-            if usual and imp is not None and is_usual(wire, imp, media, badv):
-                names = wire.adomain or ()
-                bids.append(
-                    RemoteBid(
-                        impid=imp.id or "",
-                        seat=seat,
-                        price_micros=money.to_micros(wire.price or 0.0),
-                        bidder=bidder,
-                        dealid=wire.dealid or None,
-                        adomain=(names[0].lower(),) if len(names) == 1 else [name.lower() for name in names],
-                        mtype=media,
-                        dur=wire.dur or 0,
-                        content=wire,
-                        currency=currency,
-                        bidid=bidid,
-                    )
-                )
-                continue
+            imp, _ = offer.imps.get(wire.impid, _NO_IMP)
             reason = (
                 (None if allowed else Loss.INVALID_RESPONSE)
                 or blocked
-                or objection(wire, request, imp, crid=crid, adomain=adomain, badv=badv)
+                or objection(wire, request, imp, crid=crid, adomain=adomain, badv=offer.badv)
             )
             bid = _bid(wire, imp, seat, bidder, rates, currency, allowed, bidid)
             if reason is None and bid.price_micros == 0:  # less than a micro is no price
@@ -112,6 +95,40 @@ def take_in(
             else:
                 rejected.append(Lost(bid, reason))
     return (_whole_groups(bids, rejected) if rejected else bids), rejected
+
+
+def usual_bids(response: BidResponse, offer: Offer, bidder: str, currency: str) -> list[Bid] | None:
+    """The bids of a response in the exchange's own `currency` whose bids are all usual ones (`is_usual`), as nearly all
+    responses are; None tells nothing: `take_in` has to look closer."""
+    if not offer.to_any_seat or (response.cur or "USD") != currency:
+        return None
+    imps, badv, bidid = offer.imps, offer.badv, response.bidid or ""
+    bids: list[Bid] = []
+    for seatbid in response.seatbid or ():
+        if seatbid.group == 1:
+            return None
+        seat = seatbid.seat or bidder
+        for wire in seatbid.bid or ():
+            imp, media = imps.get(wire.impid, _NO_IMP)
+            if imp is None or not is_usual(wire, imp, media, badv):
+                return None
+            names = wire.adomain or ()
+            bids.append(
+                RemoteBid(
+                    impid=imp.id or "",
+                    seat=seat,
+                    price_micros=money.to_micros(wire.price or 0.0),
+                    bidder=bidder,
+                    dealid=wire.dealid or None,
+                    adomain=(names[0].lower(),) if len(names) == 1 else [name.lower() for name in names],
+                    mtype=media,
+                    dur=wire.dur or 0,
+                    content=wire,
+                    currency=currency,
+                    bidid=bidid,
+                )
+            )
+    return bids
 
 
 def _bid(
