@@ -52,7 +52,11 @@ def creative(**fields: Any) -> list[dict[str, Any]]:
 CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"status": "paused"}, "status", "is paused"),
     ({"start": "2100-01-01T00:00:00Z"}, "flight", "starts 2100-01-01T00:00:00+00:00"),
-    ({"targeting": {"hours": other_hours()}}, "hours", r"not on (Mon|Tue|Wed|Thu|Fri|Sat|Sun) at \d\d:\d\d UTC"),
+    (
+        {"targeting": {"hours": other_hours()}, "timezone": "UTC"},
+        "hours",
+        r"not on (Mon|Tue|Wed|Thu|Fri|Sat|Sun) at \d\d:\d\d UTC",
+    ),
     ({"daily_budget": 0.0019}, "budget", "nothing left to spend now"),  # one impression is 0.002
     ({"advertiser": "barred-inc"}, "seat", "barred-inc is blocked"),
     ({"adomain": ["shop.blocked.test"]}, "advertiser", "blocked.test is blocked"),

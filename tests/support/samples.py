@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
+
+NOON_HERE = f"Etc/GMT{datetime.now(UTC).hour - 12:+d}"
+"""A time zone in which it is about noon as the tests begin, so that none of them sees a midnight, when budgets and
+figures of the day begin anew. The sign is that of POSIX: Etc/GMT-3 is three hours ahead of UTC."""
 
 
 def campaign(name: str, **fields: Any) -> dict[str, Any]:
-    """A campaign of an advertiser of its own: a 300x250 banner at 2.00 CPM for everyone, without a budget."""
+    """A campaign of an advertiser of its own: a 300x250 banner at 2.00 CPM for everyone, without a budget, around its
+    noon."""
     return {
         "id": name,
         "advertiser": f"{name}-inc",
         "adomain": [f"{name}.test"],
         "bid": 2.0,
+        "timezone": NOON_HERE,
         "creatives": [{"id": f"{name}-ad", "w": 300, "h": 250, "adm": f"<b>{name}</b>"}],
         **fields,
     }
