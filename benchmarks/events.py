@@ -157,17 +157,17 @@ class House:
         billing = Billing(accounts, ledger, restore, timing=timing, days=days)
         self.performance = Performance(ledger, clock, instance="bench", post=lambda *what: None)
         billing.on_written = self.performance.note
-        tickets = Tickets(SIGNER)
-        tracking = Tracking(
-            tickets.again, SIGNER.user_digest, billing, ledger, state, campaign=known.get, rates=Rates()
-        )
-        self._consumers = tracked_consumers(broker, tracking, Metrics("bench", clock), clock)
+        read = SIGNER.read
         if self._local is not None:
+            tickets = Tickets(SIGNER)
+            read = tickets.again
             self._record: Callable[[list[LedgerRow]], Awaitable[object]] = billing.record
             self.events = Events(clock, tickets.read)
         else:
             self._record = partial(ledger.append, epochs={})
             self.events = Events(clock)
+        tracking = Tracking(read, SIGNER.user_digest, billing, ledger, state, campaign=known.get, rates=Rates())
+        self._consumers = tracked_consumers(broker, tracking, Metrics("bench", clock), clock)
 
     async def start(self) -> None:
         """Open everything but the consumers."""

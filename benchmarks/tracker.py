@@ -4,8 +4,8 @@ python -m benchmarks.tracker [--events 40000] [--rabbitmq]
 
 The tracker runs in a process of its own, behind the HTTP server of the exchange; this one asks over connections that
 are always busy: 8 impression pixels, a click redirect and a conversion of ten, each with a ticket of its own. It is
-answered once the broker has confirmed it. The same process is also asked for a page of nothing: HTTP alone. The
-best of some runs counts.
+answered once the broker has confirmed it. The same process is also asked for a page of nothing: HTTP alone. Nobody
+takes the events off their queues.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import IO
 from urllib.parse import quote
@@ -27,6 +28,7 @@ import psutil  # type: ignore[import-untyped]
 import structlog
 import uvloop
 
+from benchmarks.ledger import probe_ns
 from rtb.adapters.amqp import RabbitBroker
 from rtb.adapters.clock import SystemClock
 from rtb.adapters.memory_broker import MemoryBroker
@@ -72,7 +74,8 @@ async def serve(url: str, folder: Path) -> None:
     await broker.declare(topology.topology())
     outbox = Outbox(broker, FileSpool(folder / "spool"), Metrics("benchmark", clock))
     await outbox.start()
-    tracker = Tracker(SIGNER, outbox.post, clock, instance="benchmark", tickets=Tickets(SIGNER))
+    tickets = None if url else Tickets(SIGNER)  # as the daemon does
+    tracker = Tracker(SIGNER, outbox.post, clock, instance="benchmark", tickets=tickets)
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)  # as the daemon does
@@ -157,13 +160,18 @@ def measure(name: str, url: str, events: int) -> None:
     """Print the figures over one broker."""
     with TemporaryDirectory() as folder, tracker(url, Path(folder)) as (port, process, child):
         uvloop.run(ask(port, requests(2_000, 0)))
-        best, alone = 0.0, 0.0
+        told, alone, probes = [], [], []
         for run in range(RUNS):
-            best = max(best, rate(process, port, requests(events, 2_000 + run * events)))
-            alone = max(alone, rate(process, port, [_request("/t/nothing")] * events))
+            probes.append(probe_ns())
+            told.append(rate(process, port, requests(events, 2_000 + run * events)))
+            alone.append(rate(process, port, [_request("/t/nothing")] * events))
         _pipe(child.stdin).close()
         accepted, confirmed, spooled, unsafe = _pipe(child.stdout).readline().split()
-        click.echo(f"  {name:12} {best:8,.0f} events per CPU-second, {best / alone:4.0%} of HTTP alone")
+        share = median(told) / median(alone)
+        click.echo(f"  {name:12} {median(told):8,.0f} events per CPU-second, {share:4.0%} of HTTP alone")
+        click.echo(
+            f"  {'':12} runs: {min(told):,.0f} to {max(told):,.0f}; probe {min(probes):.0f} to {max(probes):.0f} ns"
+        )
         click.echo(f"  {'':12} {accepted} accepted, {confirmed} confirmed, {spooled} spooled, {unsafe} unsafe")
 
 

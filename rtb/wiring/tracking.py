@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rtb.adapters.key_file import key_file
 from rtb.adapters.lean_http import LeanHttp
-from rtb.config import Settings
+from rtb.config import MEMORY, Settings
 from rtb.domain.attribution import Windows
 from rtb.domain.tracking import Signer
 from rtb.edges.bidder_notices import BidderNotices
@@ -57,7 +57,8 @@ def told(ground: Ground, funds: Money, signs: Signer) -> Told:
     notices = None
     if settings.notices.enabled:
         notices = Notices(NoticeSender(http, clock, timeout_s=settings.notices.timeout_s), clock, rates)
-    tickets = Tickets(signs)
+    # Where daemons share a broker, another one may take an event: its ticket would be kept here in vain.
+    tickets = Tickets(signs) if settings.broker.url == MEMORY else None
     tracker = Tracker(
         signs,
         outbox.post,
@@ -69,7 +70,7 @@ def told(ground: Ground, funds: Money, signs: Signer) -> Told:
         tickets=tickets,
     )
     tracking = Tracking(
-        tickets.again,
+        signs.read if tickets is None else tickets.again,
         signs.user_digest,
         funds.billing,
         out.ledger,
