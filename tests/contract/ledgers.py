@@ -10,6 +10,7 @@ import pytest
 from rtb.adapters.memory_ledger import MemoryLedger
 from rtb.adapters.sql_ledger import SqlLedger
 from rtb.ports import Ledger
+from tests.contract.support import patient
 
 OpenLedger = Callable[[], Awaitable[Ledger]]
 
@@ -44,7 +45,7 @@ async def _sql_ledgers(database: str) -> AsyncIterator[OpenLedger]:
     opened: list[SqlLedger] = []
 
     async def connect() -> Ledger:
-        ledger = SqlLedger(database)
+        ledger = SqlLedger(patient(database))
         opened.append(ledger)
         await ledger.start()
         return ledger

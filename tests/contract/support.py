@@ -15,6 +15,7 @@ from rtb.adapters.clock import ManualClock
 from rtb.adapters.memory_state import MemoryState
 from rtb.adapters.redis_state import FREQUENCY, RedisState
 from rtb.adapters.sql import SqlRepository
+from rtb.adapters.sql_database import SqlDatabase
 from rtb.lab.servers.redis import RedisServer
 from rtb.ports import Repository, StateStore
 
@@ -136,12 +137,17 @@ async def postgresql_repositories(request: pytest.FixtureRequest) -> AsyncIterat
         yield make
 
 
+def patient(database: str) -> SqlDatabase:
+    """A database for several at once, where processors and disks are slow: nobody gives up on another's write."""
+    return SqlDatabase(database, busy_timeout_ms=60_000, answer_limit_s=60.0)
+
+
 @asynccontextmanager
 async def _repositories(database: str) -> AsyncIterator[Callable[[], Repository]]:
     opened: list[SqlRepository] = []
 
     def make() -> Repository:
-        repository = SqlRepository(database)
+        repository = SqlRepository(patient(database))
         opened.append(repository)
         return repository
 

@@ -14,6 +14,7 @@ from rtb.adapters.memory_alerts import MemoryAlerts
 from rtb.adapters.sql_alerts import SqlAlerts
 from rtb.domain.alert import AlertRule, AlertState, Condition, Phase, Severity
 from rtb.ports.alerts import Alerts
+from tests.contract.support import patient
 
 Open = Callable[[], Awaitable[Alerts]]
 RULE = AlertRule(
@@ -73,7 +74,7 @@ async def _sql_alerts(database: str) -> AsyncIterator[Open]:
     opened: list[SqlAlerts] = []
 
     async def connect() -> Alerts:
-        alerts = SqlAlerts(database)
+        alerts = SqlAlerts(patient(database))
         opened.append(alerts)
         await alerts.start()
         return alerts

@@ -13,6 +13,7 @@ import pytest_asyncio
 from rtb.adapters.memory_history import MemoryHistory
 from rtb.adapters.sql_history import SqlHistory
 from rtb.ports.history import Action, History, HistoryEvent
+from tests.contract.support import patient
 
 Open = Callable[[], Awaitable[History]]
 
@@ -47,7 +48,7 @@ async def _sql_histories(database: str) -> AsyncIterator[Open]:
     opened: list[SqlHistory] = []
 
     async def connect() -> History:
-        history = SqlHistory(database)
+        history = SqlHistory(patient(database))
         opened.append(history)
         await history.start()
         return history
