@@ -95,7 +95,7 @@ async def test_no_request_is_lost_with_its_daemon(
     answers all that it has taken, so none is answered twice."""
     settings = [*production.settings(), *SLOW, "auction.deadline_ms=5000"]
     async with requester(production.broker) as asks:
-        with Daemon(tmp_path, *settings) as daemon:
+        with await asyncio.to_thread(Daemon, tmp_path, *settings) as daemon:
             daemon.put_campaigns(campaign("tea", bid=3.0))
             publishing = asyncio.create_task(asks.ask(range(REQUESTS // 2)))
             await asks.answered(REQUESTS // 10)
@@ -103,7 +103,7 @@ async def test_no_request_is_lost_with_its_daemon(
             await asyncio.to_thread(daemon.wait)
         await publishing
         await asks.ask(range(REQUESTS // 2, REQUESTS))
-        with Daemon(tmp_path, *settings):
+        with await asyncio.to_thread(Daemon, tmp_path, *settings):
             await asks.answered(REQUESTS)
     if number is signal.SIGTERM:
         assert set(asks.answers.values()) == {1}

@@ -69,7 +69,8 @@ async def test_memory_stays_flat_behind_a_fast_producer(tmp_path: Path, producti
     broker = RabbitBroker(production.broker, SystemClock())
     await broker.start()
     try:
-        with Daemon(tmp_path, *production.settings(), *burden, "auction.deadline_ms=600000") as daemon:
+        settings = (*production.settings(), *burden, "auction.deadline_ms=600000")
+        with await asyncio.to_thread(Daemon, tmp_path, *settings) as daemon:
             daemon.put_campaigns(campaign("tea", bid=3.0))
             process = psutil.Process(daemon.process.pid)
             sent = await publish_for(broker, WARM_S)
@@ -98,7 +99,7 @@ async def test_a_broker_frozen_for_long(
     await asyncio.to_thread(server.start)
     settings = [f"broker.url={server.url}", f"state.url={production.state}", f"store.url={production.store}"]
     async with requester(server.url) as asks:
-        with Daemon(tmp_path, *settings, "auction.deadline_ms=60000") as daemon:
+        with await asyncio.to_thread(Daemon, tmp_path, *settings, "auction.deadline_ms=60000") as daemon:
             daemon.put_campaigns(campaign("tea", bid=3.0))
             await asks.ask(range(200))
             await asks.answered(200)

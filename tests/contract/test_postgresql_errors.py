@@ -145,7 +145,7 @@ async def test_a_connection_that_was_cut_is_replaced(postgres_databases: Postgre
         await repository.put_campaigns([CAMPAIGN])
         await execute(
             url,
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()",
         )
         assert await repository.campaign("c-1") == CAMPAIGN
@@ -154,7 +154,7 @@ async def test_a_connection_that_was_cut_is_replaced(postgres_databases: Postgre
 async def test_a_writer_that_is_kept_waiting(postgres_databases: PostgresDatabases) -> None:
     """Who cannot write because of another's lock gives up in time, and can write once it is gone."""
     url = await postgres_databases.migrated()
-    async with connected(url) as other, opened(url, answer_limit_s=0.3) as repository:
+    async with connected(url) as other, opened(url, answer_limit_s=4.0) as repository:
         transaction = other.transaction()
         await transaction.start()
         await other.execute("LOCK TABLE profiles")

@@ -88,7 +88,12 @@ def run(folder: Path, *arguments: str, given: bytes = b"", environment: Mapping[
 
 
 class Daemon:
-    """A daemon from its start to its end; use it as a context manager. At the end it must not have complained."""
+    """A daemon from its start to its end; use it as a context manager. At the end it must not have complained.
+
+    Its start takes a slow machine's time. A test with a connection to a broker of its own starts it in a thread, ``with
+    await asyncio.to_thread(Daemon, folder) as daemon``: a loop that stands still sends no heartbeats, and the broker
+    would leave it.
+    """
 
     def __init__(self, folder: Path, *settings: str, command: Sequence[str] = ("serve",)) -> None:
         """Start it in `folder` with ``section.key=value`` settings, and wait for its ready line."""
