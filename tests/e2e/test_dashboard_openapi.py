@@ -6,6 +6,8 @@ import asyncio
 import sys
 from pathlib import Path
 
+import pytest
+
 from rtb.adapters.clock import SystemClock
 from tests.support.dashboard_site import DashboardSite
 from tests.unit.parts import Prompt, bid_request, campaign, offer, world
@@ -18,6 +20,7 @@ RUNS = (
 )
 
 
+@pytest.mark.timeout(900)  # a minute on a fast machine
 async def test_generated_requests_get_documented_answers(tmp_path: Path) -> None:
     """Of every operation, well-formed and not; the examples that found something are printed."""
     made = world(
