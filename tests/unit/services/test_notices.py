@@ -38,7 +38,7 @@ async def notify() -> AsyncIterator[Notify]:
     made: list[Notices] = []
 
     def of(world: World, **options: Any) -> Notices:
-        sender = NoticeSender(http, world.clock, timeout_s=options.pop("timeout_s", 5.0))
+        sender = NoticeSender(http, world.clock, timeout_s=options.pop("timeout_s", 60.0))
         notices = Notices(sender, world.clock, world.rates, **options)
         world.exchange.listen(notices.auction_closed)
         made.append(notices)
@@ -317,7 +317,7 @@ async def test_a_stop_sends_what_is_left(build: Build, server: HttpServer, notif
     await notices.quiet()
     assert notices.sender.tallies[Kind.WIN] == Tally(retried=1)
     world.exchange.begin(bid_request(), world.clock.monotonic_ns())
-    await notices.stop(5)
+    await notices.stop(60)
     assert len(server.targets) == 3
     assert notices.sender.tallies[Kind.WIN] == Tally(fired=2, retried=1)
 
