@@ -13,7 +13,7 @@ from tests.support.http import Http, post
 from tests.support.samples import bid_request, campaign
 
 LATE = ("auction.deadline_ms=1000", "lab.bidder=true", "lab.bidder_ms=5000", "lab.bidder_cpm=50")
-NEVER = ("auction.deadline_ms=1000", "lab.bidder=true", "lab.bidder_ms=3600000", "lab.bidder_cpm=50")
+NEVER = ("auction.deadline_ms=2500", "lab.bidder=true", "lab.bidder_ms=3600000", "lab.bidder_cpm=50")
 """Had an answer to wait for this bidder, the test would end by its time limit."""
 SHOES = {"domain": "shoes.test"}
 
