@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 AUCTION = "/openrtb2/auction"
 NO_HEADERS: Mapping[str, str] = {}
 

@@ -95,8 +95,8 @@ class HttpServer:
         return [request.target for request in self.requests]
 
     async def asked(self, times: int) -> None:
-        """Wait until so many requests have come; fails the test after 20 seconds."""
-        async with asyncio.timeout(20), self._news:
+        """Wait until so many requests have come; fails the test after a minute."""
+        async with asyncio.timeout(60), self._news:
             await self._news.wait_for(lambda: len(self.requests) >= times)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -78,7 +78,7 @@ class RawServer:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until it holds, looked at when a connection comes or goes; fails the test after 20 seconds."""
-        async with asyncio.timeout(20), self._changed:
+        async with asyncio.timeout(60), self._changed:
             await self._changed.wait_for(condition)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
