@@ -77,7 +77,7 @@ class RawServer:
             await asyncio.sleep(0)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until it holds, looked at when a connection comes or goes; fails the test after 20 seconds."""
+        """Wait until it holds, looked at when a connection comes or goes; fails the test after a minute."""
         async with asyncio.timeout(60), self._changed:
             await self._changed.wait_for(condition)
 
