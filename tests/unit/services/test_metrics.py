@@ -100,7 +100,7 @@ async def test_lag_probe_measures_on_the_running_loop(clock: HandClock) -> None:
 
     probe = LagProbe(Telling(), clock, period_ms=1)
     probe.start()
-    await asyncio.wait_for(recorded.wait(), 10)
+    await asyncio.wait_for(recorded.wait(), 60)
     probe.stop()
 
 
@@ -332,7 +332,7 @@ async def test_source_ticks_by_itself_until_stopped(metrics: Metrics, clock: Han
     source.subscribe(listen)
     source.start()
     source.start()
-    await asyncio.wait_for(third.wait(), 10)
+    await asyncio.wait_for(third.wait(), 60)
     source.stop()
     source.stop()
     assert source._gc._watch not in gc.callbacks
