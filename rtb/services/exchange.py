@@ -5,9 +5,10 @@
     finish     the same, to be awaited
     run        begin and finish
 
-An edge calls `begin` and answers at once when the outcome is there. An auction that waits for bidders shares a timer
-with all others (rtb.services.deadlines); a task is made only where a profile must be looked up. What an auction is
-while it runs is in rtb.services.open_auction, how it ends in rtb.services.settling.
+An edge calls `begin` and answers at once when the outcome is there. No task is made for an auction that waits: for its
+user's profile it waits with all others whose users are looked up, for bidders it shares a timer with all others
+(rtb.services.deadlines). What an auction is while it runs is in rtb.services.open_auction, how it ends in
+rtb.services.settling.
 """
 
 from __future__ import annotations
@@ -75,7 +76,6 @@ class Exchange:
         self._id_prefix = secrets.token_hex(6)
         self._id_count = 0
         self._broken: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._gate: Callable[[BidRequest], NoBid | None] | None = None
 
     def guard(self, gate: Callable[[BidRequest], NoBid | None]) -> None:
@@ -192,9 +192,8 @@ class Exchange:
         if auction.fanned_out_ns:
             self._await_bidders(auction, done)
             return
-        task = asyncio.get_running_loop().create_task(self._look_up(auction, done))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        left_ns = auction.deadline_ns - self._clock.monotonic_ns()
+        self._profiles.look_up(auction.user_id, max(left_ns, 0) / 1e9, partial(self._ask_later, auction, done))
 
     async def finish(self, auction: Auction) -> Outcome:
         """The same, to be awaited; who is cancelled meanwhile ends the auction."""
@@ -206,37 +205,40 @@ class Exchange:
             if auction.outcome is None:  # nobody waits for the answer any more
                 self._abandon(auction)
 
-    async def _look_up(self, auction: Auction, done: Done) -> None:
+    def _ask_later(self, auction: Auction, done: Done, user: User) -> None:
+        """The user was looked up: hand the auction to every bidder now."""
+        if auction.outcome is not None:
+            return
         try:
-            left_ns = auction.deadline_ns - self._clock.monotonic_ns()
-            user = await self._profiles.get(auction.user_id, max(left_ns, 0) / 1e9)
-            if auction.outcome is not None:
-                return
             self._fan_out(auction, user, self._clock.monotonic_ns())
-            if auction.pending:
-                self._await_bidders(auction, done)
-                return
         except Exception as error:
             self._abandon(auction)
             done(auction, error)
+            return
+        if auction.pending:
+            self._await_bidders(auction, done)
         else:
-            self._end(auction, done)
+            self._end_soon(auction, done)
 
     def _await_bidders(self, auction: Auction, done: Done) -> None:
         self._deadlines.add(auction, done)
         auction.when_complete(self._completed)
 
     def _completed(self, auction: Auction) -> None:
-        """All have reported that it waited for; secondary bidders that have not are not late. What completes auctions
-        completes many in one step of the loop: they are settled in the next, together."""
+        """All have reported that it waited for; secondary bidders that have not are not late."""
         if auction.pending:
             for name in auction.pending & auction.secondary:
                 auction.pending.discard(name)
                 auction.skipped[name] = NOT_AWAITED
         auction.forget_completion()
+        self._end_soon(auction, self._deadlines.remove(auction))
+
+    def _end_soon(self, auction: Auction, done: Done) -> None:
+        """It is complete. What completes auctions completes many in one step of the loop: they are settled in the next,
+        together."""
         if not self._complete:
             asyncio.get_running_loop().call_soon(self._end_complete)
-        self._complete.append((auction, self._deadlines.remove(auction)))
+        self._complete.append((auction, done))
 
     def _end_complete(self) -> None:
         """Settle those that are complete, and then tell who waits for them."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import cast
 
 from msgspec import Struct
@@ -34,6 +35,20 @@ class User(Struct, gc=False):
 
 UNKNOWN = User()
 """Nobody: a request that names no user, and so has nothing to count by."""
+
+
+Told = Callable[[User], None]
+
+
+class _Wait:
+    """Who waits for a user, until `until_s` in loop time; `told` is None once it was called."""
+
+    __slots__ = ("told", "until_s", "user_id")
+
+    def __init__(self, user_id: str, until_s: float, told: Told) -> None:
+        self.user_id = user_id
+        self.until_s = until_s
+        self.told: Told | None = told
 
 
 class Profiles:
@@ -76,8 +91,8 @@ class Profiles:
         self._fresh_ns = int(fresh_s * 1e9)
         self._ttl_s = ttl_s
         self._users: OrderedDict[str, User] = OrderedDict()
-        self._wanted: dict[str, list[asyncio.Future[User]]] = {}
-        self._waiting: deque[tuple[float, asyncio.Future[User], str]] = deque()  # by the end of their wait, loop time
+        self._wanted: dict[str, list[_Wait]] = {}
+        self._waiting: deque[_Wait] = deque()  # by the end of their wait
         self._timer: asyncio.TimerHandle | None = None
         self._frequencies: dict[str, dict[str, int]] = {}  # of those who are looked up in the repository
         self._counters = asyncio.Lock()  # what is counted during a read of the counters is sent after it
@@ -102,16 +117,29 @@ class Profiles:
         self._metrics.profile_timeouts += 1
         return self._in_time(user_id)
 
+    def look_up(self, user_id: str, within_s: float, told: Told) -> None:
+        """Tell the user, after a bounded wait (`within_s` at most), or what is known of one by then. That is not before
+        this returns; those whose users are found together are told in one step of the loop."""
+        loop = asyncio.get_running_loop()
+        wait = _Wait(user_id, loop.time() + self._wait_s, told)
+        waits = self._wanted.get(user_id)
+        if waits is None:
+            self._metrics.profile_misses += 1
+            self._wanted[user_id] = [wait]
+            self._cache.ask([user_id])
+        else:
+            waits.append(wait)
+        self._waiting.append(wait)
+        if self._timer is None:
+            self._timer = loop.call_later(self._wait_s, self._end_waits)
+        if within_s < self._wait_s:
+            loop.call_later(within_s, self._give_up, wait)
+
     async def get(self, user_id: str, within_s: float = math.inf) -> User:
-        """The user, after a bounded wait (`within_s` at most), or what is known of one by then. No errors."""
-        future = self._want(user_id)
-        if within_s >= self._wait_s:
-            return await future
-        try:
-            return await asyncio.wait_for(future, within_s)
-        except TimeoutError:
-            self._metrics.profile_timeouts += 1
-            return self._in_time(user_id)
+        """The same, to be awaited. No errors."""
+        found: asyncio.Future[User] = asyncio.get_running_loop().create_future()
+        self.look_up(user_id, within_s, partial(_resolve, found))
+        return await found
 
     def count(self, user_id: str, counter: str, window_s: int) -> None:
         """Count an impression of a capped campaign, here at once and in the state store soon."""
@@ -137,38 +165,22 @@ class Profiles:
         await self._cache.close()
         await self._truth.close()
 
-    def _want(self, user_id: str) -> asyncio.Future[User]:
-        """A future of the caller's own, so that a cancelled caller does not take the others along."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[User] = loop.create_future()
-        futures = self._wanted.get(user_id)
-        if futures is None:
-            self._metrics.profile_misses += 1
-            self._wanted[user_id] = [future]
-            self._cache.ask([user_id])
-        else:
-            futures.append(future)
-        self._waiting.append((loop.time() + self._wait_s, future, user_id))
-        if self._timer is None:
-            self._timer = loop.call_later(self._wait_s, self._end_waits)
-        return future
-
     def _end_waits(self) -> None:
         """One timer for all: everybody waits equally long, so they end in the order they came."""
         loop = asyncio.get_running_loop()
         now_s, waiting = loop.time(), self._waiting
-        while waiting and (waiting[0][1].done() or waiting[0][0] <= now_s):
-            _, future, user_id = waiting.popleft()
-            if not future.done():
-                self._give_up(future, user_id)
+        while waiting and (waiting[0].told is None or waiting[0].until_s <= now_s):
+            wait = waiting.popleft()
+            if wait.told is not None:
+                self._give_up(wait)
                 self._cache.blame()
                 self._truth.blame()
-        self._timer = loop.call_at(waiting[0][0], self._end_waits) if waiting else None
+        self._timer = loop.call_at(waiting[0].until_s, self._end_waits) if waiting else None
 
-    def _give_up(self, future: asyncio.Future[User], user_id: str) -> None:
-        if not future.done():
+    def _give_up(self, wait: _Wait) -> None:
+        if wait.told is not None:
             self._metrics.profile_timeouts += 1
-            future.set_result(self._in_time(user_id))
+            _tell(wait, self._in_time(wait.user_id))
 
     def _in_time(self, user_id: str) -> User:
         """What is known of a user whose lookup is not at its end: the counters, when only the repository is late."""
@@ -177,8 +189,8 @@ class Profiles:
 
     def _fail(self, user_ids: Sequence[str]) -> None:
         for user_id in user_ids:
-            for future in self._wanted.pop(user_id):
-                self._give_up(future, user_id)
+            for wait in self._wanted.pop(user_id):
+                self._give_up(wait)
             self._frequencies.pop(user_id, None)
 
     async def _look_into_cache(self, user_ids: Sequence[str]) -> None:
@@ -206,8 +218,8 @@ class Profiles:
             return
         if truth.late:
             for user_id in user_ids:
-                for future in self._wanted[user_id]:
-                    self._give_up(future, user_id)
+                for wait in self._wanted[user_id]:
+                    self._give_up(wait)
         truth.ask(user_ids)
 
     async def _look_into_repository(self, user_ids: Sequence[str]) -> None:
@@ -235,9 +247,20 @@ class Profiles:
         users.move_to_end(user_id)
         if len(users) > self._cached:
             users.popitem(last=False)
-        for future in self._wanted.pop(user_id):
-            if not future.done():
-                future.set_result(user)
+        for wait in self._wanted.pop(user_id):
+            _tell(wait, user)
+
+
+def _tell(wait: _Wait, user: User) -> None:
+    """Once, and in the next step of the loop."""
+    told, wait.told = wait.told, None
+    if told is not None:
+        asyncio.get_running_loop().call_soon(told, user)
+
+
+def _resolve(found: asyncio.Future[User], user: User) -> None:
+    if not found.done():
+        found.set_result(user)
 
 
 def _decode(data: bytes) -> Profile | None:

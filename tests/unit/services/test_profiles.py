@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -197,6 +199,25 @@ async def test_what_is_asked_during_a_lookup_travels_together(world: World) -> N
     world.state.open.set()
     assert [likes(user) for user in await asyncio.gather(*first, *later)] == [(f"{name}-likes",) for name in "abcdec"]
     assert world.state.asked == [["a", "b"], ["c", "d", "e"]]
+
+
+async def test_users_that_are_found_together_are_told_together(world: World) -> None:
+    """In one step of the loop, and never before they have asked: auctions that wait for them can go on together."""
+    await world.store(*"ab")
+    told: list[str] = []
+    loop, all_told = asyncio.get_running_loop(), asyncio.Event()
+
+    def tell(name: str, user: User) -> None:
+        told.append(f"{name} {likes(user)}")
+        loop.call_soon(told.append, "a step later")
+        if name == "c":
+            all_told.set()
+
+    for name in "abac":
+        world.profiles.look_up(name, math.inf, partial(tell, name))
+    assert told == []
+    await all_told.wait()
+    assert told[:4] == ["a ('a-likes',)", "a ('a-likes',)", "b ('b-likes',)", "c None"]
 
 
 async def test_the_wait_is_bounded_and_the_late_answer_kept(world: World) -> None:
