@@ -53,9 +53,9 @@ class Breaker:
     """Decides about each call: ask `admits` before it, tell `record` after it."""
 
     __slots__ = (
-        "_bad",
         "_bads",
         "_credit",
+        "_good",
         "_open_ns",
         "_policy",
         "_probed_ns",
@@ -67,11 +67,15 @@ class Breaker:
         "_trial_bad",
         "_trial_total",
         "_until_ns",
+        "bad",
         "state",
     )
 
-    _bad: int
+    bad: int
+    """Bad calls in the window; without any, a closed breaker admits all."""
     _bads: list[int]
+    _good: int
+    """Good calls in the latest slot, not yet among its total."""
     _slot: int
     _slot_end_ns: int
     _total: int
@@ -93,7 +97,7 @@ class Breaker:
     def admits(self, now_ns: int) -> bool:
         """Whether to make a call now."""
         if self.state is _CLOSED:
-            if not self._bad:
+            if not self.bad:
                 return True
             share = self._closed_share(now_ns)
         elif self.state is State.OPEN:
@@ -109,8 +113,7 @@ class Breaker:
         """Count a call that ended; `bad` when it timed out or failed."""
         if self.state is _CLOSED:
             if not bad and now_ns < self._slot_end_ns:
-                self._totals[self._slot % _SLOTS] += 1
-                self._total += 1
+                self._good += 1
                 return
             self._count(now_ns, bad)
             if bad and self._bad_share() >= self._policy.open_at:
@@ -150,7 +153,7 @@ class Breaker:
         return False
 
     def _bad_share(self) -> float:
-        return self._bad / self._total if self._total >= self._policy.calls else 0.0
+        return self.bad / self._total if self._total >= self._policy.calls else 0.0
 
     def _open(self, now_ns: int) -> None:
         self.state = State.OPEN
@@ -166,10 +169,13 @@ class Breaker:
         self._total += 1
         if bad:
             self._bads[index] += 1
-            self._bad += 1
+            self.bad += 1
 
     def _advance(self, now_ns: int) -> None:
         """Let go of the slots that have left the window."""
+        self._totals[self._slot % _SLOTS] += self._good
+        self._total += self._good
+        self._good = 0
         slot = now_ns // self._slot_ns
         if slot == self._slot:
             return
@@ -179,7 +185,7 @@ class Breaker:
             for passed in range(self._slot + 1, slot + 1):
                 index = passed % _SLOTS
                 self._total -= self._totals[index]
-                self._bad -= self._bads[index]
+                self.bad -= self._bads[index]
                 self._totals[index] = self._bads[index] = 0
         self._slot = max(slot, self._slot)
         self._slot_end_ns = (self._slot + 1) * self._slot_ns
@@ -187,5 +193,5 @@ class Breaker:
     def _forget(self) -> None:
         self._slot = self._slot_end_ns = 0
         self._totals, self._bads = [0] * _SLOTS, [0] * _SLOTS
-        self._total = self._bad = 0
+        self._total = self.bad = self._good = 0
         self._trial_total = self._trial_bad = 0
