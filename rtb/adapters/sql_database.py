@@ -202,9 +202,13 @@ class _SqliteConnection(sqlite3.Connection):
     gone, which the traceback of a cancelled call may hold for long."""
 
     def close(self) -> None:
-        """Undo what is not committed, and close."""
-        if self.in_transaction:
-            self.rollback()
+        """Undo what is not committed, and close; doing so again changes nothing, as aiosqlite does when a task is
+        cancelled that waits for it."""
+        try:
+            if self.in_transaction:
+                self.rollback()
+        except sqlite3.ProgrammingError:
+            pass  # it is closed
         super().close()
 
 

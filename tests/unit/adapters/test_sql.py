@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rtb.adapters.sql import SqlRepository
+from rtb.adapters.sql_database import _SqliteConnection
 from rtb.domain.campaign import Campaign, Creative
 from rtb.domain.profile import Profile
 from rtb.errors import StoreError
@@ -95,6 +96,18 @@ async def test_a_locked_database(tmp_path: Path) -> None:
         other.execute("ROLLBACK")
         other.close()
         await repository.put_profiles([Profile("u")])
+
+
+def test_a_connection_is_closed_again(tmp_path: Path) -> None:
+    """Without harm, as any of SQLite's is: its transaction ended with it the first time."""
+    path = tmp_path / "rtb.db"
+    connection = sqlite3.connect(path, isolation_level=None, factory=_SqliteConnection)
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("CREATE TABLE t (n int)")
+    for _ in range(2):
+        connection.close()
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
 
 
 async def test_a_new_database_that_another_writes_to(tmp_path: Path) -> None:
