@@ -3,9 +3,9 @@
     python -m benchmarks.fanout [all|client|auctions|sick|shield] ... [--seconds 4]
 
 Bidders are a process of their own, on the loopback: `rtb lab dsps`, or for auctions by the CPU-second the same with
-their answers made ahead (`benchmarks.prepared_dsps`), on a processor of their own where there are two. Figures are of
-this process's CPU time, which includes decoding the request, the auction, its fan-out and the encoded answer, as in a
-daemon, but no HTTP edge. What aiohttp does, it does in turns with what we do, in one run.
+their answers made ahead (`benchmarks.prepared_dsps`). Figures are of this process's CPU time, which includes decoding
+the request, the auction, its fan-out and the encoded answer, as in a daemon, but no HTTP edge. What aiohttp does, it
+does in turns with what we do, in one run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from rtb.config import Settings, Store
 from rtb.domain.bidder_policy import BidderSettings
 from rtb.domain.breaker import BreakerPolicy
 from rtb.domain.histogram import Histogram
-from rtb.edges.together import Together, auctioning
+from rtb.edges.together import MOST, Together, auctioning
 from rtb.lab import null_server
 from rtb.openrtb import BidRequest, BidResponse
 from rtb.ports import Bidder
@@ -99,32 +99,25 @@ class Figures(Struct):
 @contextmanager
 def dsps(count: int, *flags: str) -> Iterator[list[str]]:
     """So many bidders in a process of their own: their URLs."""
-    with serving("rtb", "lab", "dsps", str(count), "--port", "0", *flags) as (_, urls):
+    with serving("rtb", "lab", "dsps", str(count), "--port", "0", *flags) as urls:
         yield urls
 
 
 @contextmanager
 def prepared_dsps(count: int) -> Iterator[list[str]]:
-    """The same with their answers made ahead, and where there are two processors, one for them and one for us."""
-    with serving("benchmarks.prepared_dsps", str(count)) as (pid, urls):
-        ours, *others = ours_and_others = sorted(os.sched_getaffinity(0))
-        if others:
-            os.sched_setaffinity(0, {ours})
-            os.sched_setaffinity(pid, others)
-        try:
-            yield urls
-        finally:
-            os.sched_setaffinity(0, ours_and_others)
+    """The same with their answers made ahead."""
+    with serving("benchmarks.prepared_dsps", str(count)) as urls:
+        yield urls
 
 
 @contextmanager
-def serving(*command: str) -> Iterator[tuple[int, list[str]]]:
-    """A module that prints URLs and then that it is ready: its pid, and they."""
+def serving(*command: str) -> Iterator[list[str]]:
+    """A module that prints URLs and then that it is ready: they."""
     process = subprocess.Popen([sys.executable, "-m", *command], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         lines = iter(process.stdout.readline, "ready\n")
-        yield process.pid, [line.split()[1] for line in lines]
+        yield [line.split()[1] for line in lines]
     finally:
         process.terminate()
         process.wait(30)
@@ -341,7 +334,7 @@ class World:
 
         def concluded(asked: Asked, auction: Auction, error: Exception | None) -> None:
             assert error is None
-            together.go_on(asked, (answer,))
+            concluding.add(asked)
 
         def answer(asked: Asked) -> bool:
             assert asked.auction.outcome is not None
@@ -354,6 +347,7 @@ class World:
 
         stages = (read, admit, *auctioning(exchange, concluded), answer)
         together = Together(stages, failed, lambda: exchange.room, system.clock)
+        concluding = Together((answer,), failed, lambda: MOST, system.clock)
 
         def run(number: int, done: Done) -> None:
             together.add(Asked(bodies[number % len(bodies)], done))
