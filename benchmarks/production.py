@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from urllib.request import urlopen
 
@@ -36,6 +37,9 @@ from rtb.lab.servers.redis import RedisServer
 from rtb.lab.traffic import Traffic
 
 USERS = 100_000
+ROUNDS = 5
+WARM_UP_S = 20.0
+PATIENT = ("http.shed_after_ms=0", "auction.deadline_ms=1000")
 CONSUMED = re.compile(rb"^rtb_queue_consumed_total (\S+)$", re.MULTILINE)
 
 
@@ -119,22 +123,39 @@ def _consumed(url: str) -> float:
 
 def _profiles(folder: Path, settings: tuple[str, ...], urls: dict[str, str], campaigns: int, seconds: float) -> None:
     """The same load over HTTP: embedded without any profile, with 100,000 of them in Redis (and the budgets' accounts
-    with them), and with wins and ledger outside as well."""
-    plan = Plan(duration_s=seconds, warmup_s=8.0, users=USERS)
-    bench = Bench(bodies(plan))
+    with them), and with wins and ledger outside as well. The daemons take turns, so that what the processors are worth
+    at a moment meets all of them alike; none of them sheds, so that every answer counted was auctioned."""
     asyncio.run(_fill_redis(urls["state.url"]))
-    (embedded := folder / "embedded").mkdir()
-    store = f"store.url=sqlite:///{embedded}/rtb.db"
-    subprocess.run([*RTB, "lab", "fill", str(campaigns), "--set", store], check=True, stdout=subprocess.DEVNULL)
-    state = (f"state.url={urls['state.url']}",)
-    for what, place, chosen in (
-        ("embedded, no profiles", embedded, ()),
-        ("profiles and accounts in Redis", embedded, state),
-        ("everything outside", folder, settings),
-    ):
-        with daemon(place, *chosen) as (url, pid, _):
-            null = bench.run_null(plan)
-            _show(what, bench.run(msgspec.structs.replace(plan, url=url, pid=pid)), [null])
+    kinds: dict[str, tuple[str, ...]] = {
+        "embedded, no profiles": (),
+        "profiles and accounts in Redis": (f"state.url={urls['state.url']}",),
+        "everything outside": settings,
+    }
+    costs_us: dict[str, list[float]] = {what: [] for what in kinds}
+    plan = Plan(duration_s=seconds, warmup_s=1.0, give_up_ms=30_000.0, users=USERS)
+    bench = Bench(bodies(plan))
+    with ExitStack() as stack:
+        plans: dict[str, Plan] = {}
+        for number, (what, chosen) in enumerate(kinds.items()):
+            (place := folder / f"daemon{number}").mkdir()
+            if settings is not chosen:
+                store = f"store.url=sqlite:///{place}/rtb.db"
+                subprocess.run(
+                    [*RTB, "lab", "fill", str(campaigns), "--set", store], check=True, stdout=subprocess.DEVNULL
+                )
+            url, pid, _ = stack.enter_context(daemon(place, f"broker.journal={place}/journal", *chosen, *PATIENT))
+            plans[what] = msgspec.structs.replace(plan, url=url, pid=pid)
+            bench.run(msgspec.structs.replace(plans[what], duration_s=WARM_UP_S))
+        for _ in range(ROUNDS):
+            for what, one in plans.items():
+                server = bench.run(one).server
+                assert server is not None
+                costs_us[what].append(server.cpu_s / server.answers * 1e6)
+    base_us = median(costs_us["embedded, no profiles"])
+    for what, costs in costs_us.items():
+        cost_us, every = median(costs), " ".join(f"{cost:.0f}" for cost in costs)
+        click.echo(f"\n{what}: {cost_us:.0f} us of CPU an auction at the median ({every})")
+        click.echo(f"  {1e6 / cost_us:,.0f} per CPU-second, {base_us / cost_us:.0%} of the embedded daemon's")
 
 
 async def _fill_redis(url: str) -> None:
@@ -147,11 +168,9 @@ async def _fill_redis(url: str) -> None:
     await state.close()
 
 
-def _show(title: str, result: Result, nulls: list[Result] | None = None) -> None:
+def _show(title: str, result: Result) -> None:
     click.echo(f"\n{title}")
     click.echo(report.text(result))
-    if nulls:
-        click.echo(report.share(result, nulls))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ win published, consumed and billed.
 `burst` puts all requests on the queue at once: batches are full. `paced` sends 1,000 a second, to one daemon, then two.
 The requests' timestamps are whole seconds, so that the deadline counts from their arrival at the daemon and waiting on
 the queue costs no answer. Servers, generator and daemons share the processors: only CPU time of the daemons is told,
-less what they use while idle, and the best of some rounds, for the processors are shared.
+less what they use while idle and looked at (their metrics tell when they have done everything), and the best of some
+rounds, for the processors are shared.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ from rtb.services import topology
 WARM_UP = 3_000
 RATE = 1_000
 STEP_S = 0.01
-IDLE_S = 4.0
+LOOK_S = 0.7
+IDLE_LOOKS = 6
 COUNTER = re.compile(rb"^rtb_queue_consumed_total (\S+)$", re.MULTILINE)
 
 
@@ -69,13 +71,15 @@ class Daemons:
         before = -1.0
         while (now := self.consumed()) != before:
             before = now
-            await asyncio.sleep(0.7)
+            await asyncio.sleep(LOOK_S)
 
     async def measure_idle(self) -> float:
-        """CPU seconds a second that they use without any request."""
+        """CPU seconds a second that they use without any request, looked at as often as by `rest`."""
         await self.rest()
         start, cpu_s = time.monotonic(), self.cpu_s()
-        await asyncio.sleep(IDLE_S)
+        for _ in range(IDLE_LOOKS):
+            self.consumed()
+            await asyncio.sleep(LOOK_S)
         self.idle_share = (self.cpu_s() - cpu_s) / (time.monotonic() - start)
         return self.idle_share
 
