@@ -11,10 +11,13 @@ from tests.support.daemon import LIMIT_S, Daemon, Result
 from tests.support.http import get
 from tests.support.samples import bid_request, imp
 
+PATIENT = ("tracking.redirect_ms=10000", "tracking.answer_ms=10000")
+"""Events are on disk before they are answered, however slow it is."""
+
 
 def test_stats_history_and_counters_of_one_click(tmp_path: Path) -> None:
     """Two wins at the floor of 0.50 CPM, one shown twice and clicked, one with a forged URL: 0.0005 spent."""
-    with Daemon(tmp_path) as daemon:
+    with Daemon(tmp_path, *PATIENT) as daemon:
         daemon.put_campaigns(TEA)
         daemon.admin("campaigns.set-bid", id="tea", bid=4.0)
         pixel, link, token = won(daemon)
