@@ -4,8 +4,9 @@ python -m benchmarks.tracker [--events 40000] [--rabbitmq]
 
 The tracker runs in a process of its own, behind the HTTP server of the exchange; this one asks over connections that
 are always busy: 8 impression pixels, a click redirect and a conversion of ten, each with a ticket of its own. It is
-answered once the broker has confirmed it. The same process is also asked for a page of nothing: HTTP alone. Nobody
-takes the events off their queues.
+answered once the broker has confirmed it: the one in the process with its journal, as the daemon has it unless told
+otherwise, that is once the event is on the disk; and the same without a journal. The process is also asked for a page
+of nothing: HTTP alone. Nobody takes the events off their queues.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ from rtb.services.outbox import Outbox
 from rtb.services.tickets import Tickets
 from rtb.services.tracker import Tracker
 
-CONNECTIONS = 64
+CONNECTIONS = 256
+"""With fewer the process waits for the disk, and a batch of the journal is small."""
 RUNS = 3
 SIGNER = Signer(Keys({1: b"benchmarks.tracker"}, 1), b"benchmarks.tracker")
 LANDING = "https://shop.example/products?ref=${CLICK_ID}"
@@ -65,11 +67,13 @@ class Site:
         return DONE if path == b"/t/nothing" else self._responder.respond(connection, method, path, body)
 
 
-async def serve(url: str, folder: Path) -> None:
+async def serve(url: str, folder: Path, journal: bool) -> None:
     """Take events until standard input ends."""
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # standard output tells the port
     clock = SystemClock()
-    broker: Broker = RabbitBroker(url, clock) if url else MemoryBroker(clock)
+    broker: Broker = (
+        RabbitBroker(url, clock) if url else MemoryBroker(clock, journal=folder / "journal" if journal else None)
+    )
     await broker.start()
     await broker.declare(topology.topology())
     outbox = Outbox(broker, FileSpool(folder / "spool"), Metrics("benchmark", clock))
@@ -90,9 +94,10 @@ async def serve(url: str, folder: Path) -> None:
 
 
 @contextmanager
-def tracker(url: str, folder: Path) -> Iterator[tuple[int, psutil.Process, subprocess.Popen[str]]]:
+def tracker(url: str, folder: Path, journal: bool) -> Iterator[tuple[int, psutil.Process, subprocess.Popen[str]]]:
     """The measured process, and the port it listens on."""
     command = [sys.executable, "-m", "benchmarks.tracker", "--serve", f"--url={url}", f"--folder={folder}"]
+    command += ["--journal"] * journal
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield int(_pipe(process.stdout).readline()), psutil.Process(process.pid), process
@@ -156,9 +161,9 @@ def rate(process: psutil.Process, port: int, batch: list[bytes]) -> float:
     return len(batch) / float(after.user + after.system - before.user - before.system)
 
 
-def measure(name: str, url: str, events: int) -> None:
+def measure(name: str, url: str, events: int, *, journal: bool = False) -> None:
     """Print the figures over one broker."""
-    with TemporaryDirectory() as folder, tracker(url, Path(folder)) as (port, process, child):
+    with TemporaryDirectory(dir=".") as folder, tracker(url, Path(folder), journal) as (port, process, child):
         uvloop.run(ask(port, requests(2_000, 0)))
         told, alone, probes = [], [], []
         for run in range(RUNS):
@@ -190,13 +195,15 @@ def _pipe(pipe: IO[str] | None) -> IO[str]:
 @click.option("--serve", "serves", is_flag=True, hidden=True)
 @click.option("--url", default="", hidden=True)
 @click.option("--folder", default=".", hidden=True)
-def main(events: int, rabbitmq: bool, serves: bool, url: str, folder: str) -> None:
+@click.option("--journal", is_flag=True, hidden=True)
+def main(events: int, rabbitmq: bool, serves: bool, url: str, folder: str, journal: bool) -> None:
     """Print how many tracked events a second of processor time takes in."""
     if serves:
-        uvloop.run(serve(url, Path(folder)))
+        uvloop.run(serve(url, Path(folder), journal))
         return
     click.echo(f"{Path(__file__).name}: {events:,} events over {CONNECTIONS} connections")
-    measure("embedded", "", events)
+    measure("embedded", "", events, journal=True)
+    measure("no journal", "", events)
     if rabbitmq:
         with TemporaryDirectory() as place:
             server = RabbitServer(Path(place))
