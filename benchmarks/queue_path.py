@@ -3,7 +3,8 @@ win published, consumed and billed.
 
     python -m benchmarks.queue_path [--campaigns 10000] [--requests 4000] [--rounds 3] [burst|paced] ...
 
-`burst` puts all requests on the queue at once: batches are full. `paced` sends 1,000 a second, to one daemon, then two.
+`burst` puts all requests on the queue at once: batches are full. `paced` sends 1,000 a second. Each first to one
+daemon, then to two, of which each has taken as many requests before, so that what they remember is as warm.
 The requests' timestamps are whole seconds, so that the deadline counts from their arrival at the daemon and waiting on
 the queue costs no answer. Servers, generator and daemons share the processors: only CPU time of the daemons is told,
 less what they use while idle and looked at (their metrics tell when they have done everything), and the best of some
@@ -37,7 +38,8 @@ from rtb.messages import MessageType
 from rtb.ports import Message
 from rtb.services import topology
 
-WARM_UP = 3_000
+WARM_UP = 12_000
+"""Of a daemon: three times every request there is."""
 RATE = 1_000
 STEP_S = 0.01
 LOOK_S = 0.7
@@ -149,7 +151,7 @@ def main(parts: tuple[str, ...], campaigns: int, count: int, rounds: int) -> Non
             broker = RabbitBroker(urls["broker.url"], SystemClock(), confirm_limit_s=60.0)
             await broker.start()
             requests = Requests(broker, prepared)
-            await requests.send(WARM_UP)
+            await requests.send(WARM_UP * len(daemons.running))
             idle = await daemons.measure_idle()
             costs = [await cost_us(daemons, requests, count, paced=paced) for _ in range(rounds)]
             await broker.close()
@@ -159,14 +161,14 @@ def main(parts: tuple[str, ...], campaigns: int, count: int, rounds: int) -> Non
                 f"{best:5.0f} us, {1e6 / best:6,.0f} auctions per CPU-second ({every}), idle {idle:.1%} of a processor"
             )
 
-        if "burst" in wanted:
-            click.echo(f"burst, one daemon   {asyncio.run(measure(one, paced=False))}")
-        if "paced" in wanted:
-            click.echo(f"paced, one daemon   {asyncio.run(measure(one, paced=True))}")
-            (folder / "second").mkdir()
-            other_url, other_pid, _ = stack.enter_context(daemon(folder / "second", *settings))
-            two = Daemons([(url, pid), (other_url, other_pid)])
-            click.echo(f"paced, two daemons  {asyncio.run(measure(two, paced=True))}")
+        def show(title: str, daemons: Daemons) -> None:
+            for part in sorted(wanted):
+                click.echo(f"{part}, {title:12}{asyncio.run(measure(daemons, paced=part == 'paced'))}")
+
+        show("one daemon", one)
+        (folder / "second").mkdir()
+        other_url, other_pid, _ = stack.enter_context(daemon(folder / "second", *settings))
+        show("two daemons", Daemons([(url, pid), (other_url, other_pid)]))
 
 
 if __name__ == "__main__":
