@@ -1,10 +1,11 @@
 """CPU of daemons for an auction by queue over RabbitMQ: consumed, auctioned, answer confirmed, request acknowledged,
 win published, consumed and billed.
 
-    python -m benchmarks.queue_path [--campaigns 10000] [--requests 4000] [--rounds 3] [burst|paced] ...
+    python -m benchmarks.queue_path [--campaigns 10000] [--requests 4000] [--rounds 3] [burst|paced|spread] ...
 
-`burst` puts all requests on the queue at once: batches are full. `paced` sends 1,000 a second. Each first to one
-daemon, then to two, of which each has taken as many requests before, so that what they remember is as warm.
+`burst` puts all requests on the queue at once: batches are full. `paced` sends 1,000 a second for each daemon, `spread`
+1,000 a second however many there are. Each first to one daemon, then to two, of which each has taken as many requests
+before, so that what they remember is as warm.
 The requests' timestamps are whole seconds, so that the deadline counts from their arrival at the daemon and waiting on
 the queue costs no answer. Servers, generator and daemons share the processors: only CPU time of the daemons is told,
 less what they use while idle and looked at (their metrics tell when they have done everything), and the best of some
@@ -41,6 +42,7 @@ from rtb.services import topology
 WARM_UP = 12_000
 """Of a daemon: three times every request there is."""
 RATE = 1_000
+PARTS = ("burst", "paced", "spread")
 STEP_S = 0.01
 LOOK_S = 0.7
 IDLE_LOOKS = 6
@@ -101,12 +103,12 @@ class Requests:
             batch = made[first : first + 1_000]
             await asyncio.gather(*(self._broker.publish(topology.BIDDING, "bid.request", one) for one in batch))
 
-    async def pace(self, count: int) -> None:
-        """So many, RATE a second, evenly."""
+    async def pace(self, count: int, rate: int) -> None:
+        """So many, at a rate a second, evenly."""
         loop = asyncio.get_running_loop()
         start, sent = loop.time(), 0
         while sent < count:
-            due = min(count, int((loop.time() - start) * RATE) + 1)
+            due = min(count, int((loop.time() - start) * rate) + 1)
             await self.send(due - sent)
             sent = due
             await asyncio.sleep(STEP_S)
@@ -119,23 +121,23 @@ class Requests:
         return Message(body=body, message_id=name, timestamp=now, persistent=False)
 
 
-async def cost_us(daemons: Daemons, requests: Requests, count: int, *, paced: bool) -> float:
-    """CPU microseconds of an auction, without what the daemons use idle."""
+async def cost_us(daemons: Daemons, requests: Requests, count: int, rate: int) -> float:
+    """CPU microseconds of an auction, at a rate or (0) all at once, without what the daemons use idle."""
     start, cpu_s = time.monotonic(), daemons.cpu_s()
-    await (requests.pace(count) if paced else requests.send(count))
+    await (requests.pace(count, rate) if rate else requests.send(count))
     await daemons.rest()
     idle_s = daemons.idle_share * (time.monotonic() - start)
     return (daemons.cpu_s() - cpu_s - idle_s) / count * 1e6
 
 
 @click.command()
-@click.argument("parts", nargs=-1, type=click.Choice(["burst", "paced"]))
+@click.argument("parts", nargs=-1, type=click.Choice(PARTS))
 @click.option("--campaigns", default=10_000, show_default=True)
 @click.option("--requests", "count", default=4_000, show_default=True, help="Of each round.")
 @click.option("--rounds", default=3, show_default=True)
 def main(parts: tuple[str, ...], campaigns: int, count: int, rounds: int) -> None:
     """Print CPU microseconds an auction."""
-    wanted = set(parts or ("burst", "paced"))
+    wanted = parts or PARTS
     prepared = payloads("1k", 4_000, 1, 100_000)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="rtb-bench-")))
@@ -147,13 +149,13 @@ def main(parts: tuple[str, ...], campaigns: int, count: int, rounds: int) -> Non
         url, pid, _ = stack.enter_context(daemon(folder, *settings))
         one = Daemons([(url, pid)])
 
-        async def measure(daemons: Daemons, *, paced: bool) -> str:
+        async def measure(daemons: Daemons, rate: int) -> str:
             broker = RabbitBroker(urls["broker.url"], SystemClock(), confirm_limit_s=60.0)
             await broker.start()
             requests = Requests(broker, prepared)
             await requests.send(WARM_UP * len(daemons.running))
             idle = await daemons.measure_idle()
-            costs = [await cost_us(daemons, requests, count, paced=paced) for _ in range(rounds)]
+            costs = [await cost_us(daemons, requests, count, rate) for _ in range(rounds)]
             await broker.close()
             best = min(costs)
             every = " ".join(f"{cost:.0f}" for cost in costs)
@@ -162,8 +164,9 @@ def main(parts: tuple[str, ...], campaigns: int, count: int, rounds: int) -> Non
             )
 
         def show(title: str, daemons: Daemons) -> None:
-            for part in sorted(wanted):
-                click.echo(f"{part}, {title:12}{asyncio.run(measure(daemons, paced=part == 'paced'))}")
+            rates = {"burst": 0, "paced": RATE * len(daemons.running), "spread": RATE}
+            for part in wanted:
+                click.echo(f"{part + ',':8}{title:12}{asyncio.run(measure(daemons, rates[part]))}")
 
         show("one daemon", one)
         (folder / "second").mkdir()
