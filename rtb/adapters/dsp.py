@@ -18,7 +18,7 @@ from rtb.adapters.http_client import Call, Endpoint, Failure, FanoutClient
 from rtb.domain.auction import Bid, Lost
 from rtb.domain.bidder_policy import BidderSettings, Participation, Skip
 from rtb.domain.breaker import State
-from rtb.domain.intake import Offer, take_in, usual_bids
+from rtb.domain.intake import Offer, take_in
 from rtb.domain.money import Rates, to_micros
 from rtb.domain.privacy import Reason, Treatment, signals
 from rtb.domain.validation import CridRule
@@ -65,7 +65,6 @@ class DspBidder:
         self._adomain = adomain
         self._participation = Participation(settings, rates)
         self._selects = self._participation.selects
-        self._edits = bool(settings.seats or settings.floor or settings.at) or settings.adjustment != 1
         self._timeout_ns = settings.timeout_ms * _MS
         self._margin_ns = settings.margin_ms * _MS
         self._minimum_ns = max(settings.minimum_ms, 1) * _MS
@@ -157,13 +156,7 @@ class DspBidder:
     def take(self, call: Call, response: BidResponse) -> None:
         """Report the bids of an answer, and those that may not enter the auction."""
         sale: Sale = call.context
-        offer = sale.offer or sale.prepare()
-        bids: Sequence[Bid] | None = None
-        rejected: Sequence[Lost] = ()
-        if not self._edits and response.id == sale.request.id:
-            bids = usual_bids(response, offer, self.name, self._rates.currency)
-        if bids is None:
-            bids, rejected = self._taken_in(response, offer)
+        bids, rejected = self._taken_in(response, sale.offer or sale.prepare())
         self._report(call, sale, bids, rejected)
 
     def failed(self, call: Call, error: Exception) -> None:

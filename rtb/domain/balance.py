@@ -152,7 +152,7 @@ class Balance:
             self.epoch = self.announces = reply.epoch
         for day in sorted(sync.moves):  # the life comes last
             state, holding = reply.accounts.get(day, NO_ACCOUNT), self.holding(day)
-            if day == LIFE and not holding.heard:
+            if day == LIFE and not holding.heard:  # what was settled meanwhile the days have just let go
                 self._hold_for_life(holding)
                 holding.settled = dict(state.settled)
             holding.apply(state, reply.time_ms, self.timing.settle_ms)

@@ -15,6 +15,7 @@ from rtb.services.rebuild import HEARTBEAT_S, LocalRebuild, Registration
 from rtb.services.waiting import ended
 
 PAUSE_S = 0.05
+"""Between two looks into the ledger for lifetime budgets that are new."""
 
 _log = structlog.get_logger(__name__)
 
