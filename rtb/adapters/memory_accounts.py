@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Collection, Sequence
 
 from msgspec import structs
 
-from rtb.domain.book import Book, Books
+from rtb.domain.book import Book
+from rtb.domain.books import Books
 from rtb.domain.budget import Bill, Billed, Opening, Sync, Synced, Timing
 from rtb.errors import StoreError
 from rtb.ports import AccountView, BookView, Clock

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from rtb.domain.account import Account
 from rtb.domain.budget import (
     DAYS_KEPT,
     LIFE,
     NO_LIMIT,
-    AccountState,
     Bill,
     Billed,
     BillStatus,
@@ -27,103 +26,6 @@ from rtb.domain.budget import (
 _OK, _AGAIN = BillStatus.OK, BillStatus.AGAIN
 FORGET_MS = 86_400_000
 """An instance that has not synced for a day is forgotten."""
-
-
-@dataclass(slots=True)
-class Account:
-    """One budget day, or the lifetime; ``limit = available + sum(leased) + spent``, in nanos.
-
-    `peak` is the highest limit there ever was; `older` are limits that were replaced, each with the time until which
-    wins made under it are still billed (ms). An instance in `leased` is known here, even with 0. `billed` is the sum of
-    an instance's holds that were billed on this book, since it was made or the instance joined.
-    """
-
-    limit: int
-    cap: int
-    available: int
-    spent: int = 0
-    version: int = 0
-    peak: int = 0
-    older: list[tuple[int, int]] = field(default_factory=list)
-    leased: dict[str, int] = field(default_factory=dict)
-    billed: dict[str, int] = field(default_factory=dict)
-    unsettled: dict[str, int] = field(default_factory=dict)
-    settled: dict[str, dict[int, int]] = field(default_factory=dict)
-
-    @classmethod
-    def open(cls, limit: Limit, version: int, spent: int = 0) -> Account:
-        """An account that nobody leases from yet; one that is spent beyond its limit begins with a debt."""
-        return cls(limit.nanos, limit.cap_nanos, limit.nanos - spent, spent, version, max(limit.nanos, spent))
-
-    def set_limit(self, limit: Limit, version: int, until_ms: int) -> None:
-        """Take the limit of a newer version; the old one counts for bills until `until_ms`."""
-        if version <= self.version:
-            return
-        self.version = version
-        if limit.nanos != self.limit:
-            self.older.append((self.limit, until_ms))
-        self.available += limit.nanos - self.limit
-        self.limit, self.cap = limit.nanos, limit.cap_nanos
-        self.peak = max(self.peak, self.limit)
-
-    def ceiling(self, now_ms: int) -> int:
-        """What a bill may bring `spent` to: the highest limit in force while its win can have been made."""
-        if not self.older:
-            return self.limit
-        self.older = [(nanos, until_ms) for nanos, until_ms in self.older if until_ms >= now_ms]
-        return max([self.limit, *(nanos for nanos, _ in self.older)])
-
-    def move(self, instance: str, nanos: int) -> None:
-        """Lease up to so much, or take a return; what cannot be is not moved."""
-        have = self.leased.get(instance, 0)
-        moved = max(0, min(nanos, self.available, self.cap - have)) if nanos > 0 else -min(-nanos, have)
-        self.leased[instance] = have + moved
-        self.available -= moved
-
-    def put(self, instance: str, nanos: int) -> None:
-        """Let it have exactly so much; `available` may become a debt."""
-        self.available -= nanos - self.leased.get(instance, 0)
-        self.leased[instance] = nanos
-
-    def release(self, instance: str) -> None:
-        """Take back what an instance has, and forget it."""
-        self.available += self.leased.pop(instance, 0)
-        self.billed.pop(instance, None)
-        self.unsettled.pop(instance, None)
-        self.settled.pop(instance, None)
-
-    def charge(self, instance: str, nanos: int, held: int) -> None:
-        """Spend, from the instance's lease first, then from what is available, which may become a debt."""
-        self.billed[instance] = self.billed.get(instance, 0) + held
-        if instance in self.leased:
-            leased = min(nanos, self.leased[instance])
-            self.leased[instance] -= leased
-            self.available -= nanos - leased
-            self.unsettled[instance] = self.unsettled.get(instance, 0) + held
-        else:
-            self.available -= nanos
-        self.spent += nanos
-
-    def settle(self, instance: str, bucket: int, held: int) -> None:
-        """A charge stands in the ledger: tell its holder."""
-        if instance in self.leased:
-            settled = self.settled.setdefault(instance, {})
-            settled[bucket] = settled.get(bucket, 0) + held
-            self.unsettled[instance] = max(0, self.unsettled.get(instance, 0) - held)
-
-    def state(self, instance: str, now_ms: int, settle_ms: int) -> AccountState:
-        """As the instance is told; settled holds that have lapsed by now are forgotten."""
-        settled = self.settled.get(instance, {})
-        for old in [end for end in settled if end * 1_000 + settle_ms < now_ms]:
-            del settled[old]
-        return AccountState(
-            self.limit,
-            self.available,
-            self.spent,
-            self.leased.get(instance, 0),
-            self.unsettled.get(instance, 0),
-            dict(settled),
-        )
 
 
 @dataclass(slots=True)
@@ -348,86 +250,3 @@ class Book:
         if life is not None:
             spent[LIFE], limits[LIFE] = life.spent, life.limit
         return Billed(status, charged, self.epoch, now_ms, spent, limits)
-
-
-class Books:
-    """The books of all campaigns in one process; `time_ms` is their clock. Every call is one step, without I/O."""
-
-    def __init__(self, timing: Timing, time_ms: Callable[[], int]) -> None:
-        """With no book: only `install_now` makes one."""
-        self.timing = timing
-        self.time_ms = time_ms
-        self._books: dict[str, Book] = {}
-        self._counting: set[str] = set()
-
-    def __iter__(self) -> Iterator[Book]:
-        """Every book."""
-        return iter(list(self._books.values()))
-
-    def get(self, campaign_id: str) -> Book | None:
-        """A campaign's book."""
-        return self._books.get(campaign_id)
-
-    def standing_now(self, campaign_id: str) -> Mapping[str, tuple[int, int]] | None:
-        """What was spent and what is leased, a day each; None without a book."""
-        book = self._books.get(campaign_id)
-        if book is None:
-            return None
-        return {day: (account.spent, sum(account.leased.values())) for day, account in book.accounts.items()}
-
-    def install_now(self, opening: Opening) -> None:
-        """Put a rebuilt book in place of one of an older epoch."""
-        known = self._books.get(opening.campaign_id)
-        if known is None or known.epoch < opening.epoch:
-            self._books[opening.campaign_id] = Book(opening, self.time_ms(), self.timing)
-
-    def sync_now(self, sync: Sync) -> Synced:
-        """Lease, renew and return, or announce."""
-        book = self._books.get(sync.campaign_id)
-        return Synced(SyncStatus.MISSING) if book is None else book.sync(sync, self.time_ms())
-
-    def bill_now(self, bills: Sequence[Bill]) -> list[Billed]:
-        """Charge each, in order."""
-        now_ms = self.time_ms()
-        missing = Billed(BillStatus.MISSING)
-        return [
-            missing if (book := self._billed_on(bill.campaign_id)) is None else book.bill(bill, now_ms)
-            for bill in bills
-        ]
-
-    def lacks_life_now(self, campaign_id: str) -> bool:
-        """Whether there is a book, and no lifetime account in it."""
-        book = self._books.get(campaign_id)
-        return book is not None and LIFE not in book.accounts
-
-    @contextmanager
-    def life_counted(self, campaign_id: str) -> Iterator[dict[str, int]]:
-        """While what was spent of a life is counted nothing more is charged: bills are told that the book is missing.
-        Gives what was charged under the keys whose ledger rows may be committed or not."""
-        self._counting.add(campaign_id)
-        try:
-            yield self._books[campaign_id].uncommitted
-        finally:
-            self._counting.discard(campaign_id)
-
-    def begin_life_now(self, campaign_id: str, limit: Limit, version: int, spent: int, instance: str) -> None:
-        """Open the lifetime account that a book lacks; see Book.begin_life."""
-        self._books[campaign_id].begin_life(limit, version, spent, instance)
-
-    def _billed_on(self, campaign_id: str) -> Book | None:
-        return None if campaign_id in self._counting else self._books.get(campaign_id)
-
-    def settle_now(self, bills: Sequence[Bill]) -> None:
-        """The ledger rows of these bills are committed."""
-        now_ms = self.time_ms()
-        by_campaign: dict[str, list[Bill]] = {}
-        for bill in bills:
-            by_campaign.setdefault(bill.campaign_id, []).append(bill)
-        for campaign_id, group in by_campaign.items():
-            book = self._books.get(campaign_id)
-            if book is not None:
-                book.settle(group, now_ms)
-
-    def clear(self) -> None:
-        """Lose everything, as a restart does."""
-        self._books.clear()

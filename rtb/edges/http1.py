@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, cast
 
 import httptools
-import structlog
 
-from rtb import openrtb
+from rtb.edges.http_responses import broken, error, without_body
 from rtb.edges.inflate import GZIP, NotInflated, inflate
 from rtb.ports import Clock
 
@@ -29,35 +28,8 @@ HEEDED = (b"/t/", b"/events")
 """Where the headers of a request matter: beneath these paths they are kept for the responder."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-_log = structlog.get_logger(__name__)
-
-
-def response(status: bytes, body: bytes, extra: bytes = b"", content_type: bytes = b"application/json") -> bytes:
-    """The bytes of a whole response; `extra` is header lines, each ended by CRLF."""
-    kind = b"content-type: " + content_type + b"\r\n" if body else b""
-    length = b"" if status.startswith(b"204") else b"content-length: %d\r\n" % len(body)
-    return b"HTTP/1.1 " + status + b"\r\n" + kind + extra + length + b"\r\n" + body
-
-
 _HEAD_END = b"\r\n\r\n"
 _CLOSE = b"\r\nconnection: close\r\n"
-_VERSION = b"x-openrtb-version: " + openrtb.VERSION.encode() + b"\r\n"
-
-
-def error(status: bytes, reason: str, extra: bytes = b"") -> bytes:
-    """A response that says why in its body and in ``x-rtb-error``, on one line."""
-    line = " ".join(reason.split())[:500]
-    header = line.encode("ascii", "backslashreplace")
-    header = bytes(byte if 32 <= byte < 127 else 63 for byte in header)
-    extra += _VERSION + b"x-rtb-error: " + header + b"\r\n"
-    return response(status, line.encode("utf-8", "backslashreplace") + b"\n", extra, b"text/plain; charset=utf-8")
-
-
-def broken(path: bytes, mistake: Exception) -> bytes:
-    """The answer to a request that uncovered a mistake of ours, which the log tells about."""
-    _log.error("request_failed", path=path.decode("latin-1"), exc_info=mistake)
-    return error(b"500 Internal Server Error", "the exchange failed; its log says why")
 
 
 class Responder(Protocol):
@@ -365,7 +337,7 @@ class Connection(asyncio.Protocol):
         except Exception as mistake:
             answer = broken(path, mistake)
         if answer is not None:
-            self.answer(slot, _head(answer) if method == b"HEAD" else answer)
+            self.answer(slot, without_body(answer) if method == b"HEAD" else answer)
         if len(self._slots) >= MAX_PIPELINED and self._transport is not None:
             self._transport.pause_reading()
 
@@ -468,8 +440,3 @@ def _origin_form(target: bytes) -> bytes:
     authority = rest.replace(b"?", b"/").partition(b"/")[0]
     path = rest[len(authority) :]
     return path if path.startswith(b"/") else b"/" + path
-
-
-def _head(response: bytes) -> bytes:
-    """What answers HEAD: everything but the body."""
-    return response[: response.index(b"\r\n\r\n") + 4]

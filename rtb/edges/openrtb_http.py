@@ -15,7 +15,8 @@ from rtb import openrtb
 from rtb.domain import prebid
 from rtb.domain.money import Rates
 from rtb.domain.prebid import Asked
-from rtb.edges.http1 import HEEDED, Connection, Slot, broken, error, response
+from rtb.edges.http1 import HEEDED, Connection, Slot
+from rtb.edges.http_responses import broken, error, response
 from rtb.edges.prebid_http import PrebidPages, preflight
 from rtb.edges.together import Together, auctioning
 from rtb.edges.tracker_http import TrackerResponder

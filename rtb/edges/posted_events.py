@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from rtb.edges.http1 import error, response
+from rtb.edges.http_responses import error, response
 from rtb.edges.patience import Waiting
 from rtb.errors import BrokerError
 from rtb.services.tracker import MAX_ID, MAX_UA, MAX_VALUE, Refused, Tracker, Visit

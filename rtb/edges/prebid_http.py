@@ -16,7 +16,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
-from rtb.edges.http1 import Connection, error, response
+from rtb.edges.http1 import Connection
+from rtb.edges.http_responses import error, response
 
 MEDIA = ("banner", "video", "audio", "native")
 ANY = "*"

@@ -26,7 +26,8 @@ from collections.abc import Callable
 from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
 from rtb.domain.tracking import Ticket
-from rtb.edges.http1 import Connection, broken, error, response
+from rtb.edges.http1 import Connection
+from rtb.edges.http_responses import broken, error, response
 from rtb.edges.patience import Patience, Waiting
 from rtb.edges.posted_events import EVENTS, PostedEvents
 from rtb.edges.together import MOST, Together

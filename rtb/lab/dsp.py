@@ -20,7 +20,8 @@ from msgspec import Struct
 
 from rtb import openrtb
 from rtb.adapters.clock import SystemClock
-from rtb.edges.http1 import Connection, Server, Slot, response
+from rtb.edges.http1 import Connection, Server, Slot
+from rtb.edges.http_responses import response
 from rtb.openrtb import Bid, BidResponse, SeatBid
 
 BID_PATH = b"/bid"

@@ -18,7 +18,8 @@ import uvloop
 
 from rtb import openrtb
 from rtb.adapters.clock import SystemClock
-from rtb.edges.http1 import Connection, Server, response
+from rtb.edges.http1 import Connection, Server
+from rtb.edges.http_responses import response
 from rtb.openrtb import Bid, BidResponse, SeatBid
 
 AUCTION_PATH = b"/openrtb2/auction"

@@ -14,7 +14,7 @@ from itertools import count
 from msgspec import Struct
 
 from rtb.domain.balance import Balance
-from rtb.domain.book import Books
+from rtb.domain.books import Books
 from rtb.domain.budget import BUCKET_MS, Opening, Sync, Synced, SyncStatus, Timing, bucket
 from rtb.domain.campaign import Campaign
 from rtb.messages import AlertKind

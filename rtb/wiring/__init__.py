@@ -12,7 +12,7 @@ import msgspec
 
 from rtb.config import MEMORY, Settings
 from rtb.domain.money import Rates
-from rtb.edges import http1, prometheus
+from rtb.edges import prometheus
 from rtb.edges.admin import Admin, Command
 from rtb.edges.admin_broker import broker_commands
 from rtb.edges.admin_money import audit_command
@@ -21,6 +21,7 @@ from rtb.edges.admin_sources import metrics_command
 from rtb.edges.campaign_consumer import CampaignListener, CampaignWriter
 from rtb.edges.consumers import BidRequestConsumer
 from rtb.edges.http1 import Limits, Server
+from rtb.edges.http_responses import response
 from rtb.edges.openrtb_http import AuctionResponder
 from rtb.edges.prebid_http import Origins, PrebidPages
 from rtb.edges.prometheus_events import EventsCollector
@@ -259,17 +260,17 @@ def _pages(system: System, pid: int) -> dict[bytes, Callable[[], bytes]]:
 
     def health() -> bytes:
         body = {"status": "ok", "pid": pid, "instance": system.instance}
-        return http1.response(b"200 OK", msgspec.json.encode(body))
+        return response(b"200 OK", msgspec.json.encode(body))
 
     def readiness() -> bytes:
         ready = system.ready and system.broker.connected
         status = b"200 OK" if ready else b"503 Service Unavailable"
         body = {"ready": ready, "broker": system.broker.connected, "campaigns": len(system.house.index)}
-        return http1.response(status, msgspec.json.encode(body))
+        return response(status, msgspec.json.encode(body))
 
     def metrics() -> bytes:
         body = prometheus.render(system.metrics, system.monitor.report, events, market)
-        return http1.response(b"200 OK", body, content_type=prometheus.CONTENT_TYPE.encode())
+        return response(b"200 OK", body, content_type=prometheus.CONTENT_TYPE.encode())
 
     return {b"/healthz": health, b"/readyz": readiness, b"/metrics": metrics}
 

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from rtb.adapters.memory_ledger import MemoryLedger
+from rtb.domain.account import Account
 from rtb.domain.balance import Balance, Holding
-from rtb.domain.book import Account, Book, Books
+from rtb.domain.book import Book
+from rtb.domain.books import Books
 from rtb.domain.budget import Bill, Billed, BillStatus
 from tests.support.budget_world import KeptInMemory
 

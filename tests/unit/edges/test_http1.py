@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtb.adapters.clock import ManualClock
-from rtb.edges.http1 import MAX_PIPELINED, Connection, Limits, Server, Slot, error, response
+from rtb.edges.http1 import MAX_PIPELINED, Connection, Limits, Server, Slot
+from rtb.edges.http_responses import error, response
 
 LIMITS = Limits(body_bytes=1_000, connections=3, idle_s=75.0, request_s=5.0)
 

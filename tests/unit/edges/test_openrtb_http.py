@@ -11,8 +11,8 @@ import pytest
 import pytest_asyncio
 
 from rtb import openrtb
-from rtb.edges import http1
 from rtb.edges.http1 import Server
+from rtb.edges.http_responses import response
 from rtb.edges.openrtb_http import AuctionResponder
 from rtb.openrtb import BidRequest, BidResponse, Device
 from rtb.ports import OpenAuction
@@ -70,7 +70,7 @@ class Bench:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        pages: dict[bytes, Callable[[], bytes]] = {b"/healthz": lambda: http1.response(b"200 OK", b"{}")}
+        pages: dict[bytes, Callable[[], bytes]] = {b"/healthz": lambda: response(b"200 OK", b"{}")}
         self.responder = AuctionResponder(
             world.exchange, world.metrics, world.rates, world.clock, shed_after_ms=20.0, pages=pages
         )

@@ -17,7 +17,8 @@ from rtb import messages
 from rtb.adapters.clock import ManualClock
 from rtb.domain.campaign import Pricing
 from rtb.domain.tracking import Keys, Signer, Ticket
-from rtb.edges.http1 import Connection, Server, error
+from rtb.edges.http1 import Connection, Server
+from rtb.edges.http_responses import error
 from rtb.edges.tracker_http import GIF, TrackerResponder
 from rtb.errors import BrokerError, Unroutable
 from rtb.messages import BIDDER_NOTICE, TRACKED_EVENT, BidderNotice, MessageType, TrackedEvent

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from rtb.domain.book import Books
+from rtb.domain.books import Books
 from rtb.domain.budget import Timing
 from rtb.domain.campaign import Creative, Media, Pricing
 from rtb.domain.intake import RemoteBid
