@@ -22,7 +22,7 @@ from rtb.domain.snapshot import Point, Snapshot
 from rtb.errors import BadRequest, NotFound, RtbError
 from rtb.services.alerts import AlertWatch
 from rtb.services.campaigns import Campaigns
-from rtb.services.metrics import MetricsSource
+from rtb.services.frame_source import MetricsSource
 
 MAX_SUBSCRIBED = 100
 DIGITS = 6

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dashboard.answers import BidderList, InstanceList, QueueList, QueueNow
-from rtb.services.metrics import MetricsSource
+from rtb.services.frame_source import MetricsSource
 from rtb.services.queue_monitor import QueueReport
 
 AUCTIONS, INSTANCES, BIDDERS, QUEUES = "auctions", "instances", "bidders", "queues"

@@ -28,7 +28,7 @@ from dashboard.second import UPDATE, Second
 from dashboard.tokens import Pass
 from dashboard.trails import CampaignPoint
 from rtb.domain.snapshot import HEAT_BOUNDS_MS, Point, Snapshot
-from rtb.services.metrics import KEPT_S, MetricsSource
+from rtb.services.frame_source import KEPT_S, MetricsSource
 
 _SEND_BUFFER_BYTES = 64 * 1024
 _MAX_INCOMING_BYTES = 4 * 1024

@@ -10,7 +10,7 @@ from dashboard.answers import CampaignLive
 from dashboard.client import Encoded
 from dashboard.feeds import MESSAGES, Feeds
 from rtb.domain.snapshot import Point, Snapshot
-from rtb.services.metrics import MetricsSource
+from rtb.services.frame_source import MetricsSource
 
 UPDATE = "metrics_update"
 _encoder = msgspec.json.Encoder()

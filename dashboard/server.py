@@ -15,7 +15,7 @@ from dashboard.feeds import Feeds
 from dashboard.files import Files
 from dashboard.guard import check_bind, require_loopback
 from dashboard.hub import Hub
-from rtb.services.metrics import MetricsSource
+from rtb.services.frame_source import MetricsSource
 
 __all__ = ["HUB", "Access", "Api", "check_bind", "create_app", "require_loopback"]
 

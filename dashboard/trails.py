@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 
 from rtb.domain.snapshot import Snapshot
-from rtb.services.metrics import KEPT_S, MetricsSource
+from rtb.services.frame_source import KEPT_S, MetricsSource
 
 EVERY_S = 10
 KEPT = KEPT_S // EVERY_S

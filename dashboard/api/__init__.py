@@ -29,8 +29,8 @@ from rtb.ports.history import History
 from rtb.services.alerts import AlertView, AlertWatch
 from rtb.services.auction_tape import AuctionRow, AuctionTape
 from rtb.services.campaigns import Campaigns
+from rtb.services.frame_source import MetricsSource
 from rtb.services.metric_sources import MetricSources
-from rtb.services.metrics import MetricsSource
 from rtb.services.performance import Performance
 from rtb.services.queue_monitor import QueueReport
 

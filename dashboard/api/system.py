@@ -8,7 +8,7 @@ from dashboard.access import IDENTITY
 from dashboard.answers import BidderList, InstanceList, Me, QueueList, ReportList
 from dashboard.api.requests import Route, answer, get
 from dashboard.feeds import Feeds
-from rtb.services.metrics import MetricsSource
+from rtb.services.frame_source import MetricsSource
 
 
 class SystemResource:

@@ -13,7 +13,7 @@ from rtb.domain.performance import Counters
 from rtb.domain.snapshot import Snapshot
 from rtb.ports import Clock
 from rtb.services import topology
-from rtb.services.metrics import MetricsSource
+from rtb.services.frame_source import MetricsSource
 from rtb.services.queue_monitor import QueueReport
 
 __all__ = ["CAMPAIGN_METRICS", "SYSTEM_METRICS", "AlertValues", "campaign_values", "system_values"]

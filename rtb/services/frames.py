@@ -19,7 +19,7 @@ from rtb.errors import BrokerError, Malformed
 from rtb.messages import MessageType
 from rtb.ports import Broker, Delivery, Message, Subscription
 from rtb.services import topology
-from rtb.services.metrics import FrameSource
+from rtb.services.frame_source import FrameSource
 
 PREFETCH = 256
 UNANSWERED = 3

@@ -34,10 +34,11 @@ from rtb.services.automation import Automation
 from rtb.services.bid_sample import BidSample
 from rtb.services.campaigns import Campaigns
 from rtb.services.exchange import Exchange
+from rtb.services.frame_source import FrameSource
 from rtb.services.frames import FrameExchange
 from rtb.services.history import Recorder
 from rtb.services.house_bidder import HouseBidder
-from rtb.services.metrics import FrameSource, Metrics
+from rtb.services.metrics import Metrics
 from rtb.services.outbox import Outbox
 from rtb.services.pacing import Traffic
 from rtb.services.profiles import Profiles

@@ -26,8 +26,8 @@ from rtb.services.alert_values import AlertValues
 from rtb.services.alerts import AlertWatch
 from rtb.services.auction_tape import AuctionTape
 from rtb.services.exchange import Exchange
+from rtb.services.frame_source import MetricsSource
 from rtb.services.metric_sources import MetricSources
-from rtb.services.metrics import MetricsSource
 from rtb.services.performance import Performance
 from rtb.services.queue_monitor import QueueMonitor
 from rtb.wiring.ground import Ground

@@ -10,8 +10,9 @@ import pytest_asyncio
 from rtb.adapters.clock import SystemClock
 from rtb.domain.snapshot import Snapshot
 from rtb.ports import Broker
+from rtb.services.frame_source import FrameSource
 from rtb.services.frames import FrameExchange
-from rtb.services.metrics import FrameSource, Metrics
+from rtb.services.metrics import Metrics
 from tests.contract.brokers import PATIENCE_S, Connect
 
 

@@ -26,9 +26,9 @@ from rtb.services.alerts import AlertWatch
 from rtb.services.auction_tape import AuctionTape
 from rtb.services.bidder_health import BidderHealth
 from rtb.services.campaigns import Campaigns
+from rtb.services.frame_source import FrameSource
 from rtb.services.history import Recorder
 from rtb.services.metric_sources import MetricSources
-from rtb.services.metrics import FrameSource
 from rtb.services.own_figures import OwnFigures, in_ledger
 from rtb.services.performance import Performance
 from rtb.services.queue_monitor import QueueReport, QueueRow

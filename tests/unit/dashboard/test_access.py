@@ -20,7 +20,8 @@ from dashboard.server import create_app
 from dashboard.tokens import Identity, Role, Tokens, add_token, token_file
 from rtb.adapters.clock import ManualClock
 from rtb.errors import ConfigError
-from rtb.services.metrics import FrameSource, Metrics
+from rtb.services.frame_source import FrameSource
+from rtb.services.metrics import Metrics
 
 LOCAL = Identity("local", Role.OPERATOR)
 OPS, WALL = {"Authorization": "Bearer ops-token"}, {"Authorization": "bearer wall-token"}

@@ -16,7 +16,8 @@ from dashboard.guard import HEADERS, require_loopback
 from dashboard.hub import Hub
 from dashboard.server import HUB, create_app
 from rtb.errors import ConfigError
-from rtb.services.metrics import FrameSource, Metrics
+from rtb.services.frame_source import FrameSource
+from rtb.services.metrics import Metrics
 
 
 class HandClock:

@@ -6,7 +6,8 @@ import asyncio
 
 from dashboard.trails import EVERY_S, KEPT, CampaignPoint, Trails
 from rtb.adapters.clock import ManualClock
-from rtb.services.metrics import FrameSource, Metrics
+from rtb.services.frame_source import FrameSource
+from rtb.services.metrics import Metrics
 
 
 class Kept:

@@ -7,7 +7,8 @@ from rtb.domain.alert import CAMPAIGN_METRICS, SYSTEM_METRICS
 from rtb.domain.pacing import Pace
 from rtb.domain.performance import Counters
 from rtb.services.alert_values import AlertValues
-from rtb.services.metrics import FrameSource, Metrics
+from rtb.services.frame_source import FrameSource
+from rtb.services.metrics import Metrics
 from rtb.services.queue_monitor import QueueReport, QueueRow
 from tests.unit.parts import campaign
 

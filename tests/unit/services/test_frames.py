@@ -14,8 +14,9 @@ from rtb.domain.histogram import Histogram
 from rtb.messages import MessageType
 from rtb.ports import Broker, Message
 from rtb.services import topology
+from rtb.services.frame_source import FrameSource
 from rtb.services.frames import UNANSWERED, FrameExchange
-from rtb.services.metrics import FrameSource, Metrics
+from rtb.services.metrics import Metrics
 
 
 class Daemon:

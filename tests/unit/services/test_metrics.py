@@ -11,8 +11,9 @@ from rtb.domain.histogram import Histogram
 from rtb.domain.metrics import Counts, Frame
 from rtb.domain.snapshot import Snapshot
 from rtb.openrtb import Loss, NoBid
+from rtb.services.frame_source import FrameSource
 from rtb.services.members import MAX_INSTANCES
-from rtb.services.metrics import FrameSource, Metrics
+from rtb.services.metrics import Metrics
 from rtb.services.probes import GcWatch, LagProbe
 
 SECOND = 10**9
