@@ -1,7 +1,9 @@
 """Commands to Redis that travel together, to one server or to a cluster.
 
 Nothing is retried: a call ends within its time-out, connecting included, and whatever went wrong is a StoreError. A
-connection that failed is closed and the next call makes a new one, so an outage ends by itself.
+connection that failed is closed and the next call makes a new one, so an outage ends by itself. While the process
+itself stands still (a machine that is suspended, a long pause of the interpreter) nobody reads: time passes, but what
+came meanwhile is an answer in time.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ __all__ = ["ClusterLink", "Command", "RedisLink", "ServerLink"]
 NOSCRIPT = "NOSCRIPT"
 SCAN = 1_000
 """Keys that a node is asked to look at in one call."""
+LAST_PART = 0.2
+"""Of a call's time; it begins when the loop sees that the rest has passed, so that no standstill takes all of it."""
 
 
 class RedisLink(ABC):
@@ -49,8 +53,7 @@ class RedisLink(ABC):
             return []
         self.round_trips += 1
         try:
-            async with asyncio.timeout(self._timeout_s):
-                replies = await self._exchange(commands)
+            replies = await self._in_time(commands)
         except (Refused, RedisError, OSError, RuntimeError) as error:  # uvloop: RuntimeError from a closed transport
             if isinstance(error, TimeoutError):
                 self._unanswered()
@@ -90,6 +93,19 @@ class RedisLink(ABC):
         except (RedisError, OSError, RuntimeError) as error:
             raise self._failed(error) from None
         return [key.decode() for key in found]
+
+    async def _in_time(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies; TimeoutError when they do not come within the time-out, of which the loop has seen all or, after
+        a standstill, at least the last part."""
+        async with asyncio.timeout(None) as limit:
+            waning = asyncio.get_running_loop().call_later(self._timeout_s * (1 - LAST_PART), self._wane, limit)
+            try:
+                return await self._exchange(commands)
+            finally:
+                waning.cancel()
+
+    def _wane(self, limit: asyncio.Timeout) -> None:
+        limit.reschedule(asyncio.get_running_loop().time() + self._timeout_s * LAST_PART)
 
     @abstractmethod
     def _scan(self, pattern: str) -> AsyncIterator[Sequence[bytes]]:
@@ -173,8 +189,8 @@ class ClusterLink(RedisLink):
         self._client = RedisCluster.from_url(
             url,
             max_connections=connections,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
+            socket_timeout=2 * timeout_s,  # of a scan; all else has a limit of ours, which a standstill does not end
+            socket_connect_timeout=2 * timeout_s,
             retry=Retry(NoBackoff(), 1),  # once: at the node that has the slot since it moved
             protocol=2,
         )
