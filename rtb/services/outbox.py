@@ -33,6 +33,8 @@ SPILL = 4_096
 """Messages that go to the spool at once."""
 FIRST_WAIT_S = 0.1
 LONGEST_WAIT_S = 2.0
+DISK_S = 5.0
+"""Without a message confirmed or written for so long, the disk does not answer."""
 
 _log = structlog.get_logger(__name__)
 
@@ -96,7 +98,7 @@ class Outbox:
         if self._open:
             self._pump()
         elif self._stopped:
-            self._forsake()
+            self._forsake("the outbox was stopped")
         else:
             self._wake.set()
         if len(self._buffer) > self._limit:
@@ -113,26 +115,32 @@ class Outbox:
         await safe
 
     async def flush(self, limit_s: float) -> None:
-        """Return once everything posted is confirmed or in the spool; after `limit_s` what is left goes there."""
+        """Return once everything posted is confirmed or in the spool; after `limit_s` what is left goes there, for as
+        long as the disk takes some of it every 5 s (or `limit_s`)."""
         if not self._buffer and not self._flying and self._open:
             return
         if await within(self._settled.wait(), limit_s):
             return
         self._spilling = True
         self._give_up()
-        if not await within(self._settled.wait(), max(limit_s, 1.0)):
+        safe = -1
+        while self.confirmed + self.spooled > safe:
+            safe = self.confirmed + self.spooled
+            if await within(self._settled.wait(), max(limit_s, DISK_S)):
+                break
+        else:
             _log.error("outbox_not_flushed", messages=len(self._buffer) + len(self._flying) + self._writing)
         self._spilling = False
 
     async def stop(self, limit_s: float = 5.0) -> None:
-        """Flush, end, and close the spool, in about three times the limit at most. What a disk that does not answer
-        could not take by then is lost, and so is what is posted later; whoever waits for it hears so."""
+        """Flush, end, and close the spool. What neither the broker took nor the disk, because it refuses or does not
+        answer, is lost, and so is what is posted later; whoever waits for it hears so."""
         if self._task is not None:
             await self.flush(limit_s)
             self._open, self._stopped = False, True
             await ended(self._task)
             self._task = None
-            self._forsake()
+            self._forsake("neither the broker nor broker.spool took it before the stop; is the disk full or stuck?")
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -358,20 +366,22 @@ class Outbox:
             self.dropped += 1
             posting.resolve(BrokerError("the broker is away, and the message is not persistent"))
 
-    def _lose(self, some: Iterable[Posting], reason: str) -> None:
+    def _lose(self, some: Sequence[Posting], reason: str) -> None:
+        if some:
+            first = some[0].message.message_id
+            _log.error("message_lost", messages=len(some), first_message_id=first, reason=reason)
         for posting in some:
             self.lost += 1
-            _log.error("message_lost", message_id=posting.message.message_id, reason=reason)
             posting.resolve(BrokerError(f"the message is lost: {reason}"))
 
-    def _forsake(self) -> None:
+    def _forsake(self, reason: str) -> None:
         """It was stopped: nobody will send what is left."""
         left = [*self._flying, *self._buffer]
         self._flying.clear()
         self._buffer.clear()
         self._settled.set()
         self._drop([posting for posting in left if not posting.message.persistent])
-        self._lose([posting for posting in left if posting.message.persistent], "the outbox was stopped")
+        self._lose([posting for posting in left if posting.message.persistent], reason)
 
     def _may_publish(self) -> bool:
         """Whether the broker is there, and the disk is not to have it all."""

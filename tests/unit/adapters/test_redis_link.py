@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,26 +11,16 @@ import pytest
 
 from rtb.adapters.redis_link import ServerLink
 from rtb.errors import StoreError
+from tests.support.turned_loop import TurnedLoop, on_turned_loop
 
 LIMIT_S = 600.0
 """Longer than any machine takes for a step of the loop; the clock of these tests is turned by hand."""
 
 
-class TurnedLoop(asyncio.SelectorEventLoop):
-    """Its clock can be put forward, as a loop sees it after it stood still."""
-
-    ahead_s = 0.0
-
-    def time(self) -> float:
-        """As the test has put it."""
-        return super().time() + self.ahead_s
-
-
 class Question:
     """A call whose command has arrived at a server that answers when it is told."""
 
-    def __init__(self, loop: TurnedLoop) -> None:
-        self._loop = loop
+    def __init__(self) -> None:
         self._arrived = asyncio.Event()
         self._over = asyncio.Event()
         self._writer: asyncio.StreamWriter | None = None
@@ -65,60 +55,47 @@ class Question:
         assert self._writer is not None
         self._writer.write(b"+PONG\r\n")
 
-    async def pass_by(self, limits: float) -> None:
-        """The loop stands still for so many time-outs, and then goes on."""
-        self._loop.ahead_s += limits * LIMIT_S
-        for _ in range(10):
-            await asyncio.sleep(0)
-
-
-def run(test: Callable[[Question], Coroutine[Any, Any, None]]) -> None:
-    async def on_its_loop() -> None:
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, TurnedLoop)
-        await test(Question(loop))
-
-    with asyncio.Runner(loop_factory=TurnedLoop) as runner:
-        runner.run(on_its_loop())
-
 
 def test_what_comes_while_the_process_stands_still_is_an_answer() -> None:
     """The reply lies in the socket when the loop goes on, long after the time-out: it is read, and Redis is there."""
 
-    async def test(question: Question) -> None:
+    async def test(loop: TurnedLoop) -> None:
+        question = Question()
         async with question.asked() as call:
             question.answer()
-            await question.pass_by(10)
+            await loop.turn(10 * LIMIT_S)
             assert await call == [b"PONG"]
             assert question.link.connected
 
-    run(test)
+    on_turned_loop(test)
 
 
 def test_a_server_that_hangs_is_given_up_at_the_limit() -> None:
     """On a loop that runs: not before, and then at once."""
 
-    async def test(question: Question) -> None:
+    async def test(loop: TurnedLoop) -> None:
+        question = Question()
         async with question.asked() as call:
-            await question.pass_by(0.85)
+            await loop.turn(0.85 * LIMIT_S)
             assert not call.done()
-            await question.pass_by(0.2)
+            await loop.turn(0.2 * LIMIT_S)
             with pytest.raises(StoreError, match="no answer within 600000 ms"):
                 await call
             assert not question.link.connected
 
-    run(test)
+    on_turned_loop(test)
 
 
 def test_a_server_that_hangs_is_given_up_after_a_standstill_too() -> None:
     """Once the loop has waited for the last part of the limit, and no longer."""
 
-    async def test(question: Question) -> None:
+    async def test(loop: TurnedLoop) -> None:
+        question = Question()
         async with question.asked() as call:
-            await question.pass_by(10)
+            await loop.turn(10 * LIMIT_S)
             assert not call.done()
-            await question.pass_by(0.2)
+            await loop.turn(0.2 * LIMIT_S)
             with pytest.raises(StoreError, match="no answer"):
                 await call
 
-    run(test)
+    on_turned_loop(test)

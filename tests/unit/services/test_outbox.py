@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from rtb.adapters.clock import SystemClock
 from rtb.adapters.spool import FileSpool
@@ -19,6 +20,7 @@ from rtb.services.metrics import Metrics
 from rtb.services.outbox import Outbox
 from tests.contract.brokers import Inbox
 from tests.support.brokers import MoodyBroker
+from tests.support.turned_loop import TurnedLoop, on_turned_loop
 
 EXCHANGE = "out"
 QUEUES = (QueueSpec("a"), QueueSpec("tiny", max_length=1, overflow=Overflow.REJECT_PUBLISH))
@@ -83,6 +85,22 @@ class StuckSpool(FileSpool):
         """Begin, and never end."""
         self.reached.set()
         await asyncio.Event().wait()
+
+
+class SlowSpool(FileSpool):
+    """On a disk that takes each write when it is told to."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.reached = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def append(self, records: Sequence[bytes]) -> None:
+        """Wait, then write."""
+        self.reached.set()
+        await self.go_on.wait()
+        self.go_on.clear()
+        await super().append(records)
 
 
 def numbered(n: int, *, persistent: bool = True, **fields: object) -> Message:
@@ -173,8 +191,9 @@ async def test_what_was_posted_during_the_replay_leaves_the_outbox_open(bench: B
     assert (outbox.confirmed, outbox.replayed, outbox.spooled) == (4, 3, 4)
 
 
-async def test_stop_ends_though_the_disk_does_not_answer(bench: Bench) -> None:
+async def test_stop_ends_though_the_disk_does_not_answer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits for a message that is neither confirmed nor on disk by then hears that it is lost."""
+    monkeypatch.setattr(module, "DISK_S", 0.01)
     bench.broker.frozen = True
     spool = StuckSpool(bench.folder)
     outbox = Outbox(bench.broker, spool, bench.metrics, patience_s=0.01)
@@ -188,6 +207,48 @@ async def test_stop_ends_though_the_disk_does_not_answer(bench: Bench) -> None:
         with pytest.raises(BrokerError):
             await task
     assert (outbox.lost, outbox.dropped, outbox.waiting) == (1, 1, 0)
+
+
+def test_a_slow_disk_is_given_the_time_to_take_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On stop, while the broker confirms nothing: three writes that each take most of what one may, and nothing is lost
+    though they take longer together."""
+    monkeypatch.setattr(module, "DISK_S", 600.0)
+    monkeypatch.setattr(module, "SPILL", 1)
+
+    async def test(loop: TurnedLoop) -> None:
+        bench = await Bench(tmp_path / "spool").start()
+        bench.broker.frozen = True
+        spool = SlowSpool(bench.folder)
+        outbox = Outbox(bench.broker, spool, bench.metrics, patience_s=3_600)
+        await outbox.start()
+        await outbox.flush(20)
+        post(outbox, range(module.WINDOW + 2))
+        stopping = asyncio.create_task(outbox.stop(0.01))
+        for _ in range(3):
+            await spool.reached.wait()
+            spool.reached.clear()
+            await loop.turn(500.0)
+            spool.go_on.set()
+        await stopping
+        assert (outbox.spooled, outbox.lost, outbox.waiting) == (module.WINDOW + 2, 0, module.WINDOW + 2)
+        await bench.broker.close()
+        await bench.server.close()
+
+    on_turned_loop(test)
+
+
+async def test_what_is_lost_at_the_stop_is_said_in_one_line(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many, the first of them and why; not a line for each."""
+    monkeypatch.setattr(module, "DISK_S", 0.01)
+    await bench.broker.close()
+    outbox = Outbox(bench.broker, FileSpool(bench.folder, max_bytes=1), bench.metrics)
+    await outbox.start()
+    post(outbox, range(7, 10))
+    with capture_logs() as lines:
+        await outbox.stop(0.01)
+    (line,) = [line for line in lines if line["event"] == "message_lost"]
+    assert (line["messages"], line["first_message_id"], outbox.lost) == (3, "7", 3)
+    assert "broker.spool" in line["reason"]
 
 
 async def test_what_is_replayed_waits_once(bench: Bench) -> None:
@@ -373,8 +434,9 @@ async def test_what_is_refused_in_flight_keeps_its_place(bench: Bench) -> None:
     assert outbox.lost == outbox.dropped == 0
 
 
-async def test_flush_ends_though_the_disk_is_full_too(bench: Bench) -> None:
+async def test_flush_ends_though_the_disk_is_full_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A backlog, a disk that takes no more and a broker that is back: what was posted goes to the broker."""
+    monkeypatch.setattr(module, "DISK_S", 0.1)
     await bench.broker.close()
     outbox = Outbox(bench.broker, FileSpool(bench.folder, max_bytes=100), bench.metrics, limit=10)
     bench.outboxes.append(outbox)
