@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from rtb import config
 from rtb.cli.options import given, load, settings_options
 from rtb.cli.output import log_to_stderr
 from rtb.config import Settings
+from rtb.config.reading import PREFIX
 
 if TYPE_CHECKING:
     from rtb.daemon import Ready
@@ -50,21 +52,16 @@ def serve(context: click.Context, workers: int | None, config_path: Path | None,
 @settings_options
 @click.pass_context
 def demo(context: click.Context, rate: float, seed: int, config_path: Path | None, overrides: Sequence[str]) -> None:
-    """Run the daemon with demo campaigns, demo traffic and a store of its own that is thrown away."""
+    """Run the daemon with demo campaigns, demo traffic and a store of its own that is thrown away.
+
+    Of the environment RTB_STORE__URL, RTB_BROKER__SPOOL and RTB_BROKER__JOURNAL do not count here: a shell that is set
+    up for a real daemon must not have its campaigns replaced. --set does.
+    """
     from rtb import wiring
     from rtb.lab.demonstration import Demonstration
 
     with tempfile.TemporaryDirectory(prefix="rtb-demo-") as folder:
-        own = (
-            f"store.url=sqlite:///{folder}/rtb.db",
-            f"admin.socket={folder}/rtb.sock",
-            f"broker.spool={folder}/spool",
-            f"broker.journal={folder}/journal",
-            f"tracking.key_file={folder}/tracking.keys",
-            f"dashboard.token_file={folder}/dashboard.tokens",
-            "dashboard.open_on_loopback=true",
-        )
-        settings = load(context, config_path, (*own, *overrides))
+        settings = load(context, config_path, (*demo_settings(folder, os.environ), *overrides))
         log_to_stderr(settings)
         show = Demonstration(wiring.resource("campaigns.json"), rate=rate, seed=seed)
 
@@ -82,6 +79,28 @@ def check_config(context: click.Context, config_path: Path | None, overrides: Se
     """Check the settings and print every one of them, secrets masked."""
     for key, value in config.flatten(load(context, config_path, overrides)).items():
         click.echo(f"{key} = {json.dumps(value)}")
+
+
+def demo_settings(folder: str, environ: Mapping[str, str]) -> list[str]:
+    """What the demo sets, as ``section.key=value``: where it keeps what it throws away, and what makes it easy to look
+    at, unless the environment says otherwise."""
+    kept = {
+        "store.url": f"sqlite:///{folder}/rtb.db",
+        "broker.spool": f"{folder}/spool",
+        "broker.journal": f"{folder}/journal",
+    }
+    suggested = {
+        "admin.socket": f"{folder}/rtb.sock",
+        "tracking.key_file": f"{folder}/tracking.keys",
+        "dashboard.token_file": f"{folder}/dashboard.tokens",
+        "dashboard.open_on_loopback": "true",
+    }
+    chosen = kept | {key: value for key, value in suggested.items() if _variable(key) not in environ}
+    return [f"{key}={value}" for key, value in chosen.items()]
+
+
+def _variable(key: str) -> str:
+    return PREFIX + key.upper().replace(".", "__")
 
 
 def _run_daemon(settings: Settings, on_ready: Ready | None) -> None:
