@@ -138,7 +138,8 @@ class CampaignMetricsAnswer(Struct, frozen=True, kw_only=True):
 
 class AlertRow(Struct, frozen=True, kw_only=True):
     """A rule and where it stands; `phase` is ok, pending or firing, `value` the value now (null: unknown). Times are
-    Unix seconds. `told` is whether everybody has heard of the last change."""
+    Unix seconds. `told` is whether everybody has heard of the last change. `warning` is one line, field first, on what
+    keeps the rule from ever firing, such as a campaign that does not exist; "" when nothing does."""
 
     rule: AlertRule
     phase: str
@@ -148,6 +149,7 @@ class AlertRow(Struct, frozen=True, kw_only=True):
     acknowledged_by: str
     acknowledged_at: float | None
     told: bool
+    warning: str = ""
 
 
 class AlertList(Struct, frozen=True):

@@ -97,4 +97,5 @@ def alert_row(view: AlertView) -> AlertRow:
         acknowledged_by=state.acknowledged_by,
         acknowledged_at=state.acknowledged_at,
         told=state.told == state.transition,
+        warning=view.warning,
     )

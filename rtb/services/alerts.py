@@ -35,11 +35,12 @@ class Conflict(BadRequest):
 
 
 class AlertView(Struct, frozen=True):
-    """A rule, where it stands, and the value now."""
+    """A rule, where it stands, and the value now; a `warning` is one line on what keeps the rule from ever firing."""
 
     rule: AlertRule
     state: AlertState
     value: float | None
+    warning: str = ""
 
 
 class AlertWatch:
@@ -83,7 +84,7 @@ class AlertWatch:
                     fresh = replace(fresh, version=view.state.version + 1)
                     if not await self._store.put_state(fresh):
                         continue  # another daemon was quicker: the next look finds what it wrote
-                self._notice(AlertView(view.rule, fresh, view.value))
+                self._notice(replace(view, state=fresh))
                 if fresh.transition and fresh.transition != fresh.told:
                     self._notices.tell(view.rule, fresh)
 
@@ -99,7 +100,11 @@ class AlertWatch:
         raise NotFound(f"alert {rule_id[:100]!r}: unknown")
 
     async def create(self, obj: Any) -> AlertView:
-        """Add a rule, as decoded JSON. Raises BadRequest (one line, field first), Conflict, StoreError."""
+        """Add a rule, as decoded JSON; one of a campaign that is not known, which may come later, with a warning.
+
+        Raises:
+            BadRequest (one line, field first), Conflict, StoreError: nothing was added.
+        """
         rule = self._checked(replace(rule_from(obj), version=1))
         rules = await self._store.rules()
         if len(rules) >= MAX_RULES:
@@ -107,7 +112,7 @@ class AlertWatch:
         if not await self._store.put_rule(rule):
             raise Conflict(f"alert: id: {rule.id!r} exists; change it, or choose another id")
         self._hurry.set()
-        return AlertView(rule, AlertState(rule_id=rule.id), self._values(rule.campaign_id).get(rule.metric))
+        return _view(rule, AlertState(rule_id=rule.id), self._values(rule.campaign_id))
 
     async def change(self, rule_id: str, fields: Mapping[str, Any]) -> AlertView:
         """Change these fields of a rule; a `version` among them is the one that the change is made for.
@@ -127,7 +132,7 @@ class AlertWatch:
             rule = replace(rule, version=view.rule.version + 1)
             if await self._store.put_rule(rule):
                 self._hurry.set()
-                return AlertView(rule, view.state, self._values(rule.campaign_id).get(rule.metric))
+                return _view(rule, view.state, self._values(rule.campaign_id))
         raise Conflict(f"alert {rule_id!r} keeps being changed by others; try again")
 
     async def delete(self, rule_id: str) -> None:
@@ -156,7 +161,7 @@ class AlertWatch:
             )
             if await self._store.put_state(fresh):
                 _log.info("alert_acknowledged", rule=rule_id, by=by[:200])
-                view = AlertView(view.rule, fresh, view.value)
+                view = replace(view, state=fresh)
                 self._notice(view)
                 return view
         raise Conflict(f"alert {rule_id!r} keeps being changed by others; try again")
@@ -168,7 +173,7 @@ class AlertWatch:
             if rule.campaign_id not in values:
                 values[rule.campaign_id] = self._values(rule.campaign_id)
             state = states.get(rule.id) or AlertState(rule_id=rule.id)
-            views.append(AlertView(rule, state, values[rule.campaign_id].get(rule.metric)))
+            views.append(_view(rule, state, values[rule.campaign_id]))
         return views
 
     def _checked(self, rule: AlertRule) -> AlertRule:
@@ -205,3 +210,13 @@ class AlertWatch:
                 _log.exception("alerts_not_looked_at")
             await within(self._hurry.wait(), self._every_s)
             self._hurry.clear()
+
+
+def _view(rule: AlertRule, state: AlertState, values: Mapping[str, float | None]) -> AlertView:
+    warning = ""
+    if rule.campaign_id and not values:
+        warning = (
+            f"campaign_id: no campaign {rule.campaign_id!r} is known, and the rule waits for it; "
+            "correct the id, or import the campaign"
+        )
+    return AlertView(rule, state, values.get(rule.metric), warning)

@@ -16,7 +16,7 @@ const RANK = /** @type {Record<string, number>} */ ({ firing: 0, pending: 1, ok:
 /** @typedef {import("./alert_form.js").Rule} Rule */
 /**
  * @typedef {{rule: Rule, phase: "ok"|"pending"|"firing", since: number, value: number|null, incident: number,
- *   acknowledged_by: string, acknowledged_at: number|null, told: boolean}} Alert
+ *   acknowledged_by: string, acknowledged_at: number|null, told: boolean, warning: string}} Alert
  */
 
 /** @param {HTMLElement} root @param {Context} context @returns {() => void} */
@@ -94,7 +94,7 @@ class AlertsPage {
       "li",
       { class: "card alert" },
       el("span", { class: "pill phase" }),
-      el("div", { class: "what" }, el("h2", {}), el("p", { class: "note condition" }), el("p", { class: "note who" })),
+      el("div", { class: "what" }, el("h2", {}), el("p", { class: "note condition" }), el("p", { class: "note who" }), el("p", { class: "note warn warning", hidden: true })),
       el("p", { class: "now" }, el("span", { class: "value" }), el("span", { class: "unit" })),
       this.may ? el("div", { class: "acts" }, buttons) : null,
     );
@@ -114,6 +114,8 @@ class AlertsPage {
     const since = alert.since ? `${phase} since ${format.moment(alert.since)}` : "never broken";
     const who = alert.acknowledged_by ? `, acknowledged by ${alert.acknowledged_by} at ${format.time(alert.acknowledged_at)}` : "";
     put(find(".who"), phase === "ok" && !alert.incident ? "never broken" : `${since}${who}`);
+    put(find(".warning"), alert.warning);
+    find(".warning").hidden = !alert.warning;
     put(find(".value"), value(alert.value));
     put(find(".unit"), "now");
     const acknowledge = item.querySelector(".ack");

@@ -34,6 +34,18 @@ async def test_an_alert_is_made_fires_and_is_acknowledged(site: DashboardSite, v
     assert (row["phase"], row["acknowledged_by"], row["rule"]["threshold"]) == ("firing", "ops", 0.8)
 
 
+async def test_a_rule_of_an_unknown_campaign_is_marked(site: DashboardSite, visit: Visit) -> None:
+    """With the field, and what to do; one of the system is not."""
+    rule = {"id": "few", "campaign_id": HOSTILE, "metric": "clicks", "condition": "less_than", "threshold": 1}
+    status, row = await site.ask("POST", "/api/alerts", rule)
+    assert (status, row["warning"].startswith("campaign_id: no campaign ")) == (201, True)
+    assert (await site.ask("POST", "/api/alerts", {**RULE, "id": "system"}))[1]["warning"] == ""
+    page = await visit("#/alerts")
+    warning = page.locator(".alert .warning:visible")
+    await expect(warning).to_have_text(row["warning"])
+    assert await page.locator("img").count() == 0
+
+
 async def test_what_cannot_be_a_rule_is_not_sent(site: DashboardSite, visit: Visit) -> None:
     """The fields say what they take: an id without spaces, and numbers with a point, which a comma is not dropped
     from."""

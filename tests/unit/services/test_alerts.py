@@ -121,6 +121,27 @@ async def test_begin_and_end_are_told_once_each() -> None:
     assert (envelope.message_id, envelope.message_type) == (mail.notices[0].key, "rule_alert")
 
 
+async def test_a_rule_of_an_unknown_campaign_says_so_until_it_comes() -> None:
+    """It is kept, since the campaign may be imported later; adding, changing and listing it name the field, and it is
+    watched as soon as the campaign is there."""
+    shared = Shared()
+    daemon = Daemon(shared)
+    rule = {"id": "tea", "campaign_id": "lotus-tee", "metric": "clicks", "condition": "less_than", "threshold": 5}
+    warning = "campaign_id: no campaign 'lotus-tee' is known, and the rule waits for it; "
+    warning += "correct the id, or import the campaign"
+    assert (await daemon.watch.create(rule)).warning == warning
+    assert (await daemon.watch.change("tea", {"threshold": 6})).warning == warning
+    await daemon.watch.look()
+    [view] = await daemon.watch.all()
+    assert (view.warning, view.value, view.state.phase) == (warning, None, Phase.OK)
+    shared.values["lotus-tea"] = {"clicks": 2, "ctr": None}
+    view = await daemon.watch.change("tea", {"campaign_id": "lotus-tea"})
+    assert (view.warning, view.value) == ("", 2)
+    await daemon.watch.look()
+    assert (await daemon.watch.get("tea")).state.phase is Phase.FIRING
+    assert (await daemon.watch.change("tea", {"metric": "ctr"})).warning == ""  # unknown, but of a campaign
+
+
 async def test_several_daemons_tell_once() -> None:
     """All look at the same moment; one makes the step, and one tells."""
     shared = Shared()
