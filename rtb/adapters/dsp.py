@@ -1,18 +1,16 @@
 """A bidder over HTTP, from configuration only: OpenRTB 2.5 or 2.6 by POST.
 
-`bid` puts the request on the wire and returns; the answers of one step of the loop are reported to their auctions in
-the next. One that comes when its auction is settled counts for the bidder's health and is otherwise forgotten.
+`bid` puts the request on the wire and returns; the answer is handed in as it comes, and read when its auction waits for
+nobody any more. One that comes when that is settled counts for the bidder's health and is otherwise forgotten.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from fractions import Fraction
 
 import structlog
 from msgspec.structs import replace
 
-from rtb.adapters.dsp_answers import Answers
 from rtb.adapters.dsp_request import Bodies, Body, Form, Sale
 from rtb.adapters.http_client import Call, Endpoint, Failure, FanoutClient
 from rtb.domain.auction import Bid, Lost
@@ -23,8 +21,8 @@ from rtb.domain.money import Rates, to_micros
 from rtb.domain.privacy import Reason, Treatment, signals
 from rtb.domain.validation import CridRule
 from rtb.errors import BadRequest
-from rtb.openrtb import BidRequest, BidResponse, Loss
-from rtb.ports import Clock, OpenAuction
+from rtb.openrtb import BidRequest, BidResponse, Loss, decode_response
+from rtb.ports import Clock, OpenAuction, Report
 from rtb.services.bidder_health import BidderHealth
 
 _MS = 1_000_000
@@ -43,14 +41,13 @@ class DspBidder:
         endpoint: Endpoint,
         client: FanoutClient,
         bodies: Bodies,
-        answers: Answers,
         clock: Clock,
         rates: Rates,
         *,
         crid: CridRule = CridRule.OPTIONAL,
         adomain: bool = False,
     ) -> None:
-        """Ask at `endpoint`; `bodies` and `answers` are shared by all bidders of an exchange."""
+        """Ask at `endpoint`; `bodies` are shared by all bidders of an exchange."""
         self.name: str = settings.name
         self.secondary = settings.secondary
         self.settings = settings
@@ -58,7 +55,6 @@ class DspBidder:
         self.health = BidderHealth(settings, clock)
         self._client = client
         self._bodies = bodies
-        self._answers = answers
         self._now_ns = clock.monotonic_ns
         self._rates = rates
         self._crid = crid
@@ -142,50 +138,48 @@ class DspBidder:
 
     def _ended(self, call: Call) -> None:
         """The call's one end."""
-        sale: Sale = call.context
+        self.health.ended()
+        auction: OpenAuction = call.context.auction
         if call.failure is not None:
-            self._without_answer(sale.auction, call, call.failure)
-        elif call.status == 200 and call.content:
-            self._answers.add(self, call)
-        elif call.status in (200, 204):
-            self._report(call, sale, (), ())
-        else:
-            why = f"HTTP status {call.status} instead of 200 or 204"
-            self._fail(sale.auction, call.ended_ns, f"status-{call.status}", why)
+            self._without_answer(auction, call, call.failure)
+        elif not auction.hand_in(self, call):
+            self.read(call)
 
-    def take(self, call: Call, response: BidResponse) -> None:
-        """Report the bids of an answer, and those that may not enter the auction."""
+    def read(self, call: Call) -> Report:
+        """What an answer says: its bids, and those that may not enter the auction."""
         sale: Sale = call.context
-        bids, rejected = self._taken_in(response, sale.offer or sale.prepare())
-        self._report(call, sale, bids, rejected)
-
-    def failed(self, call: Call, error: Exception) -> None:
-        """An answer is none, or a mistake of ours came to light at it."""
-        if isinstance(error, BadRequest):
-            self._fail(call.context.auction, call.ended_ns, "response", str(error))
-            return
-        if type(error) not in self._logged:
-            self._logged.add(type(error))
-            _log.exception("bidder_failed", bidder=self.name, note="further ones of its kind are only counted")
-        self._fail(call.context.auction, call.ended_ns, "intake", f"{type(error).__name__}: {error}")
-
-    def _report(self, call: Call, sale: Sale, bids: Sequence[Bid], rejected: Sequence[Lost]) -> None:
-        """The end of an answer; an auction that is settled forgets it."""
+        try:
+            if call.status == 200 and call.content:
+                response = decode_response(call.content)
+                bids, rejected = self._taken_in(response, sale.offer or sale.prepare())
+            elif call.status in (200, 204):
+                bids, rejected = [], []
+            else:
+                why = f"HTTP status {call.status} instead of 200 or 204"
+                return self._failed(call, f"status-{call.status}", why)
+        except BadRequest as error:
+            return self._failed(call, "response", str(error))
+        except Exception as error:  # a mistake of ours
+            if type(error) not in self._logged:
+                self._logged.add(type(error))
+                _log.exception("bidder_failed", bidder=self.name, note="further ones of its kind are only counted")
+            return self._failed(call, "intake", f"{type(error).__name__}: {error}")
         ended_ns = call.ended_ns
         self.health.answered(ended_ns, ended_ns - call.sent_ns, len(bids), len(rejected))
-        sale.auction.report(self, bids, rejected, answered_ns=ended_ns)
+        return Report(bids, rejected, None, ended_ns)
 
     def _without_answer(self, auction: OpenAuction, call: Call, failure: Failure) -> None:
         if failure is not Failure.TIMEOUT:
-            self._fail(auction, call.ended_ns, failure.value, call.detail)
+            report = self._failed(call, failure.value, call.detail)
+            auction.report(self, failure=report.failure, answered_ns=report.answered_ns)
             return
         self.health.timed_out(call.ended_ns)
         if call.deadline_ns < auction.deadline_ns:  # else the auction knows by itself that it is late
             auction.report(self, failure=f"timeout: {call.detail}")
 
-    def _fail(self, auction: OpenAuction, now_ns: int, kind: str, detail: str) -> None:
-        self.health.failed(now_ns, kind)
-        auction.report(self, failure=f"{kind}: {detail}", answered_ns=now_ns)
+    def _failed(self, call: Call, kind: str, detail: str) -> Report:
+        self.health.failed(call.ended_ns, kind)
+        return Report(failure=f"{kind}: {detail}", answered_ns=call.ended_ns)
 
     def _taken_in(self, response: BidResponse, offer: Offer) -> tuple[list[Bid], list[Lost]]:
         """The bids, at adjusted prices and on this bidder's terms; those of an answer to another request, of a

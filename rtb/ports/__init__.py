@@ -1,7 +1,7 @@
 """What the services ask of the outside. Adapters implement these; tests/contract runs one suite over every adapter."""
 
 from rtb.ports.accounts import Accounts, AccountView, BookView, LocalAccounts, NearAccounts
-from rtb.ports.bidder import Bidder, OpenAuction
+from rtb.ports.bidder import Bidder, OpenAuction, Remote, Report
 from rtb.ports.broker import (
     DEATH_COUNT,
     DEATH_EXCHANGE,
@@ -63,6 +63,8 @@ __all__ = [
     "QueueSpec",
     "QueueStats",
     "Refusal",
+    "Remote",
+    "Report",
     "Repository",
     "Spool",
     "StateStore",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
+
+from msgspec import Struct
 
 from rtb.domain.auction import Bid, Lost, Terms
 from rtb.domain.profile import Profile
@@ -84,6 +86,11 @@ class OpenAuction(Protocol):
         """
         ...
 
+    def hand_in(self, bidder: Remote, answer: Any) -> bool:
+        """A bidder's answer, in place of its report: the bidder is asked to `read` it once the auction waits for nobody
+        any more. False when it comes too late; then it is not kept."""
+        ...
+
 
 class Bidder(Protocol):
     """Someone who bids: the house, or a DSP."""
@@ -107,4 +114,26 @@ class Bidder(Protocol):
 
         Anything else is kept as the `receipt` of the result, for whoever answers.
         """
+        ...
+
+
+class Report(Struct, gc=False):
+    """What an answer says: the valid bids in it, those refused on intake, or why it is none; and when it was there, on
+    the monotonic clock."""
+
+    bids: Sequence[Bid] = ()
+    rejected: Sequence[Lost] = ()
+    failure: str | None = None
+    answered_ns: int = 0
+
+
+class Remote(Bidder, Protocol):
+    """A bidder whose answers come from outside, and are handed in as they come.
+
+    An auction is out of the processor's caches again and again while it waits. So all its answers are read together,
+    when the last is there.
+    """
+
+    def read(self, answer: Any) -> Report:
+        """Read an answer that was handed in. Never raises."""
         ...

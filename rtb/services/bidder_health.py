@@ -80,9 +80,12 @@ class BidderHealth:
         self.calls += 1
         return None
 
+    def ended(self) -> None:
+        """A call is over, whatever came of it: that is told by one of the next three, now or once it is read."""
+        self.in_flight -= 1
+
     def answered(self, now_ns: int, latency_ns: int, bids: int, rejected: int) -> None:
         """It answered in time, with so many valid and invalid bids."""
-        self.in_flight -= 1
         self.answers += 1
         self._latencies.append(latency_ns)
         if len(self._latencies) >= _MOST_UNSORTED:
@@ -96,13 +99,11 @@ class BidderHealth:
 
     def timed_out(self, now_ns: int) -> None:
         """It did not answer in time."""
-        self.in_flight -= 1
         self.timeouts += 1
         self.breaker.record(now_ns, True)
 
     def failed(self, now_ns: int, kind: str) -> None:
         """It answered wrongly or not at all; `kind` is one of a few words."""
-        self.in_flight -= 1
         self.errors[kind] += 1
         self.breaker.record(now_ns, True)
 

@@ -241,9 +241,11 @@ class Exchange:
         self._complete.append((auction, done))
 
     def _end_complete(self) -> None:
-        """Settle those that are complete, and then tell who waits for them."""
+        """Read what was handed in to those that are complete, settle them, and then tell who waits for them."""
         complete, self._complete = self._complete, []
-        ended = [(auction, done, self._settled(auction)) for auction, done in complete if auction.outcome is None]
+        complete = [(auction, done) for auction, done in complete if auction.outcome is None]
+        read = [(auction, done, self._tried(Auction.read, auction)) for auction, done in complete]
+        ended = [(auction, done, failed or self._tried(self._settle, auction)) for auction, done, failed in read]
         for auction, done, failed in ended:
             try:
                 done(auction, failed)
@@ -255,12 +257,12 @@ class Exchange:
         """Settle it; who is still pending is late."""
         if auction.outcome is None:
             auction.forget_completion()
-            done(auction, self._settled(auction))
+            done(auction, self._tried(self._settle, auction))
 
-    def _settled(self, auction: Auction) -> Exception | None:
-        """Settle it: None, or the mistake of ours that prevented it."""
+    def _tried(self, step: Callable[[Auction], None], auction: Auction) -> Exception | None:
+        """Take an auction a step further: None, or the mistake of ours that has ended it."""
         try:
-            self._settle(auction)
+            step(auction)
         except Exception as error:
             self._abandon(auction)
             return error
@@ -268,6 +270,7 @@ class Exchange:
 
     def _abandon(self, auction: Auction) -> None:
         if auction.outcome is None:
+            auction.read()  # its bidders are to know how they did
             self._close(auction, Outcome(auction.id, Status.NO_BID, NoBid.TECHNICAL_ERROR, (), auction.currency))
 
     def _terms(self, auction: Auction) -> NoBid | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import StrEnum
+from typing import Any
 
 from msgspec import Struct
 
@@ -12,7 +13,7 @@ from rtb.domain.auction import HOUSE, Bid, Lost, Result, Terms
 from rtb.domain.privacy import PrivacyPolicy, Treatment
 from rtb.domain.profile import Profile
 from rtb.openrtb import BidRequest, NoBid
-from rtb.ports import Bidder
+from rtb.ports import Bidder, Remote, Report
 
 MAX_USER_ID = 512
 """Characters; what is longer identifies nobody, and is not kept."""
@@ -56,7 +57,8 @@ class Auction:
         offered: bidder -> ids of the imps that it may bid on, absent for none; None when all may on all.
         failures: bidder -> why it failed.
         skipped: bidder -> why it was not asked, or not waited for.
-        pending: who has not reported; at the end, who is late.
+        pending: who has neither reported nor handed an answer in; at the end, who is late.
+        unread: the answers that were handed in, and by whom.
         secondary: whom the auction does not wait for once all others have reported.
         answered_ns: bidder -> when its answer came.
         plain: every imp is sold without deals, to anybody, at one floor for all.
@@ -90,6 +92,7 @@ class Auction:
         "settled_ns",
         "skipped",
         "terms",
+        "unread",
         "user_id",
     )
 
@@ -124,6 +127,7 @@ class Auction:
         self.failures: dict[str, str] = {}
         self.skipped: dict[str, str] = {}
         self.pending: set[str] = set()
+        self.unread: list[tuple[Remote, Any]] = []
         self.secondary = _NOBODY
         self.answered_ns: dict[str, int] = {}
         self.plain = True
@@ -143,22 +147,46 @@ class Auction:
         answered_ns: int = 0,
     ) -> None:
         """Take a bidder's report; once the auction is settled it is too late, and forgotten."""
-        name, pending = bidder.name, self.pending
-        if self.outcome is not None or name not in pending:
+        name = bidder.name
+        if self.outcome is not None or name not in self.pending:
             return
-        pending.remove(name)
-        if bids:
-            self._enter(name, bids)
-        if rejected:
-            self.rejected.extend(rejected)
-        if failure is not None:
-            self.failures[name] = failure
         if skipped is not None:
             self.skipped[name] = skipped
-        if answered_ns:
-            self.answered_ns[name] = answered_ns
+        else:
+            self._take(name, Report(bids, rejected, failure, answered_ns))
+        self._is_heard(name)
+
+    def hand_in(self, bidder: Remote, answer: Any) -> bool:
+        """Keep an answer until it is read."""
+        name = bidder.name
+        if self.outcome is not None or name not in self.pending:
+            return False
+        self.unread.append((bidder, answer))
+        self._is_heard(name)
+        return True
+
+    def read(self) -> None:
+        """Have what was handed in read, and take it in."""
+        unread, self.unread = self.unread, []
+        for bidder, answer in unread:
+            self._take(bidder.name, bidder.read(answer))
+
+    def _is_heard(self, name: str) -> None:
+        """Wait for a bidder no longer."""
+        pending = self.pending
+        pending.remove(name)
         if self._complete is not None and pending <= self.secondary:
             self._complete(self)
+
+    def _take(self, name: str, report: Report) -> None:
+        if report.bids:
+            self._enter(name, report.bids)
+        if report.rejected:
+            self.rejected.extend(report.rejected)
+        if report.failure is not None:
+            self.failures[name] = report.failure
+        if report.answered_ns:
+            self.answered_ns[name] = report.answered_ns
 
     def _enter(self, name: str, bids: Sequence[Bid]) -> None:
         """Those of a bidder's bids that it may make take part."""

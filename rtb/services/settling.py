@@ -48,6 +48,8 @@ class Settling:
 
     def settle(self, auction: Auction) -> None:
         """Clear and claim in one step of the loop, without an await: what was checked is what is spent."""
+        if auction.unread:
+            auction.read()
         results: list[Result] = []
         bids = 0
         for of_imp in auction.bids.values():

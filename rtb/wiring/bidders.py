@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rtb.adapters.dsp import DspBidder
-from rtb.adapters.dsp_answers import Answers
 from rtb.adapters.dsp_request import Bodies
 from rtb.adapters.http_client import Endpoint, FanoutClient, Limits
 from rtb.domain.auction import HOUSE
@@ -43,7 +42,6 @@ class RemoteBidders:
         self.client = FanoutClient(clock, allow=allow)
         self.bidders: tuple[DspBidder, ...] = ()
         self._bodies = Bodies(rates)
-        self._answers = Answers()
         self._clock = clock
         self._rates = rates
         self._environ = environ
@@ -93,7 +91,6 @@ class RemoteBidders:
             self._endpoint(settings),
             self.client,
             self._bodies,
-            self._answers,
             self._clock,
             self._rates,
             crid=self._crid,

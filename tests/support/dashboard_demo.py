@@ -172,7 +172,9 @@ class Demo:
             now_ns = self.clock.monotonic_ns()
             if health.refusal(now_ns) is not None:
                 health.skipped["breaker"] += 1
-            elif self.dice.random() < wrong:
+                continue
+            health.ended()
+            if self.dice.random() < wrong:
                 health.failed(now_ns, self.dice.choice(("status-503", "connect")))
             elif self.dice.random() < late:
                 health.timed_out(now_ns)

@@ -281,6 +281,50 @@ async def test_a_late_answer_is_nobodys(build: Build, remote: Remote, server: Ht
     assert outcome.status is Status.WON
 
 
+async def test_an_answer_is_over_when_it_comes_and_counts_when_it_is_read(
+    build: Build, remotes: RemoteBidders, server: HttpServer
+) -> None:
+    """Another bidder is still thinking: the first can be asked again, and nobody knows yet what it has said."""
+    async with HttpServer(answer({})) as slow:
+        slow.hold.clear()
+        server.default = Reply(200, {}, b"<html>")
+        quick, _ = remotes.apply(
+            [BidderSettings(name="quick", url=server.url("/bid")), BidderSettings(name="slow", url=slow.url("/bid"))]
+        )
+        running = asyncio.create_task(auction(exchange(build, *remotes.bidders), bid_request()))
+        await server.asked(1)
+        while quick.health.in_flight:  # noqa: ASYNC110 - until the answer has come over the wire
+            await asyncio.sleep(0)
+        assert (quick.health.errors, quick.health.answers) == ({}, 0)
+        slow.hold.set()
+        held, outcome = await running
+    assert outcome.status is Status.WON
+    assert held.failures["quick"].startswith("response: ")
+    assert quick.health.errors == {"response": 1}
+
+
+async def test_an_answer_to_a_settled_auction_counts_for_health_alone(
+    build: Build, remotes: RemoteBidders, server: HttpServer
+) -> None:
+    """Of a bidder that nobody waits for: it is skipped, and no bid of it takes part."""
+    async with HttpServer(answer({"price": 9.0})) as slow:
+        slow.hold.clear()
+        server.default = answer({})
+        first, second = remotes.apply(
+            [
+                BidderSettings(name="first", url=server.url("/bid")),
+                BidderSettings(name="second", url=slow.url("/bid"), secondary=True),
+            ]
+        )
+        held, outcome = await auction(exchange(build, first, second), bid_request())
+        assert (outcome.status, held.skipped, second.health.in_flight) == (Status.WON, {"second": NOT_AWAITED}, 1)
+        slow.hold.set()
+        while second.health.in_flight:  # noqa: ASYNC110 - until the answer has come over the wire
+            await asyncio.sleep(0)
+    assert (second.health.answers, second.health.bids, second.health.timeouts) == (1, 1, 0)
+    assert [bid.bidder for bids in held.bids.values() for bid in bids] == ["first"]
+
+
 async def test_sick_bidders_change_nothing_for_the_others(build: Build, remotes: RemoteBidders) -> None:
     """With one that hangs, one that drips and one that floods, two others win the same auctions at the same prices."""
     healthy = [

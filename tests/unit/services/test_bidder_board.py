@@ -129,6 +129,7 @@ def test_a_tally_has_all_counters_and_only_the_new_latencies() -> None:
     assert health.refusal(now_ns) is None
     assert health.refusal(now_ns) is None
     assert health.refusal(now_ns) is Skip.IN_FLIGHT
+    health.ended()
     health.answered(now_ns, 40, 2, 1)
     health.won(1_500)
     health.stripped["coppa"] += 1
@@ -143,6 +144,7 @@ def test_a_tally_has_all_counters_and_only_the_new_latencies() -> None:
     )
     assert (first.in_flight, first.state, first.share, first.latency) == (1, "closed", 1.0, (40, 40, 1))
     assert first.stripped == {"coppa": 1}
+    health.ended()
     health.timed_out(now_ns)
     second = health.tally()
     assert (second.timeouts, second.in_flight, second.latency) == (1, 0, ())
