@@ -349,7 +349,7 @@ def _cannot_listen(section: str, host: str, port: int, error: OSError) -> Config
     where = f"{section}.port: cannot listen on {host}:{port}"
     if error.errno == errno.EADDRINUSE:
         return ConfigError(f"{where}: another process does; stop it, or set {section}.port=0 for any free port")
-    return ConfigError(f"{where}: {error.strerror or error}")
+    return ConfigError(f"{where}: {error.strerror or error}; check {section}.host and {section}.port")
 
 
 def _url(host: str, port: int) -> str:

@@ -30,6 +30,11 @@ def import_(context: click.Context, file: Any) -> None:
     wanted = wanted.get("campaigns") if isinstance(wanted, dict) else wanted
     if not isinstance(wanted, list):
         raise AdminError(f'{file.name}: must be an array of campaigns, or an object with "campaigns"')
+    for i, item in enumerate(wanted):
+        if not isinstance(item, dict) or "id" not in item:
+            raise AdminError(
+                f"{file.name}: campaigns[{i}].id: required; each campaign is an object with an id of its own"
+            )
     result = command(context, "campaigns.import", campaigns=wanted)
     click.echo(f"{result['written']} campaigns written")
 

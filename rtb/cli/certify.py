@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rtb.cli.output import print_json, print_table
+from rtb.lab.quantity import Quantity
 
 if TYPE_CHECKING:
     from rtb.lab.certify_report import Report
@@ -25,10 +26,10 @@ def _header(context: click.Context, parameter: click.Parameter, values: tuple[st
 
 @click.command()
 @click.argument("url")
-@click.option("--exchange", "kind", flag_value="exchange", help="The URL is an OpenRTB exchange's.")
-@click.option("--dsp", "kind", flag_value="dsp", help="The URL is a bidder's.")
-@click.option("--rate", type=click.FloatRange(0.1, 10_000), default=50.0, show_default=True, help="Requests a second.")
-@click.option("--duration", type=click.FloatRange(0.1, 3_600), default=10.0, show_default=True, help="Seconds.")
+@click.option("--exchange", is_flag=True, help="The URL is an OpenRTB exchange's.")
+@click.option("--dsp", is_flag=True, help="The URL is a bidder's.")
+@click.option("--rate", type=Quantity(0.1, 10_000), default=50.0, show_default=True, help="Requests a second.")
+@click.option("--duration", type=Quantity(0.1, 3_600), default=10.0, show_default=True, help="Seconds.")
 @click.option("--tmax", type=click.IntRange(1, 60_000), default=100, show_default=True, help="Milliseconds to answer.")
 @click.option("--seed", type=click.IntRange(min=0), help="Of the traffic; the same requests again.")
 @click.option("--header", "headers", callback=_header, multiple=True, metavar="NAME=VALUE", help="Sent with each.")
@@ -37,7 +38,8 @@ def _header(context: click.Context, parameter: click.Parameter, values: tuple[st
 @click.option("--json", "as_json", is_flag=True, help="JSON in place of tables.")
 def certify(
     url: str,
-    kind: str | None,
+    exchange: bool,
+    dsp: bool,
     rate: float,
     duration: float,
     tmax: int,
@@ -50,7 +52,7 @@ def certify(
     """Send bid requests to the OpenRTB exchange or the bidder at URL, judge every answer, and hold all against the
     limits that large exchanges publish. The exit code is 0 when it passes, 1 when not.
     """
-    if kind is None:
+    if exchange == dsp:
         raise click.UsageError("say what is at the URL: --exchange or --dsp")
     import uvloop
 
@@ -58,7 +60,14 @@ def certify(
     from rtb.lab.certify import certify as run
 
     trial = Trial(
-        url=url, kind=kind, rate=rate, seconds=duration, tmax_ms=tmax, seed=seed, test=not live, headers=headers
+        url=url,
+        kind="exchange" if exchange else "dsp",
+        rate=rate,
+        seconds=duration,
+        tmax_ms=tmax,
+        seed=seed,
+        test=not live,
+        headers=headers,
     )
     found = uvloop.run(run(trial))
     passed = found.passed(strict=strict)

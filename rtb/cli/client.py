@@ -22,6 +22,7 @@ ANSWER_LIMIT_S = 300.0
 
 AUDIT = "audit"
 STATS = "campaigns.stats"
+START = "start one, or set admin.socket to that of the one that runs"
 ON_DAEMON = "bidders."
 ON_BROKER = ("dead-letters.", "topology.", "queues")
 
@@ -69,11 +70,14 @@ async def _offline(settings: Settings, name: str, arguments: dict[str, Any]) -> 
 
     log_to_stderr(settings, level="warning")
     if name.startswith(ON_DAEMON):
-        raise AdminError(f"{name}: no daemon runs on admin.socket {settings.admin.socket}")
+        raise AdminError(f"{name}: no daemon runs on admin.socket {settings.admin.socket}; {START}")
     async with AsyncExitStack() as stack:
         if name.startswith(ON_BROKER):
             if settings.broker.url == MEMORY:
-                raise AdminError(f"{name}: no daemon runs, and the broker of broker.url {MEMORY} ends with its daemon")
+                raise AdminError(
+                    f"{name}: no daemon runs on admin.socket {settings.admin.socket}, and the broker of broker.url "
+                    f"{MEMORY} ends with its daemon; {START}"
+                )
             system = wiring.build(settings, os.getpid())
             stack.push_async_callback(system.broker.close)
             if system.outside.management is not None:
@@ -82,7 +86,8 @@ async def _offline(settings: Settings, name: str, arguments: dict[str, Any]) -> 
         else:
             if name == AUDIT and settings.state.url == MEMORY:
                 raise AdminError(
-                    f"{name}: no daemon runs, and the accounts of state.url {MEMORY} end with their daemon"
+                    f"{name}: no daemon runs on admin.socket {settings.admin.socket}, and the accounts of state.url "
+                    f"{MEMORY} end with their daemon; {START}"
                 )
             daemon.make_store_folder(settings)
             system = wiring.build(settings, os.getpid())

@@ -16,7 +16,7 @@ from rtb.cli.options import load, settings_options
 
 @click.group()
 def lab() -> None:
-    """Campaigns for experiments."""
+    """Campaigns and bidders for experiments."""
 
 
 lab.add_command(dsps)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 
 import click
+
+from rtb.lab.quantity import Quantity
 
 
 def _curve(context: click.Context, parameter: click.Parameter, text: str) -> tuple[float, ...]:
@@ -14,8 +17,8 @@ def _curve(context: click.Context, parameter: click.Parameter, text: str) -> tup
         curve = tuple(float(part) for part in text.split(","))
     except ValueError:
         raise click.BadParameter("numbers with commas between them, as in 5,8,40") from None
-    if not curve or min(curve) < 0 or list(curve) != sorted(curve):
-        raise click.BadParameter("quantiles must be positive and ascend")
+    if not all(math.isfinite(at) and at >= 0 for at in curve) or list(curve) != sorted(curve):
+        raise click.BadParameter("quantiles are finite, 0 or more, and ascend")
     return curve
 
 
@@ -39,12 +42,12 @@ def _misbehaving(context: click.Context, parameter: click.Parameter, values: tup
 @click.option("--seed", default=1, show_default=True, help="Of what they do.")
 @click.option("--latency-ms", callback=_curve, default="5,40", show_default=True, help="Quantiles of thinking time.")
 @click.option("--cpm", callback=_curve, default="0.5,1,4", show_default=True, help="Quantiles of bids.")
-@click.option("--no-bid", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Share without a bid.")
-@click.option("--errors", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Share of HTTP 500.")
+@click.option("--no-bid", type=Quantity(0, 1), default=0.3, show_default=True, help="Share without a bid.")
+@click.option("--errors", type=Quantity(0, 1), default=0.0, show_default=True, help="Share of HTTP 500.")
 @click.option(
     "--misbehave", callback=_misbehaving, multiple=True, metavar="N:KIND", help="Bidder N (from 1) does KIND."
 )
-@click.option("--share", type=click.FloatRange(0, 1), default=1.0, show_default=True, help="Of their requests.")
+@click.option("--share", type=Quantity(0, 1), default=1.0, show_default=True, help="Of their requests.")
 def dsps(
     count: int,
     host: str,

@@ -16,6 +16,7 @@ from rtb.cli.options import given, load, settings_options
 from rtb.cli.output import log_to_stderr
 from rtb.config import Settings
 from rtb.config.reading import PREFIX
+from rtb.lab.quantity import Quantity
 
 if TYPE_CHECKING:
     from rtb.daemon import Ready
@@ -43,7 +44,7 @@ def serve(context: click.Context, workers: int | None, config_path: Path | None,
 @click.command()
 @click.option(
     "--rate",
-    type=click.FloatRange(min=0),
+    type=Quantity(min=0),
     default=200.0,
     show_default=True,
     help="Requests a second of demo traffic; 0 for none.",

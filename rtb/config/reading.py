@@ -32,6 +32,18 @@ SECRETS = frozenset(
         "smtp_password",
     }
 )
+_CHOICE = re.compile(r"\^\(([a-z_|]+)\)\$")
+_SHAPES = {
+    "broker.url": "memory:// or amqp://user:password@host/vhost",
+    "state.url": "memory://, redis://host:port/db or unix://path",
+    "store.url": "sqlite:///path/rtb.db or postgresql://user:password@host/database",
+    "tracking.url": "https://host/path, without ? and #",
+    "broker.management_url": "http://user:password@host:15672",
+    "alerts.webhook": "https://host/path",
+    "alerts.slack": "https://hooks.slack.com/...",
+    **dict.fromkeys(("currency.code", "facebook.currency", "google.currency"), "three capital letters, as in USD"),
+}
+"""How to write what has a form of its own; of what is not here the pattern says it."""
 _CODE = re.compile("[A-Z]{3}")
 _PASSWORD = re.compile(r"(://[^/@:]*:)[^/]*@")
 
@@ -204,4 +216,9 @@ def _explain(error: msgspec.ValidationError, origin: Mapping[str, str]) -> str:
     what, _, where = str(error).partition(" - at `$.")
     where = where.rstrip("`")
     key = ".".join(where.split("[")[0].split(".")[:2])
+    pattern = what.partition(" matching regex ")[2]
+    if pattern and where in _SHAPES:
+        what = f"write {_SHAPES[where]}"
+    elif choice := _CHOICE.fullmatch(pattern.strip("'")):
+        what = f"must be one of {', '.join(choice[1].split('|'))}"
     return f"{_source(key, origin)}: {where}: {what[:1].lower()}{what[1:]}"

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import click
@@ -27,21 +28,54 @@ from rtb.lab.load.run import bodies, run_http
 from rtb.lab.load.search import find_max
 from rtb.lab.load.usage import find_pid
 from rtb.lab.null_server import running
+from rtb.lab.quantity import Quantity
 
 SEARCH_RATE = 1000.0
 INVALID_TRIES = 2
 """Runs of one rate in a search before the tool's own lag counts against it."""
 
+POSITIVE = Quantity(min=0, min_open=True)
+
+
+def _amqp(context: click.Context, parameter: click.Parameter, url: str | None) -> str | None:
+    if url is not None and (urlsplit(url).scheme not in ("amqp", "amqps") or not urlsplit(url).hostname):
+        raise click.BadParameter(f"{url.rpartition('@')[2]!r}: write amqp://user:password@host/vhost")
+    return url
+
+
+def _alive(context: click.Context, parameter: click.Parameter, pid: int | None) -> int | None:
+    if pid is not None and not Path(f"/proc/{pid}").exists():
+        raise click.BadParameter(f"there is no process {pid}; leave it out, and it is found on this machine")
+    return pid
+
+
+def _writable(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    """Said before the run, which may take minutes."""
+    if path is None:
+        return None
+    new = not path.exists()
+    try:
+        path.open("ab").close()
+        if new:
+            path.unlink()
+    except OSError as error:
+        raise click.BadParameter(f"{path}: cannot be written: {error.strerror}") from None
+    return path
+
 
 @click.group(invoke_without_command=True)
 @click.option("--url", default=Plan().url, show_default=True, help="Auction endpoint.")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Requests a second.  [default: 1000]")
+@click.option("--rate", type=POSITIVE, help="Requests a second.  [default: 1000]")
 @click.option("--poisson", is_flag=True, help="Random arrivals instead of even ones.")
 @click.option("--saturate", is_flag=True, help="Closed loop: every connection always busy; for throughput.")
 @click.option("--find-max", "search", is_flag=True, help="Search the highest rate within --p99-ms, from --rate up.")
-@click.option("--p99-ms", default=50.0, show_default=True, help="Bound of --find-max.")
-@click.option("--duration", "duration_s", default=10.0, show_default=True, help="Seconds measured (of each trial).")
-@click.option("--warmup", "warmup_s", default=2.0, show_default=True, help="Seconds before, not measured.")
+@click.option("--p99-ms", type=POSITIVE, default=50.0, show_default=True, help="Bound of --find-max.")
+@click.option(
+    "--duration", "duration_s", type=POSITIVE, default=10.0, show_default=True, help="Seconds measured (of each trial)."
+)
+@click.option(
+    "--warmup", "warmup_s", type=Quantity(min=0), default=2.0, show_default=True, help="Seconds before, not measured."
+)
 @click.option("--connections", default=32, show_default=True, type=click.IntRange(min=1))
 @click.option(
     "--pipeline", default=1, show_default=True, type=click.IntRange(min=1), help="Requests under way on each."
@@ -50,9 +84,15 @@ INVALID_TRIES = 2
 @click.option("--unique", default=10_000, show_default=True, type=click.IntRange(min=1), help="Bodies prepared.")
 @click.option("--users", default=100_000, show_default=True, type=click.IntRange(min=1), help="Users, Zipf 1.0.")
 @click.option("--seed", default=1, show_default=True, help="Of bodies and arrivals.")
-@click.option("--deadline-ms", default=100.0, show_default=True, help="Later answers are misses.")
-@click.option("--give-up-ms", default=2000.0, show_default=True, help="No answer by then is lost.")
-@click.option("--max-lag-ms", default=5.0, show_default=True, help="Own send lag p99 that makes a run invalid.")
+@click.option("--deadline-ms", type=POSITIVE, default=100.0, show_default=True, help="Later answers are misses.")
+@click.option("--give-up-ms", type=POSITIVE, default=2000.0, show_default=True, help="No answer by then is lost.")
+@click.option(
+    "--max-lag-ms",
+    type=Quantity(),
+    default=5.0,
+    show_default=True,
+    help="Own send lag p99 that makes a run invalid.",
+)
 @click.option(
     "--queue",
     "socket",
@@ -60,11 +100,17 @@ INVALID_TRIES = 2
     metavar="SOCKET",
     help="Over the embedded queue of the daemon with this admin socket, inside its process, in place of HTTP.",
 )
-@click.option("--broker", metavar="URL", help="Over the queue of RabbitMQ at this amqp:// URL, in place of HTTP.")
-@click.option("--pid", type=int, help="The server's process; found by itself on this machine.")
+@click.option(
+    "--broker", metavar="URL", callback=_amqp, help="Over the queue of RabbitMQ at this amqp:// URL, in place of HTTP."
+)
+@click.option(
+    "--pid", type=click.IntRange(min=1), callback=_alive, help="The server's process; found by itself on this machine."
+)
 @click.option("--any-id", is_flag=True, help="Accept answers that carry another request's id.")
 @click.option("--null", is_flag=True, help="Also against a server that does nothing, before and after.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the result there.")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), callback=_writable, help="Write the result there."
+)
 @click.pass_context
 def load(ctx: click.Context, /, **options: Any) -> None:
     """Load an exchange with bid requests; latency counts from the intended send time.
