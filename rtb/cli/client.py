@@ -96,6 +96,7 @@ async def _offline(settings: Settings, name: str, arguments: dict[str, Any]) -> 
             stack.push_async_callback(system.profiles.close)
             stack.push_async_callback(system.outside.repository.close)
             await system.outside.repository.start()
+            stack.push_async_callback(system.recorder.stop)
             stack.push_async_callback(system.elsewhere.stop)
             await system.catalogue.load()
             if name == STATS:

@@ -166,7 +166,10 @@ def test_auction_from_a_file_and_from_stdin(daemon: Daemon) -> None:
 def test_without_a_daemon_commands_work_on_the_store(tmp_path: Path) -> None:
     """What they change is there for the daemon that comes; the demo campaigns are a campaign file."""
     assert run(tmp_path, "campaigns", "import", str(resource("campaigns.json"))).out == "40 campaigns written\n"
-    assert run(tmp_path, "campaigns", "set-bid", "house-remnant", "31").code == 0
+    changed = run(tmp_path, "campaigns", "set-bid", "house-remnant", "31")
+    assert (changed.code, changed.err) == (0, "")
+    [change, made] = run(tmp_path, "campaigns", "history", "house-remnant", "--json").json()
+    assert (made["action"], change["action"], change["details"]["bid"][1]) == ("created", "changed", 31.0)
     with Daemon(tmp_path) as daemon:
         assert daemon.facts["campaigns"] == "40"
         [row] = [row for row in daemon.admin("campaigns.list")["result"] if row["id"] == "house-remnant"]
