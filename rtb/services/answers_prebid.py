@@ -9,6 +9,7 @@ Source: Prebid Server, endpoint /openrtb2/auction, "OpenRTB Response Extensions"
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any
@@ -48,13 +49,16 @@ def prebid_response(
     """The response to a request that `asked` Prebid for something; with or without bids it is a response. `further` are
     the bids beside the winners (rtb.services.further_bids)."""
     seats: dict[str, list[openrtb.Bid]] = {}
-    for place, each in enumerate((outcome, *further), 1):
+    places: Counter[tuple[str, str]] = Counter()  # of a seat's bids on an imp
+    for each in (outcome, *further):
         for result in each.results:
             if result.winner is not None:
                 seat = asked.seat(result.winner)
+                places[seat, result.impid] += 1
                 bid = wire_bid(auction.request, each, result, rates, links)
                 price_micros = rates.outward_micros(result.price_micros, outcome.currency)
-                _tell(bid, asked, auction, result.winner, seat, price_micros, place)
+                place = places[seat, result.impid]
+                _tell(bid, asked, auction, result.winner, seat, price_micros, place, won=each is outcome)
                 seats.setdefault(seat, []).append(bid)
     seatbid = [openrtb.SeatBid(seat=seat, bid=bids) for seat, bids in seats.items()]
     return openrtb.BidResponse(
@@ -68,13 +72,22 @@ def prebid_response(
 
 
 def _tell(
-    bid: openrtb.Bid, asked: Asked, auction: Auction, winner: Bid, seat: str, price_micros: int, place: int
+    bid: openrtb.Bid,
+    asked: Asked,
+    auction: Auction,
+    made: Bid,
+    seat: str,
+    price_micros: int,
+    place: int,
+    *,
+    won: bool,
 ) -> None:
-    """Add what a page wants to know of a bid; `price_micros` are of the answer's currency, `place` 1 is a winner's."""
-    media = _MEDIA.get(bid.mtype or winner.mtype, "banner")
+    """Add what a page wants to know of a bid as it was `made`; `price_micros` are of the answer's currency, `place`
+    counts the seat's bids on the imp from 1."""
+    media = _MEDIA.get(bid.mtype or made.mtype, "banner")
     prebid: dict[str, Any] = {"type": media}
-    if seat != winner.bidder:
-        prebid["meta"] = {"adaptercode": winner.bidder}
+    if seat != made.bidder:
+        prebid["meta"] = {"adaptercode": made.bidder}
     targeting, limit = asked.request.targeting, asked.limit(seat)
     target = limit.target(seat, place)
     if target and limit.maxbids > 1:
@@ -88,12 +101,12 @@ def _tell(
             size=(bid.w, bid.h) if bid.w and bid.h else None,
             dealid=bid.dealid or "",
             app=auction.request.app is not None,
-            winner=place == 1,
+            winner=won,
         )
     if asked.for_page and bid.nurl:
         prebid["events"] = {"win": substitute(bid.nurl, Values(price=_decimal(price_micros)))}
         bid.nurl = None
-    imp = asked.imps.get(winner.impid)
+    imp = asked.imps.get(made.impid)
     if imp is not None and imp.passthrough:
         prebid["passthrough"] = imp.passthrough
     bid.ext = {**(bid.ext if isinstance(bid.ext, dict) else {}), "prebid": prebid}

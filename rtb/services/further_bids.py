@@ -1,12 +1,14 @@
 """The bids that a page gets beside the winner of an imp: ``ext.prebid.multibid``.
 
-An imp has one winner. Where the page takes several bids of its code, the next of them are offered too, each at what it
-would have paid had those before it not been made, and as if in an auction of its own: the n-th under the auction's id
-with ``.n`` behind it. So each has its own hold, its own tracking, and one billing event at most, whichever is shown.
+An imp has one winner. The next bids of the codes that the page names there are offered too, as many of each as it
+takes, the winner's among them: each at what it would have paid had those before it not been made, and as if in an
+auction of its own, the n-th under the auction's id with ``.n`` behind it. So each has its own hold, its own tracking,
+and one billing event at most, whichever is shown.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 
@@ -58,13 +60,13 @@ class FurtherBids:
 
     def _offers(self, asked: Asked, view: Auction, name: str, result: Result, terms: Terms) -> Iterator[Result]:
         """The bids of an imp after its winner, the dearest first; those that cannot be paid for are passed over."""
-        winner = result.winner
-        if winner is None:
+        if result.winner is None:
             return
-        code = asked.seat(winner)
-        most, place = asked.limit(code).maxbids, 2
+        wanted = Counter({code: limit.maxbids for code, limit in asked.limits.items()})
+        wanted[asked.seat(result.winner).lower()] -= 1
         running: Sequence[Bid] = result.outbid
-        while running and place <= most:
+        place = 2
+        while running and any(count > 0 for count in wanted.values()):
             cleared = rules.clear(
                 running,
                 terms,
@@ -73,7 +75,7 @@ class FurtherBids:
                 deals_first=self._rules.deals_first,
             )
             running, bid = cleared.outbid, cleared.winner
-            if bid is None or bid.group or asked.seat(bid) != code:
+            if bid is None or bid.group or wanted[code := asked.seat(bid).lower()] <= 0:
                 continue
             view.id = _name(name, place)
             if not view.rehearsal:
@@ -83,6 +85,7 @@ class FurtherBids:
             else:
                 receipt = None
             yield Result(terms.impid, bid, cleared.price_micros, cleared.min_to_win_micros, [], receipt=receipt)
+            wanted[code] -= 1
             place += 1
 
     def _claimed(self, view: Auction, bid: Bid, cost_nanos: int) -> object:

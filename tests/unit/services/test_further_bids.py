@@ -67,7 +67,8 @@ async def test_each_is_offered_at_what_it_would_pay_without_those_before(build: 
 
 
 async def test_no_more_than_the_page_takes(build: Build) -> None:
-    """Two; without an entry one, and without a prefix a further bid that the ad server does not hear of."""
+    """Two; of a code without an entry the winner at most, and without a prefix a further bid that the ad server does not
+    hear of."""
     world = build(campaigns=[campaign("a", 3.0), campaign("b", 2.5), campaign("c", 2.0)])
     assert [bid["cid"] for bid in await bids(world, house(2))] == ["a", "b"]
     assert [bid["cid"] for bid in await bids(world, [{"bidder": "acme", "maxbids": 2}])] == ["a"]
@@ -75,15 +76,39 @@ async def test_no_more_than_the_page_takes(build: Build) -> None:
     assert [("targeting" in each, each.get("targetbiddercode")) for each in plain] == [(True, "house"), (False, None)]
 
 
-async def test_only_those_of_the_winner_s_code(build: Build) -> None:
-    """The exchange as a whole, or the one bidder alone; a floor holds for all."""
+async def test_those_of_every_code_that_the_page_names(build: Build) -> None:
+    """The exchange as a whole, or one bidder alone, the winner's or not; a floor holds for all, and a code that is not
+    named has the winner at most."""
     codes: dict[str, Any] = {"ext": {"prebid": {"bidder": {"rtb": {}}}}}
     rival = remote("acme", 2.8, 0.4)
     world = build(rival, campaigns=[campaign("a", 3.0), campaign("b", 2.5)])
     of_all = await bids(world, [{"bidder": "rtb", "maxbids": 9}], imp={**codes, "bidfloor": 0.5}, at=1)
     assert [(bid["seat"], bid["price"]) for bid in of_all] == [("rtb", 3.0), ("rtb", 2.8), ("rtb", 2.5)]
     of_house = await bids(world, [*house(), {"bidder": "acme", "maxbids": 9}], at=1)
-    assert [(bid["seat"], bid["price"]) for bid in of_house] == [("house", 3.0), ("house", 2.5)]
+    assert [(bid["seat"], bid["price"]) for bid in of_house] == [
+        ("house", 3.0),
+        ("house", 2.5),
+        ("acme", 2.8),
+        ("acme", 0.4),
+    ]
+    of_acme = await bids(world, [{"bidder": "acme", "maxbids": 1}], at=1)
+    assert [(bid["seat"], bid["price"]) for bid in of_acme] == [("house", 3.0), ("acme", 2.8)]
+
+
+async def test_the_first_of_another_code_is_no_winner(build: Build) -> None:
+    """Its key-values stand under its own code alone, those of its second under the prefix; at second price each pays
+    what the next one asks: 2.81, 2.51 and, alone, 0.01."""
+    world = build(remote("acme", 2.8, 0.4), campaigns=[campaign("a", 3.0), campaign("b", 2.5)])
+    entry = {"bidder": "acme", "maxbids": 2, "targetbiddercodeprefix": "ac"}
+    found = await bids(world, [entry])
+    assert [(bid["seat"], bid["price"]) for bid in found] == [("house", 2.81), ("acme", 2.51), ("acme", 0.01)]
+    told = [bid["ext"]["prebid"] for bid in found]
+    assert [sorted(key for key in each["targeting"] if key.startswith("hb_pb")) for each in told] == [
+        ["hb_pb", "hb_pb_house"],
+        ["hb_pb_acme"],
+        ["hb_pb_ac2"],
+    ]
+    assert [each.get("targetbiddercode") for each in told] == [None, "acme", "ac2"]
 
 
 async def test_each_holds_its_price_and_has_a_ticket_of_its_own(build: Build) -> None:
