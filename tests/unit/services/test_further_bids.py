@@ -67,7 +67,7 @@ async def test_each_is_offered_at_what_it_would_pay_without_those_before(build: 
 
 
 async def test_no_more_than_the_page_takes(build: Build) -> None:
-    """Two; of a code without an entry the winner at most, and without a prefix a further bid that the ad server does not
+    """Two; of a code without an entry the winner at most; without a prefix a further bid that the ad server does not
     hear of."""
     world = build(campaigns=[campaign("a", 3.0), campaign("b", 2.5), campaign("c", 2.0)])
     assert [bid["cid"] for bid in await bids(world, house(2))] == ["a", "b"]
