@@ -36,6 +36,8 @@ CONNECTIONS = 5
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 PLACE_OPTIONS = {"host", "port", "ssl"}  # what of a PostgreSQL URL's query the driver takes; sslmode is its ssl
 AUTHORITIES = "sslrootcert"
+WRITES = {"rtb_writes": True}
+POSTGRES_WRITES = {"isolation_level": "READ COMMITTED"}
 UNCHECKED = ("disable", "allow", "prefer")
 
 
@@ -90,7 +92,7 @@ class SqlDatabase:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection to read with; on SQLite every statement sees the database as it is then."""
+        """A connection to read with; every statement sees the database as it is then."""
         with self.translated(), self._in_use() as engine:
             async with engine.connect() as connection:
                 yield connection
@@ -103,7 +105,7 @@ class SqlDatabase:
         async with self._turn if self.is_sqlite else nullcontext():
             with self.translated(), self._in_use() as engine:
                 async with engine.connect() as connection:
-                    await connection.execution_options(rtb_writes=True)
+                    await connection.execution_options(**WRITES if self.is_sqlite else POSTGRES_WRITES)
                     async with connection.begin():
                         yield connection
 
@@ -166,6 +168,7 @@ def _url(database: str) -> URL:
 def _postgres_engine(url: URL, answer_limit_s: float) -> AsyncEngine:
     return create_async_engine(
         url.difference_update_query([AUTHORITIES]),
+        isolation_level="AUTOCOMMIT",  # else a look whether a connection lives, and each read, is a transaction
         pool_pre_ping=True,
         pool_size=CONNECTIONS,
         max_overflow=CONNECTIONS,
