@@ -14,9 +14,9 @@ from rtb.ports import Clock, Message
 GAP_S = 0.005
 """How long an acknowledgement waits for earlier ones, to go with them as one frame."""
 
-ACK_S = 0.003
+ACK_S = 0.02
 """How long acknowledgements are collected while there are few: a loop iteration and a write for each cost more than
-what they say."""
+what they say. Nobody waits for them; what is not acknowledged when a process dies comes again."""
 
 ACK_SHARE = 8
 """Acknowledgements go at once when this part (1/8) of what may be unacknowledged is."""
