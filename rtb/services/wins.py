@@ -1,4 +1,4 @@
-"""Wins of house campaigns, posted to ``ad.events`` / ``event.win`` once the loop has answered this step's auctions."""
+"""Wins of house campaigns, posted to ``ad.events`` / ``event.win`` once the loop has answered their auctions."""
 
 from __future__ import annotations
 
@@ -16,26 +16,42 @@ from rtb.services import topology
 
 _IN_A_MESSAGE = 1 + MAX_MORE_WINS
 
+GATHER_S = 0.025
+"""How long a win may wait for others where nobody bills it: each message is encoded, published, confirmed, delivered
+and acknowledged, and every ten milliseconds would be too often for that. Nobody waits for it: its impression is later,
+and proves it where a daemon was killed meanwhile."""
+MOST = 64
+"""Wins that are posted at once, so that no auction waits for long behind them."""
+
 Post = Callable[[str, str, Message], None]
 
 
 class Wins:
     """``house.on_win = Wins(...)``."""
 
-    def __init__(self, post: Post) -> None:
-        """`post` (exchange, routing key, message) must neither wait nor lose it."""
+    def __init__(self, post: Post, *, gather_s: float = 0.0) -> None:
+        """`post` (exchange, routing key, message) must neither wait nor lose it; before it `gather_s` pass, or so much
+        as brings MOST of them."""
         self._post = post
+        self._gather_s = gather_s
+        self._most = MOST if gather_s else 1
         self._won: list[Ticket] = []
+        self._posting: asyncio.Handle | None = None
         self.posted = 0
 
     def __call__(self, ticket: Ticket) -> None:
         """Note a win; nothing is encoded before the answer."""
-        if not self._won:
-            asyncio.get_running_loop().call_soon(self.flush)
         self._won.append(ticket)
+        noted = len(self._won)
+        if noted == self._most:
+            self._cancel()
+            self._posting = asyncio.get_running_loop().call_soon(self.flush)
+        elif noted == 1:
+            self._posting = asyncio.get_running_loop().call_later(self._gather_s, self.flush)
 
     def flush(self) -> None:
         """Post what was noted."""
+        self._cancel()
         won, self._won = self._won, []
         exchange, routing_key = topology.ROUTES[MessageType.WIN]
         for first in range(0, len(won), _IN_A_MESSAGE):
@@ -43,6 +59,11 @@ class Wins:
                 exchange, routing_key, message_of([win_of(ticket) for ticket in won[first : first + _IN_A_MESSAGE]])
             )
         self.posted += len(won)
+
+    def _cancel(self) -> None:
+        if self._posting is not None:
+            self._posting.cancel()
+            self._posting = None
 
 
 def message_of(wins: Sequence[Win]) -> Message:

@@ -18,7 +18,7 @@ from rtb.services.leases import Leases
 from rtb.services.rebuild import Days, LocalRebuild, Rebuild, Registration, Share
 from rtb.services.restoring import Restoring
 from rtb.services.treasury import Treasury
-from rtb.services.wins import Wins
+from rtb.services.wins import GATHER_S, Wins
 from rtb.wiring.ground import Ground
 
 
@@ -45,6 +45,7 @@ def money(ground: Ground) -> Money:
         window_ms=round(given.window_s * 1_000),
         settle_ms=round(given.settle_s * 1_000),
     )
+    is_alone = settings.broker.url == MEMORY
     ledger, share = out.ledger, Share(given.lease_share)
     registration = Registration(ledger, clock, instance)
     if settings.state.url == MEMORY:
@@ -78,7 +79,8 @@ def money(ground: Ground) -> Money:
         budgets=budgets,
         treasury=treasury,
         alerts=alerts,
-        wins=Wins(ground.outbox.post),
+        # Where the win is the bill it must reach the broker, and the journal of a broker in this process, at once.
+        wins=Wins(ground.outbox.post, gather_s=0.0 if settings.bills_wins or is_alone else GATHER_S),
         billing=billing,
         consumer=WinConsumer(out.broker, billing, ground.metrics, clock, bill_wins=settings.bills_wins, date=late.date),
         audit=Audit(accounts, ledger),
