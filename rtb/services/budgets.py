@@ -152,7 +152,7 @@ class Budgets:
             known.pop(campaign_id, None)
         purse = self.active.get(campaign_id)
         if purse is not None:
-            purse.dry, purse.asks = True, False  # what is free goes back with the next sync
+            purse.dry, purse.asks, purse.rests_until_ns = True, False, 0  # what is free goes back with the next sync
             self.forget_idle(purse)
 
     def purse(self, campaign_id: str) -> Purse | None:
@@ -438,7 +438,7 @@ class Budgets:
         )
 
     def _set_dry(self, purse: Purse, *, silent: bool = False) -> None:
-        purse.dry = True
+        purse.dry, purse.rests_until_ns = True, 0
         self._dry[purse.campaign.id] = purse
         if not silent:
             self.on_change(purse.campaign.id, False)

@@ -71,10 +71,12 @@ class Leases:
         due, budgets.urgent = budgets.urgent, {}
         if periodic:
             ttl_ns = budgets.timing.ttl_ms * 1_000_000
-            for campaign_id, purse in list(budgets.active.items()):
+            for campaign_id, purse in [item for item in budgets.active.items() if item[1].rests_until_ns <= now_ns]:
                 budgets.roll(purse, now)
                 if purse.is_due(now_ns, ttl_ns):
                     due[campaign_id] = purse
+                else:
+                    purse.rest(now, now_ns, ttl_ns)
                 budgets.forget_idle(purse)
         return await self.sync([purse for purse in due.values() if purse.balance is not None])
 

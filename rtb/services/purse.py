@@ -25,11 +25,12 @@ class Purse(Struct, gc=False, eq=False):
     """A campaign with a limit. `days` are the accounts that pay now, `day` the one that its wins are billed on.
 
     With less than `low_nanos` free it is time to lease more; `asks` that a lease is wanted though it is dry; `flying`
-    that a sync is under way. `exhausted`: what was spent leaves less than one impression, so that nothing changes
-    before a new day or limit. `spent_nanos` is what all daemons spent of `day`, as last heard; `heard` that an account
-    has told it. `only` is the holding where one account pays alone. `reserve_nanos` of the day's limit are not spent:
-    the campaign pauses before; what was won earlier is still billed from them. Where the accounts are `near`, in this
-    process, what others have leased is what earlier processes still hold: it is as good as spent.
+    that a sync is under way. Before `rests_until_ns` nothing is due unless something changes. `exhausted`: what was
+    spent leaves less than one impression, so that nothing changes before a new day or limit. `spent_nanos` is what all
+    daemons spent of `day`, as last heard; `heard` that an account has told it. `only` is the holding where one account
+    pays alone. `reserve_nanos` of the day's limit are not spent: the campaign pauses before; what was won earlier is
+    still billed from them. Where the accounts are `near`, in this process, what others have leased is what earlier
+    processes still hold: it is as good as spent.
     """
 
     campaign: Campaign
@@ -50,6 +51,7 @@ class Purse(Struct, gc=False, eq=False):
     low_nanos: int = 0
     asks: bool = False
     flying: bool = False
+    rests_until_ns: int = 0
     exhausted: bool = False
     spent_nanos: int = 0
     heard: bool = False
@@ -80,6 +82,7 @@ class Purse(Struct, gc=False, eq=False):
     def use(self, balance: Balance | None) -> None:
         """Spend from this balance."""
         self.balance = balance
+        self.rests_until_ns = 0
         alone = balance is not None and len(self.days) == 1 and not self.reserve_nanos
         self.only = balance.holding(self.day) if balance is not None and alone else None
 
@@ -134,6 +137,12 @@ class Purse(Struct, gc=False, eq=False):
             return any(holding.free > 0 for holding in balance.holdings.values())
         return any(balance.holding(day).free < self.low_nanos for day in self.days)
 
+    def rest(self, now: float, now_ns: int, ttl_ns: int) -> None:
+        """Nothing is due now (Unix seconds, and on the monotonic clock): see until when that is so."""
+        if not self.flying:
+            ends = [self.synced_ns + ttl_ns // 3, now_ns + int((self.day_ends - now) * NS)]
+            self.rests_until_ns = min(ends if self._is_idle(now_ns) else [*ends, self.used_ns + IDLE_NS])
+
     def moves(self, now_ns: int) -> dict[str, int]:
         """What to lease and to return now, an account each."""
         balance = self.balance
@@ -141,7 +150,7 @@ class Purse(Struct, gc=False, eq=False):
         if self.synced_ns:
             seconds = max(now_ns - self.synced_ns, 1) / NS
             self.rate += (self.used_nanos / seconds - self.rate) * min(1.0, seconds / 2)
-        self.used_nanos, self.synced_ns = 0, now_ns
+        self.used_nanos, self.synced_ns, self.rests_until_ns = 0, now_ns, 0
         for day in self.days:
             balance.holding(day)
         self.low_nanos = self._target() // 2

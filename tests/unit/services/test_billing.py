@@ -37,7 +37,7 @@ class World:
         self.clock = ManualClock(NOW)
         self.accounts = MemoryAccounts(self.clock, TIMING)
         self.ledger = MemoryLedger()
-        self.campaigns: dict[str, Campaign] = {"c": campaign("c", 2.0, daily_budget=0.01, **fields)}
+        self.campaigns: dict[str, Campaign] = {"c": campaign("c", 2.0, **{"daily_budget": 0.01, **fields})}
         self.told: list[tuple[str, str, AlertKind, int, int]] = []
         self.rebuild = Rebuild(self.accounts, self.ledger, self.find, self.clock, timing=TIMING)
         self.billing = Billing(
@@ -326,6 +326,25 @@ async def test_idle_leases_go_back_and_are_forgotten() -> None:
         await leases.sync_due()
     [book] = [book async for book in world.accounts.books()]
     assert (book.accounts[DAY].available_nanos, budgets.active) == (10_000_000, {})
+
+
+async def test_a_campaign_that_goes_gives_its_lease_back_at_once() -> None:
+    """Nothing was due for seconds; but what a dropped campaign has free goes back with the next look."""
+    world = World(daily_budget=1.0)
+    budgets = Budgets(world.clock, timing=TIMING, shared=True)
+    leases = Leases(budgets, world.accounts, world.rebuild.restore, world.clock)
+    budgets.watch(world.campaigns["c"])
+    budgets.hold("c", 1)
+    for _ in range(3):
+        await leases.sync_due()
+    synced = leases.synced
+    world.clock.advance(1)
+    await leases.sync_due()
+    assert leases.synced == synced
+    budgets.drop("c")
+    await leases.sync_due()
+    [book] = [book async for book in world.accounts.books()]
+    assert book.accounts[DAY].available_nanos == 1_000_000_000
 
 
 async def test_a_fresh_process_reads_the_ledger_once() -> None:
