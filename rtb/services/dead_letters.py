@@ -64,7 +64,7 @@ class DeadLetters:
             for delivery in held:
                 if delivery.message.message_id == message_id:
                     return _letter(delivery)
-        raise NotFound(f"no dead letter {message_id} among the oldest {SCAN_LIMIT}")
+        raise NotFound(f"no dead letter {message_id} among the oldest {SCAN_LIMIT}; `rtb dead-letters list` names them")
 
     async def requeue(self, message_ids: Collection[str] | None = None) -> Requeued:
         """Send those with these ids, or all, back to the queues they died in, as if they had never been there.
@@ -146,4 +146,6 @@ def _chosen(message_ids: Collection[str] | None) -> Callable[[Delivery], bool]:
 
 def _require(message_ids: Collection[str] | None, found: Collection[Delivery]) -> None:
     if message_ids is not None and not found:
-        raise NotFound(f"no dead letter {', '.join(message_ids)} among the oldest {SCAN_LIMIT}")
+        raise NotFound(
+            f"no dead letter {', '.join(message_ids)} among the oldest {SCAN_LIMIT}; `rtb dead-letters list` names them"
+        )

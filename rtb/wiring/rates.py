@@ -47,7 +47,11 @@ def followed_rates(ground: Ground) -> FollowedRates | None:
 
     async def fetch() -> bytes:
         if not given.source.startswith(("http://", "https://")):
-            return await asyncio.to_thread(Path(given.source).read_bytes)
+            try:
+                return await asyncio.to_thread(Path(given.source).read_bytes)
+            except OSError as error:
+                reason = error.strerror or error
+                raise ConfigError(f"currency.source: {given.source} cannot be read: {reason}") from None
         response = await http.send("GET", given.source, timeout_s=TIMEOUT_S)
         if response.status != 200:
             raise ConfigError(f"currency.source: {given.source} answered {response.status}")

@@ -63,7 +63,7 @@ async def test_dead_letters_are_listed_and_stay(declared: Broker) -> None:
         ]
     assert [letter.message_id for letter in await letters.oldest(limit=2)] == ["c1", "c2"]
     assert (await letters.show("c2")).timestamp == 7.0
-    with pytest.raises(NotFound, match="c9"):
+    with pytest.raises(NotFound, match="c9.*; `rtb dead-letters list` names them"):
         await letters.show("c9")
     assert (await declared.depth(table.DEAD)).ready == 3
 
@@ -77,7 +77,7 @@ async def test_a_dead_letter_goes_back_to_its_queue_afresh(declared: Broker) -> 
     again = await (await Inbox().open(declared, table.CLICKS)).next()
     assert (again.message.message_id, dict(again.message.headers), again.redelivered) == ("c2", {"kept": 1}, False)
     assert [letter.message_id for letter in await letters.oldest()] == ["c1", "c3"]
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="`rtb dead-letters list` names them"):
         await letters.requeue(["c2"])
 
 
@@ -111,7 +111,7 @@ async def test_dead_letters_are_dropped(declared: Broker) -> None:
     letters = DeadLetters(declared)
     assert await letters.purge(["c1", "c3"]) == 2
     assert [letter.message_id for letter in await letters.oldest()] == ["c2"]
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="`rtb dead-letters list` names them"):
         await letters.purge(["c1"])
     assert await letters.purge() == 1
     assert await letters.oldest() == []

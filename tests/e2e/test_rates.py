@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.support.daemon import Daemon
+from tests.support.daemon import LIMIT_S, Daemon
 from tests.support.http import fetch, post, request
 from tests.support.samples import bid_request, imp
 
@@ -34,7 +34,9 @@ def test_rates_of_a_file_are_used_and_told(tmp_path: Path) -> None:
 
 
 def test_a_source_that_cannot_be_read_stops_nobody(tmp_path: Path) -> None:
-    """The rates of the settings hold, and /metrics says that those of the source are missing."""
+    """The rates of the settings hold, /metrics says that those of the source are missing, and the log why."""
     with Daemon(tmp_path, "currency.source=nowhere.json", "currency.rates.SEK=0.1") as daemon:
+        said = "currency.source: nowhere.json cannot be read: No such file or directory"
+        daemon.err.wait_for(lambda line: said in line, LIMIT_S)
         assert (why_not(daemon, "EUR"), why_not(daemon, "SEK")) == (NO_RATE, NO_DEMAND)
         assert gauge(daemon, "rtb_rates_stale") == 1
