@@ -55,8 +55,8 @@ def serve(context: click.Context, workers: int | None, config_path: Path | None,
 def demo(context: click.Context, rate: float, seed: int, config_path: Path | None, overrides: Sequence[str]) -> None:
     """Run the daemon with demo campaigns, demo traffic and a store of its own that is thrown away.
 
-    Of the environment RTB_STORE__URL, RTB_BROKER__SPOOL and RTB_BROKER__JOURNAL do not count here: a shell that is set
-    up for a real daemon must not have its campaigns replaced. --set does.
+    Store, broker and state of the environment and of a file do not count here: real daemons must not hear of these
+    campaigns. --set does.
     """
     from rtb import wiring
     from rtb.lab.demonstration import Demonstration
@@ -83,9 +83,11 @@ def check_config(context: click.Context, config_path: Path | None, overrides: Se
 
 
 def demo_settings(folder: str, environ: Mapping[str, str]) -> list[str]:
-    """What the demo sets, as ``section.key=value``: where it keeps what it throws away, and what makes it easy to look
-    at, unless the environment says otherwise."""
+    """What the demo sets, as ``section.key=value``: what it shares with nobody, and, unless the environment says
+    otherwise, what makes it easy to look at."""
     kept = {
+        "broker.url": config.MEMORY,
+        "state.url": config.MEMORY,
         "store.url": f"sqlite:///{folder}/rtb.db",
         "broker.spool": f"{folder}/spool",
         "broker.journal": f"{folder}/journal",

@@ -107,7 +107,7 @@ class RemoteBidders:
                 variable = value.removeprefix(ENVIRONMENT)
                 if variable not in self._environ:
                     raise ConfigError(
-                        f"bidder {settings.name}: headers.{name}: the environment has no variable {variable}"
+                        f"bidder {settings.name}: headers.{name}: the environment has no variable {variable}; export it"
                     )
                 value = self._environ[variable]
             headers[name.lower()] = value

@@ -63,7 +63,7 @@ async def test_dead_letters_are_listed_and_stay(declared: Broker) -> None:
         ]
     assert [letter.message_id for letter in await letters.oldest(limit=2)] == ["c1", "c2"]
     assert (await letters.show("c2")).timestamp == 7.0
-    with pytest.raises(NotFound, match="c9.*; `rtb dead-letters list` names them"):
+    with pytest.raises(NotFound, match=r"c9.*; `rtb dead-letters list` names them"):
         await letters.show("c9")
     assert (await declared.depth(table.DEAD)).ready == 3
 

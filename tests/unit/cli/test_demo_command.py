@@ -22,17 +22,23 @@ def test_the_demo_heeds_the_environment() -> None:
     assert settings.http.port == 18080
 
 
-def test_the_demo_leaves_a_real_daemons_store_alone() -> None:
-    """Campaigns of the demo and what waits for its broker go into its own folder, whatever the environment names."""
+def test_the_demo_leaves_real_daemons_alone() -> None:
+    """Its campaigns and what waits for its broker go into its own folder, and nobody hears of them, whatever the
+    environment names; --set has the last word."""
     environ = {
+        "RTB_BROKER__URL": "amqp://production/",
+        "RTB_STATE__URL": "redis://production/0",
         "RTB_STORE__URL": "postgresql://production/rtb",
         "RTB_BROKER__SPOOL": "/var/lib/rtb/spool",
         "RTB_BROKER__JOURNAL": "/var/lib/rtb/journal",
     }
     settings = config.load(None, environ, demo_settings("/thrown/away", environ))
+    assert (settings.broker.url, settings.state.url) == (config.MEMORY, config.MEMORY)
     assert settings.store.url == "sqlite:////thrown/away/rtb.db"
     assert settings.broker.spool == "/thrown/away/spool"
     assert settings.broker.journal == "/thrown/away/journal"
+    chosen = config.load(None, environ, [*demo_settings("/thrown/away", environ), "broker.url=amqp://mine/"])
+    assert chosen.broker.url == "amqp://mine/"
 
 
 def test_a_demo_of_its_own_needs_nothing() -> None:

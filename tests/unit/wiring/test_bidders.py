@@ -43,7 +43,10 @@ async def test_what_is_not_changed_stays_as_it_is() -> None:
     [
         ([settings("x", url="ftp://x.test")], "bidder x: .*http or https"),
         ([settings("x", url="https://10.0.0.1/")], "bidder x: .*not a public address"),
-        ([settings("x", headers={"auth": "env:NONE"})], "bidder x: headers.auth: the environment has no variable NONE"),
+        (
+            [settings("x", headers={"auth": "env:NONE"})],
+            "bidder x: headers.auth: the environment has no variable NONE; export it",
+        ),
         ([settings("x", headers={"a b": "c"})], "bidder x: header 'a b' cannot be sent"),
         ([settings("x"), settings("x")], "bidder x: this name is taken"),
         ([settings("house")], "bidder house: this name is taken"),
