@@ -68,27 +68,16 @@ async def _offline(settings: Settings, name: str, arguments: dict[str, Any]) -> 
     """The same command on parts of our own, over the same store or broker."""
     from rtb import daemon, wiring
 
+    _refuse_without_daemon(settings, name)
     log_to_stderr(settings, level="warning")
-    if name.startswith(ON_DAEMON):
-        raise AdminError(f"{name}: no daemon runs on admin.socket {settings.admin.socket}; {START}")
     async with AsyncExitStack() as stack:
         if name.startswith(ON_BROKER):
-            if settings.broker.url == MEMORY:
-                raise AdminError(
-                    f"{name}: no daemon runs on admin.socket {settings.admin.socket}, and the broker of broker.url "
-                    f"{MEMORY} ends with its daemon; {START}"
-                )
             system = wiring.build(settings, os.getpid())
             stack.push_async_callback(system.broker.close)
             if system.outside.management is not None:
                 stack.push_async_callback(system.outside.management.close)
             await system.broker.start()
         else:
-            if name == AUDIT and settings.state.url == MEMORY:
-                raise AdminError(
-                    f"{name}: no daemon runs on admin.socket {settings.admin.socket}, and the accounts of state.url "
-                    f"{MEMORY} end with their daemon; {START}"
-                )
             daemon.make_store_folder(settings)
             system = wiring.build(settings, os.getpid())
             stack.push_async_callback(system.outside.state.close)
@@ -103,3 +92,16 @@ async def _offline(settings: Settings, name: str, arguments: dict[str, Any]) -> 
                 stack.push_async_callback(system.told.performance.stop)
                 await system.told.performance.start()
         return await system.admin.run(name, arguments)
+
+
+def _refuse_without_daemon(settings: Settings, name: str) -> None:
+    """AdminError of a command that asks for what a daemon alone has in its memory."""
+    if name.startswith(ON_DAEMON):
+        why = ""
+    elif name.startswith(ON_BROKER) and settings.broker.url == MEMORY:
+        why = f", and the broker of broker.url {MEMORY} ends with its daemon"
+    elif name == AUDIT and settings.state.url == MEMORY:
+        why = f", and the accounts of state.url {MEMORY} end with their daemon"
+    else:
+        return
+    raise AdminError(f"{name}: no daemon runs on admin.socket {settings.admin.socket}{why}; {START}")
