@@ -36,8 +36,9 @@ CONNECTIONS = 5
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 PLACE_OPTIONS = {"host", "port", "ssl"}  # what of a PostgreSQL URL's query the driver takes; sslmode is its ssl
 AUTHORITIES = "sslrootcert"
-WRITES = {"rtb_writes": True}
+SQLITE_WRITES = {"rtb_writes": True}
 POSTGRES_WRITES = {"isolation_level": "READ COMMITTED"}
+"""How a connection is told that what follows is one transaction."""
 UNCHECKED = ("disable", "allow", "prefer")
 
 
@@ -105,7 +106,7 @@ class SqlDatabase:
         async with self._turn if self.is_sqlite else nullcontext():
             with self.translated(), self._in_use() as engine:
                 async with engine.connect() as connection:
-                    await connection.execution_options(**WRITES if self.is_sqlite else POSTGRES_WRITES)
+                    await connection.execution_options(**SQLITE_WRITES if self.is_sqlite else POSTGRES_WRITES)
                     async with connection.begin():
                         yield connection
 
