@@ -224,5 +224,6 @@ def _lines_of(file: Path) -> Iterator[tuple[str, bytes]]:
         packed = plain.read(2) == b"\x1f\x8b"
     with gzip.open(file) if packed else file.open("rb") as opened, contextlib.suppress(EOFError, zlib.error):
         for number, line in enumerate(opened, 1):
-            if line.endswith(b"\n") and line.strip():
+            whole = line.endswith(b"\n")
+            if line.strip() and (whole or number == 1):  # what has not even a first line is no log: let that be told
                 yield f"{file}:{number}", line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 from rtb.adapters.replay_file import ReplayFile, files
 from rtb.cli import cli
 from rtb.domain import replay as log
-from rtb.errors import ConfigError, StoreError
+from rtb.errors import ConfigError, Malformed, StoreError
 from rtb.services.exchange import Rules
 from rtb.services.replay_log import ReplayLog, header
 from tests.unit.parts import Build, Prompt, bid_request, campaign, imp, offer
@@ -54,8 +55,6 @@ def test_unchanged_it_says_that_all_outcomes_are_the_recorded_ones(folder: Path)
 
 def test_a_deviation_is_told_by_the_exit_code(folder: Path, tmp_path: Path) -> None:
     """Here somebody has changed a recorded price."""
-    import gzip
-
     lines = gzip.decompress(files(folder)[0].read_bytes())
     assert b'"price_micros":2010000' in lines
     (tmp_path / "edited.jsonl").write_bytes(lines.replace(b'"price_micros":2010000', b'"price_micros":2010001'))
@@ -100,6 +99,15 @@ def test_an_empty_log_is_no_mistake(tmp_path: Path) -> None:
     path.write_bytes(b"")
     assert invoke(path) == (0, "0 auctions of 0 imps\n0 of 0 outcomes are the recorded ones, bit for bit\n")
     assert invoke(path, "--set", "floor=1")[0] == 0
+
+
+@pytest.mark.parametrize("text", [b"garbage", b"garbage\n", gzip.compress(b"garbage"), b'{"header":{"version"'])
+def test_what_is_no_log_is_not_taken_for_an_empty_one(tmp_path: Path, text: bytes) -> None:
+    """Whether or not its only line is a whole one."""
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(text)
+    with pytest.raises(Malformed, match=r"log\.jsonl:1: not a line of a replay log: "):
+        invoke(path)
 
 
 def test_refusals_are_one_line(folder: Path, tmp_path: Path) -> None:
