@@ -23,6 +23,9 @@ AUCTION = "#/auctions/ONE"
 
 async def main(folder: Path, wanted: list[str]) -> None:
     """Live through a quarter of an hour, then look at every page."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        raise SystemExit("screenshots: no chromium (apt-get install chromium)")
     with tempfile.TemporaryDirectory() as data:
         demo = Demo(Path(data))
         await demo.start()
@@ -40,8 +43,7 @@ async def main(folder: Path, wanted: list[str]) -> None:
             "queues": "#/queues",
         }
         async with async_playwright() as playwright:
-            path = shutil.which("chromium") or shutil.which("google-chrome")
-            browser = await playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS)
+            browser = await playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGS)
             for name in wanted or pages:
                 for scheme, width in itertools.product(SCHEMES, WIDTHS):
                     page_hash = pages[name]
