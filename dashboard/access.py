@@ -8,6 +8,7 @@ WebSocket, is looked at again: `Access.stands`.
 
 from __future__ import annotations
 
+import asyncio
 import html
 from collections import OrderedDict
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from dashboard.tokens import Identity, Pass, Role, Tokens
+from rtb.errors import StoreError
+from rtb.ports import StateStore
 
 COOKIE = "rtb_session"
 SESSION_S = 12 * 3_600
@@ -28,6 +31,7 @@ FAILURES = 5
 ALL_FAILURES = 100
 """The same of all addresses together."""
 WINDOW_S = 60.0
+SHARE_S = 1.0
 MAX_ADDRESSES = 10_000
 MAX_LOGIN_BYTES = 4_096
 SAFE = frozenset({"GET", "HEAD"})
@@ -77,6 +81,7 @@ class Access:
         *,
         everyone: Identity | None = None,
         secure: bool = False,
+        state: StateStore | None = None,
     ) -> None:
         """Let in who has a token, or a session that began with one.
 
@@ -86,6 +91,7 @@ class Access:
             monotonic_ns: of the event loop.
             everyone: who a request without either is by; on a loopback address, when it is configured so.
             secure: the browser speaks TLS, to a proxy: it keeps the cookie to it.
+            state: where daemons tell each other who has logged out, besides by the token file.
         """
         self.ended: list[Callable[[], None]] = []
         """Called when somebody has logged out."""
@@ -94,6 +100,7 @@ class Access:
         self._attempts = Attempts(monotonic_ns)
         self._everyone = None if everyone is None else Pass(everyone)
         self._secure = secure
+        self._state = state
         self._page = _PAGE.read_text(encoding="utf-8")
 
     @property
@@ -128,6 +135,19 @@ class Access:
     def refresh(self) -> None:
         """Know who has got a token, or lost one; to be called every second."""
         self._tokens.refresh()
+
+    async def share(self) -> None:
+        """Tell other daemons who has logged out, and hear of it, once a second, until cancelled."""
+        shared = True
+        while self._state is not None:
+            try:
+                await self._tokens.meet(self._state, self._time())
+                shared = True
+            except StoreError as error:
+                if shared:
+                    _log.warning("dashboard_logouts_not_shared", reason=str(error), note="until the store is back")
+                shared = False
+            await asyncio.sleep(SHARE_S)
 
     def _identify(self, request: web.Request) -> Pass | None:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")

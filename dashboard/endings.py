@@ -1,7 +1,8 @@
-"""Sessions that were logged out of: in memory, and in a file beside the token file, which daemons share like that one.
+"""Sessions that were logged out of: in memory, in a file beside the token file, which daemons share like that one, and
+in the state store, which reaches those that have copies of the file.
 
-A line each, ``ID EXPIRES``, for as long as the session would have lasted. A daemon that is told of one writes the file
-anew, whole or not at all, while others that want to do the same wait; all look at it once a second.
+The file has a line each, ``ID EXPIRES``, for as long as the session would have lasted. A daemon that is told of one
+writes it anew, whole or not at all, while others that want to do the same wait; all look at it once a second.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import fcntl
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
+
+from rtb.ports import StateStore
 
 _LINE = re.compile(r"([0-9a-f]+) ([0-9]{1,12})")
 _log = structlog.get_logger(__name__)
@@ -25,6 +28,7 @@ class Endings:
 
     def __init__(self) -> None:
         """None, and no file."""
+        self._stored: Mapping[str, int] = {}
         self._told: dict[str, int] = {}
         self._shared: dict[str, int] = {}
         self._path: Path | None = None
@@ -32,7 +36,7 @@ class Endings:
 
     def __contains__(self, session: str) -> bool:
         """Whether somebody has logged out of it."""
-        return session in self._told or session in self._shared
+        return session in self._told or session in self._shared or session in self._stored
 
     def follow(self, path: Path) -> None:
         """Share them with who has the same file; it need not be there yet."""
@@ -49,6 +53,14 @@ class Endings:
                 _write(self._path, _read(self._path, now) | self._told)
         except OSError as error:
             _log.warning("dashboard_logout_not_shared", file=str(self._path), reason=error.strerror)
+
+    async def meet(self, store: StateStore, now: float) -> None:
+        """Take over what the store was told of, and tell it what it lacks: also what it lost. Raises StoreError."""
+        found = await store.ended_sessions()
+        known = {**self._stored, **self._shared, **self._told}
+        self._stored = {session: expires for session, expires in known.items() if expires > now} | found
+        for session in self._stored.keys() - found.keys():
+            await store.end_session(session, self._stored[session], now)
 
     def refresh(self) -> None:
         """Take over what other daemons were told of."""

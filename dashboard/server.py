@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def create_app(
         commands=None if api is None else api.commands(),
         **({} if access is None else {"stands": access.stands}),
     )
-    endings: list[Callable[[], None]] = []
+    endings: list[Callable[[], object]] = []
 
     files = Files(_WEB)
 
@@ -73,6 +74,7 @@ def create_app(
         if access is not None:  # who may stay is known before anybody is told anything
             endings.append(source.subscribe(lambda _snapshot: access.refresh()))
             access.ended.append(hub.review)
+            endings.append(asyncio.create_task(access.share()).cancel)
         hub.start()
         if api is not None:
             endings.append(api.broadcast(hub))

@@ -6,8 +6,8 @@
 
 A token is 256 random bits, so that a plain hash of it gives nothing away. It is shown once, when it is made. To take
 one back, delete its line; the sessions that began with it end, too. Daemons that share the file share tokens and
-sessions, and look at it once a second (`Tokens.refresh`); so do they share which sessions were logged out of
-(dashboard.endings).
+sessions, and look at it once a second (`Tokens.refresh`); which sessions were logged out of they share in a file, too,
+and in the state store (dashboard.endings).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from msgspec import Struct
 
 from dashboard.endings import Endings, stamp_of
 from rtb.errors import ConfigError
+from rtb.ports import StateStore
 
 TOKEN_BYTES = 32
 SESSION_BYTES = 8
@@ -127,6 +128,10 @@ class Tokens:
         if not given.session:
             return True
         return now < given.expires and given.epoch == self._epoch and given.session not in self._ended
+
+    async def meet(self, store: StateStore, now: float) -> None:
+        """Share with who has the same store which sessions were logged out of. Raises StoreError."""
+        await self._ended.meet(store, now)
 
     def refresh(self) -> None:
         """Take over what the file says by now, where there is one; one that is of no use changes nothing."""

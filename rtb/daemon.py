@@ -262,7 +262,7 @@ async def _dashboard(system: System, stack: AsyncExitStack) -> str:
     settings = system.settings.dashboard
     if not settings.enabled:
         return ""
-    app, token = dashboard(system.settings, system.source, system.operators.api, system.clock)
+    app, token = dashboard(system.settings, system.source, system.operators.api, system.clock, system.outside.state)
     if token:
         print(f"dashboard token (shown this once): {token}", file=sys.stderr, flush=True)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)

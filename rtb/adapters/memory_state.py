@@ -45,6 +45,7 @@ class MemoryState:
         self._users: OrderedDict[str, _Windows] = OrderedDict()
         self._claims: OrderedDict[str, tuple[str, int]] = OrderedDict()  # by whom, and until when
         self._batches: OrderedDict[str, int] = OrderedDict()
+        self._ended: dict[str, int] = {}
         self._listeners: list[Callable[[str, bytes], None]] = []
 
     dropped = 0
@@ -88,6 +89,14 @@ class MemoryState:
         now_ns = self._clock.monotonic_ns()
         return [self._claim(key, by, now_ns, round(ttl_s * NS)) != by for key, by in claims]
 
+    async def end_session(self, session: str, expires: int, now: float) -> None:
+        """Keep that it is over; forget those that are by themselves."""
+        self._ended = {one: end for one, end in self._ended.items() if end > now} | {session: expires}
+
+    async def ended_sessions(self) -> dict[str, int]:
+        """Those that were logged out of, and when they would have ended."""
+        return dict(self._ended)
+
     def announce(self, request_id: str, body: bytes) -> None:
         """Hand an auction's result to who listens in this process; in memory there is nobody else."""
         for listener in self._listeners:
@@ -99,7 +108,7 @@ class MemoryState:
 
     async def close(self) -> None:
         """Forget everything."""
-        for kept in (self._profiles, self._users, self._claims, self._batches):
+        for kept in (self._profiles, self._users, self._claims, self._batches, self._ended):
             kept.clear()
 
     def _profile(self, user_id: str, now_ns: int) -> bytes | None:

@@ -4,6 +4,7 @@ user:profile:{user_id}        JSON, with a time to live
 user:frequency:{user_id}      JSON, campaign id -> [impressions, end of the window in ms]; ends with its last window
 user:counted:...              a batch of counts that was taken, for a minute
 seen:{key}                    who claimed it
+dashboard:ended               a sorted set of the sessions that were logged out of, by when they would have ended
 auction:results:{request_id}  Pub/Sub channel
 """
 
@@ -26,6 +27,7 @@ PROFILE = "user:profile:"
 FREQUENCY = "user:frequency:"
 COUNTED = "user:counted:"
 SEEN = "seen:"
+ENDED = "dashboard:ended"
 RESULTS = "auction:results:"
 
 BATCH_MS = 60_000
@@ -125,6 +127,15 @@ class RedisState:
         ttl_ms = _ms(ttl_s)
         owners = await self._link.all([("SET", SEEN + key, by, "NX", "GET", "PX", ttl_ms) for key, by in claims])
         return [owner is not None and owner != by.encode() for owner, (_, by) in zip(owners, claims, strict=True)]
+
+    async def end_session(self, session: str, expires: int, now: float) -> None:
+        """Keep that it is over; forget those that are by themselves."""
+        await self._link.all([("ZADD", ENDED, expires, session), ("ZREMRANGEBYSCORE", ENDED, "-inf", int(now))])
+
+    async def ended_sessions(self) -> dict[str, int]:
+        """Those that were logged out of, and when they would have ended."""
+        [found] = await self._link.all([("ZRANGE", ENDED, 0, -1, "WITHSCORES")])
+        return {session.decode(): int(expires) for session, expires in zip(found[::2], found[1::2], strict=True)}
 
     def announce(self, request_id: str, body: bytes) -> None:
         """Publish an auction's result for who listens now, soon and at most once."""

@@ -17,7 +17,7 @@ class CachedUser(Struct, frozen=True, gc=False):
 
 
 class StateStore(Protocol):
-    """Hot state shared by daemons: cached profiles, frequency counters, claims, and announced results.
+    """Hot state shared by daemons: cached profiles, frequency counters, claims, sessions that ended, announced results.
 
     Everything here is a cache or can be lost: what must not be lost stands in the repository. A call that raises
     StoreError may still have taken effect; each method says what repeating it does.
@@ -47,6 +47,16 @@ class StateStore(Protocol):
         lost reply or a redelivery, has not been seen. The first claim's time counts; it is not prolonged. Within one
         call the first of a key wins. Raises StoreError.
         """
+        ...
+
+    async def end_session(self, session: str, expires: int, now: float) -> None:
+        """Let all daemons know that somebody has logged out of a session of the dashboard, until it would have ended
+        by itself; those that have by now are forgotten. In Unix seconds; a repetition changes nothing. Raises
+        StoreError."""
+        ...
+
+    async def ended_sessions(self) -> dict[str, int]:
+        """The sessions that were logged out of, and when they would have ended. Raises StoreError."""
         ...
 
     def announce(self, request_id: str, body: bytes) -> None:

@@ -19,7 +19,7 @@ from rtb.adapters.smtp_notifier import SmtpNotifier
 from rtb.adapters.sql_alerts import SqlAlerts
 from rtb.adapters.webhook import SlackWebhook, Webhook
 from rtb.config import Alerts, Settings
-from rtb.ports import Clock
+from rtb.ports import Clock, StateStore
 from rtb.ports.notifier import Notifier
 from rtb.services.alert_notices import AlertNotices
 from rtb.services.alert_values import AlertValues
@@ -100,7 +100,9 @@ def operators(
     return Operators(alerts, tape, api, http)
 
 
-def dashboard(settings: Settings, source: MetricsSource, api: Api, clock: Clock) -> tuple[web.Application, str]:
+def dashboard(
+    settings: Settings, source: MetricsSource, api: Api, clock: Clock, state: StateStore
+) -> tuple[web.Application, str]:
     """The dashboard's application, and the token that was made for it, to be shown once ("" when there was one).
 
     Raises:
@@ -119,6 +121,7 @@ def dashboard(settings: Settings, source: MetricsSource, api: Api, clock: Clock)
         clock.monotonic_ns,
         secure=given.secure_cookie,
         everyone=Identity("local", Role.OPERATOR) if given.open_on_loopback else None,
+        state=state,
     )
     return create_app(source, access=access, api=api, names=given.names, origins=given.origins), made
 

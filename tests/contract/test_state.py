@@ -123,6 +123,22 @@ async def test_a_claim_ends_with_its_time(state_under_test: StateUnderTest, pref
     assert await state.seen([(prefix, "e2")], 2_000) == [False]
 
 
+async def test_sessions_that_ended_are_known_to_all(state: StateStore, prefix: str) -> None:
+    """Until they would have ended by themselves, which is looked at when the next one does; a repetition changes
+    nothing."""
+    short, long, last = (f"{prefix}.{name}" for name in ("short", "long", "last"))
+
+    async def ended() -> dict[str, int]:
+        return {session: end for session, end in (await state.ended_sessions()).items() if session.startswith(prefix)}
+
+    assert await ended() == {}
+    for session, expires in ((short, 100), (long, 4_000_000_000), (short, 100)):
+        await state.end_session(session, expires, 99.5)
+    assert await ended() == {short: 100, long: 4_000_000_000}
+    await state.end_session(last, 200, 100.0)
+    assert await ended() == {long: 4_000_000_000, last: 200}
+
+
 async def test_announcements_reach_who_listens(state_under_test: StateUnderTest, prefix: str) -> None:
     """Every one, with the request it is about; what was announced before close is published."""
     wanted = [(f"{prefix}.{n % 3}", f"\x00result {n}".encode()) for n in range(1_200)]

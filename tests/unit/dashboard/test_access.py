@@ -13,13 +13,15 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from dashboard.access import IDENTITY, Access
 from dashboard.guard import check_bind
 from dashboard.server import create_app
 from dashboard.tokens import Identity, Role, Tokens, add_token, token_file
 from rtb.adapters.clock import ManualClock
-from rtb.errors import ConfigError
+from rtb.adapters.memory_state import MemoryState
+from rtb.errors import ConfigError, StoreError
 from rtb.services.frame_source import FrameSource
 from rtb.services.metrics import Metrics
 
@@ -215,6 +217,34 @@ async def test_logging_out_closes_the_sockets_of_that_session(start: Start) -> N
         assert (await site.ask("GET", "/api/metrics", headers=left))[0] == 401
         site.tick()
         assert (await updated(stays), await updated(api)) == (True, True)
+
+
+async def test_logging_out_holds_for_who_shares_the_state_store(start: Start) -> None:
+    """Here they have the same tokens and no file of them."""
+    state = MemoryState(ManualClock())
+    here, there = await start(state=state), await start(state=state)
+    left = {"Cookie": await here.log_in()}
+    async with there.listen(left) as ws:
+        await here.ask("POST", "/logout", headers={**left, "Origin": here.origin})
+        while (await there.ask("GET", "/api/metrics", headers=left))[0] == 200:  # noqa: ASYNC110 - over HTTP
+            await asyncio.sleep(0.02)
+        there.tick()
+        assert await shown_out(ws)
+
+
+async def test_a_store_that_is_away_logs_nobody_out(start: Start) -> None:
+    """It is told once; who logs out does so where they are."""
+
+    class Away(MemoryState):
+        async def ended_sessions(self) -> dict[str, int]:
+            raise StoreError("redis is away")
+
+    with capture_logs() as told:
+        site = await start(state=Away(ManualClock()))
+        left, stays = {"Cookie": await site.log_in()}, {"Cookie": await site.log_in()}
+        await site.ask("POST", "/logout", headers={**left, "Origin": site.origin})
+        assert [(await site.ask("GET", "/api/metrics", headers=who))[0] for who in (left, stays)] == [401, 200]
+    assert [line["reason"] for line in told if line["event"] == "dashboard_logouts_not_shared"] == ["redis is away"]
 
 
 async def test_a_session_that_ends_closes_its_sockets(start: Start) -> None:

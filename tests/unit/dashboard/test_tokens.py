@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
 
 from dashboard.tokens import Identity, Pass, Role, Tokens, add_token, token_file
+from rtb.adapters.clock import ManualClock
+from rtb.adapters.memory_state import MemoryState
 from rtb.errors import ConfigError
 
 KEY = bytes(32)
@@ -125,6 +128,32 @@ def test_a_session_that_was_left_is_over_for_all_daemons(tmp_path: Path) -> None
     assert (one.resume(later, 1_500), whose(one.resume(goes_on, 1_500))) == (None, admin.identity)
     ended = tmp_path / "tokens.ended"
     assert (len(ended.read_text().splitlines()), ended.stat().st_mode & 0o777) == (1, 0o600)
+
+
+async def test_copies_of_the_file_share_who_left_through_the_store(tmp_path: Path) -> None:
+    """As soon as both have met it. A store that was emptied is told again of what is not over by itself: also by a
+    daemon that knew it from the store alone, and by one that was restarted."""
+    made, told = token_file(tmp_path / "tokens")
+    admin = made.identify(told)
+    assert admin is not None
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(tmp_path / "tokens", tmp_path / "elsewhere" / "tokens")
+    copy, _ = token_file(tmp_path / "elsewhere" / "tokens")
+    left, goes_on = made.session(admin.identity, 1_000), made.session(admin.identity, 1_000)
+    store = MemoryState(ManualClock())
+    made.end(left, 10)
+    await copy.meet(store, 10)
+    assert copy.resume(left, 10) is not None
+    await made.meet(store, 10)
+    await copy.meet(store, 10)
+    assert (copy.resume(left, 10), whose(copy.resume(goes_on, 10))) == (None, admin.identity)
+    restarted, _ = token_file(tmp_path / "tokens")
+    for daemon in (copy, restarted):
+        emptied, later = MemoryState(ManualClock()), MemoryState(ManualClock())
+        await daemon.meet(emptied, 999)
+        assert (daemon.resume(left, 10), len(await emptied.ended_sessions())) == (None, 1)
+        await daemon.meet(later, 1_000)
+        assert await later.ended_sessions() == {}
 
 
 def test_a_session_ends_where_nothing_can_be_written(tmp_path: Path) -> None:
