@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
 
 from rtb.domain.auction import Bid, Lost, Terms
+from rtb.domain.privacy import Reason, Treatment
 from rtb.domain.profile import Profile
 from rtb.openrtb import BidRequest
 
@@ -127,6 +128,7 @@ class Report(Struct, gc=False):
     answered_ns: int = 0
 
 
+@runtime_checkable
 class Remote(Bidder, Protocol):
     """A bidder whose answers come from outside, and are handed in as they come.
 
@@ -136,4 +138,8 @@ class Remote(Bidder, Protocol):
 
     def read(self, answer: Any) -> Report:
         """Read an answer that was handed in. Never raises."""
+        ...
+
+    def privacy(self, request: BidRequest) -> tuple[Treatment, Reason | None]:
+        """What it is told of the request's user, and why not more."""
         ...

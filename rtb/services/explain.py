@@ -13,6 +13,7 @@ from rtb.domain.money import Rates
 from rtb.domain.targeting import Candidate, Fit, check
 from rtb.openrtb import BidRequest
 from rtb.ports import Clock
+from rtb.ports.bidder import Remote
 from rtb.services.exchange import NOT_OFFERED, Auction, Exchange, Outcome, Status
 from rtb.services.house_bidder import HouseBidder
 
@@ -36,7 +37,8 @@ class Verdict(Struct, kw_only=True, omit_defaults=True):
 
 
 class Explanation(Struct, kw_only=True):
-    """A rehearsed auction. `clearing` is impid -> clearing price (CPM) of the imps that were sold."""
+    """A rehearsed auction. `clearing` is impid -> clearing price (CPM) of the imps that were sold; `told_less` are the
+    bidders that were not told all of the user, each with how much less and why."""
 
     request_id: str
     outcome: str
@@ -45,6 +47,7 @@ class Explanation(Struct, kw_only=True):
     at: list[int]
     floors: dict[str, float]
     clearing: dict[str, float]
+    told_less: dict[str, str]
     verdicts: list[Verdict]
 
 
@@ -81,9 +84,11 @@ def explained(
     """What became of everybody in an auction that is over. A campaign that made no bid is judged as it stands now: so
     many of them are at `most` (None: all), those that bid most."""
     verdicts: list[Verdict] = []
+    told_less: dict[str, str] = {}
     if outcome.status is not Status.SHED and auction.fanned_out_ns:
         _campaigns(verdicts, auction, outcome, house, rates, most)
         _bidders(verdicts, auction, outcome, exchange, house)
+        told_less = _told_less(auction, exchange)
     return Explanation(
         request_id=auction.request.id or "",
         outcome=outcome.status.value,
@@ -94,6 +99,7 @@ def explained(
         clearing={
             result.impid: money.to_cpm(result.price_micros) for result in outcome.results if result.winner is not None
         },
+        told_less=told_less,
         verdicts=verdicts,
     )
 
@@ -153,6 +159,17 @@ def _bidders(
             Verdict(impid=impid, bidder=bidder.name, verdict="skipped", why=f"not asked: {NOT_OFFERED}")
             for impid in others
         ]
+
+
+def _told_less(auction: Auction, exchange: Exchange) -> dict[str, str]:
+    """Of the bidders that were asked, those that privacy does not let know who the user is, or where exactly."""
+    found = {}
+    for bidder in exchange.bidders:
+        if isinstance(bidder, Remote) and bidder.name not in auction.skipped:
+            treatment, reason = bidder.privacy(auction.request)
+            if reason is not None:
+                found[bidder.name] = f"{treatment.name.lower()}, {reason.value}"
+    return found
 
 
 def _silence(auction: Auction, name: str) -> Verdict:

@@ -68,6 +68,14 @@ async def test_bidders_come_and_go_without_a_restart(tmp_path: Path, urls: list[
             ["two", "-", "won      won: bid 2.00 CPM, pays 0.5"],
             ["five", "-", "skipped  not asked: the request names others"],
         ]
+        anonymous = bid_request(regs={"coppa": 1}, cur=["USD"])
+        (tmp_path / "child.json").write_bytes(msgspec.json.encode(anonymous))
+        file.write_text(first + second + 'privacy = { coppa = "skip" }\n')
+        assert (await rtb("bidders", "enable", "five"))[0] == 0
+        code, out, _ = await rtb("explain", "child.json")
+        assert code == 0
+        assert "two was told less of the user: anonymous, coppa" in out.splitlines()
+        assert ["five", "-", "skipped", "not", "asked:", "coppa"] in [line.split() for line in out.splitlines()]
         file.write_text(first + second + "speed = 1\n")
         code, out, err = await rtb("bidders", "enable", "five")
         assert code == 1

@@ -13,10 +13,11 @@ from rtb.adapters.sql import SqlRepository
 from rtb.domain.auction import Bid, Lost
 from rtb.domain.campaign import Campaign, Creative
 from rtb.domain.money import Rates
+from rtb.domain.privacy import Reason, Treatment
 from rtb.domain.tracking import Signer
 from rtb.openrtb import Banner, BidRequest, Imp, User
 from rtb.openrtb import Bid as WireBid
-from rtb.ports import Bidder, OpenAuction, StateStore
+from rtb.ports import Bidder, OpenAuction, Report, StateStore
 from rtb.services.admission import Admission
 from rtb.services.budgets import Budgets
 from rtb.services.exchange import Exchange, Outcome, Rules
@@ -156,6 +157,30 @@ class Prompt(_Payer):
         """Report."""
         self.seen.append(auction)
         auction.report(self, self.bids, self.rejected)
+
+
+class Discreet(Prompt):
+    """Is told as much of a user as privacy allows, and bids at once if it is asked."""
+
+    def __init__(self, name: str, *bids: Bid, told: tuple[Treatment, Reason | None] = (Treatment.WHOLE, None)) -> None:
+        super().__init__(name, *bids)
+        self.told = told
+
+    def bid(self, auction: OpenAuction) -> None:
+        """Report."""
+        treatment, reason = self.told
+        if treatment is Treatment.NONE:
+            auction.report(self, skipped=str(reason))
+        else:
+            super().bid(auction)
+
+    def privacy(self, request: BidRequest) -> tuple[Treatment, Reason | None]:
+        """What it is told, and why not more."""
+        return self.told
+
+    def read(self, answer: Any) -> Report:
+        """It hands nothing in."""
+        raise AssertionError(answer)
 
 
 class Silent(_Payer):

@@ -17,7 +17,8 @@ import * as format from "../lib/format.js";
  *   timing?: {asked_ms: number|null, answers: {bidder: string, ms: number|null, result: string, bids: number}[],
  *   settled_ms: number, deadline_ms: number},
  *   explanation: {outcome: string, nbr: number|null, nbr_name: string, floors: Record<string, number>,
- *   clearing: Record<string, number>, verdicts: Verdict[]}, campaigns: number, judged: number}} Story
+ *   clearing: Record<string, number>, told_less: Record<string, string>, verdicts: Verdict[]},
+ *   campaigns: number, judged: number}} Story
  */
 
 const KINDS = /** @type {Record<string, string>} */ ({ won: "good", "no-bid": "", timeout: "bad", shed: "warn" });
@@ -63,7 +64,7 @@ function summary(auction) {
 }
 
 /** @param {Story} found */
-function facts({ auction, request, campaigns, judged }) {
+function facts({ auction, request, explanation, campaigns, judged }) {
   const place = request.app ? `app ${request.app}` : request.site ? `site ${request.site}` : "";
   const where = [request.country, request.region, request.city].filter(Boolean).join(", ");
   const device = [request.os, request.language, request.devicetype ? `device type ${request.devicetype}` : ""].filter(Boolean).join(", ");
@@ -76,6 +77,7 @@ function facts({ auction, request, campaigns, judged }) {
     ["Where", where],
     ["Device", device],
     ["User", request.user ? (request.profile ? "known, with a profile" : "known, without a profile") : "not named"],
+    ...Object.entries(explanation.told_less).map(([bidder, why]) => /** @type {[string, string]} */ ([`Told ${bidder}`, why])),
     ["tmax", request.tmax_ms ? `${request.tmax_ms} ms` : "none given"],
     ["Campaigns", `${format.count(campaigns)}, ${format.count(judged)} of them judged below`],
   ];

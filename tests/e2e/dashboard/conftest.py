@@ -15,7 +15,7 @@ from rtb.domain.campaign import Status
 from tests.e2e.conftest import CHROMIUM_ARGS, LIMIT_MS, START_LIMIT_MS
 from tests.support.dashboard_site import DashboardSite
 from tests.unit.metric_parts import Platform
-from tests.unit.parts import Prompt, campaign, offer, world
+from tests.unit.parts import Discreet, campaign, offer, world
 
 HOSTILE = "<img src=x onerror=document.title='owned'>"
 Visit = Callable[..., Awaitable[Page]]
@@ -79,7 +79,7 @@ async def site(tmp_path: Path, platform: Platform) -> AsyncIterator[DashboardSit
     """A DSP that bids 2.5, and three campaigns: one with a budget of 10 a day, one with a hostile name, one paused."""
     made = world(
         str(tmp_path / "rtb.db"),
-        Prompt("dsp", offer("dsp", 2.5)),
+        Discreet("dsp", offer("dsp", 2.5)),
         campaigns=[
             campaign("shoes", 3.0, name="Autumn shoes", daily_budget=10.0),
             campaign("evil", 2.0, name=HOSTILE, advertiser=HOSTILE),

@@ -7,11 +7,12 @@ import re
 from msgspec.structs import replace
 from playwright.async_api import expect
 
+from rtb.domain.privacy import Reason, Treatment
 from rtb.openrtb import Site
 from tests.e2e.dashboard.conftest import HOSTILE, Visit
 from tests.support.dashboard_site import DashboardSite
 from tests.support.seconds import second
-from tests.unit.parts import bid_request
+from tests.unit.parts import Discreet, bid_request
 
 
 async def test_the_tape_runs_and_tells_the_whole_story_of_an_auction(site: DashboardSite, visit: Visit) -> None:
@@ -39,6 +40,19 @@ async def test_the_tape_runs_and_tells_the_whole_story_of_an_auction(site: Dashb
     await expect(story.locator(".waterfall")).to_contain_text("dsp")
     await page.reload()
     await expect(page.locator(".story h2").first).to_contain_text("shoes pays 2.510 CPM")
+
+
+async def test_a_bidder_that_was_told_less_of_the_user(site: DashboardSite, visit: Visit) -> None:
+    """How much less, and why, stands among the facts of the auction; nobody else is named there."""
+    [dsp] = [bidder for bidder in site.world.exchange.bidders if isinstance(bidder, Discreet)]
+    dsp.told = Treatment.ANONYMOUS, Reason.GDPR_VENDOR
+    await site.world.run(bid_request())
+    _, listed = await site.ask("GET", "/api/auctions/recent")
+    page = await visit(f"#/auctions/{listed['auctions'][0]['id']}")
+    facts = page.locator(".story .facts")
+    await expect(facts).to_contain_text("Told dsp")
+    await expect(facts).to_contain_text("anonymous, gdpr: no consent for its vendor id")
+    await expect(facts.get_by_text("Told")).to_have_count(1)
 
 
 async def test_the_address_is_that_of_the_auction_told(site: DashboardSite, visit: Visit) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rtb.domain.auction import Lost
 from rtb.domain.campaign import FrequencyCap, Pacing, Status, Targeting
+from rtb.domain.privacy import Reason, Treatment
 from rtb.openrtb import Banner, BidRequest, Device, Geo, Imp, Loss
 from rtb.ports import OpenAuction
 from rtb.services.admission import Admission
@@ -11,7 +12,7 @@ from rtb.services.exchange import Exchange, Rules
 from rtb.services.explain import Explanation, Verdict, explain
 from rtb.services.house_bidder import HouseBidder
 from rtb.services.pacing import Pacer
-from tests.unit.parts import Broken, Build, Prompt, Silent, World, bid_request, campaign, imp, offer
+from tests.unit.parts import Broken, Build, Discreet, Prompt, Silent, World, bid_request, campaign, imp, offer
 
 
 async def explained(world: World, request: BidRequest) -> Explanation:
@@ -119,6 +120,25 @@ async def test_what_became_of_the_other_bidders(build: Build) -> None:
         "broken": ("failed", "RuntimeError: the model is not loaded"),
         "slow": ("failed", "late: had not answered at the deadline"),
     }
+
+
+async def test_whom_privacy_tells_less(build: Build) -> None:
+    """How much less, and why: of those that were asked. Whoever was not has that for a verdict."""
+    world = build(
+        Discreet("whole"),
+        Discreet("coarse", told=(Treatment.COARSE, Reason.GDPR_GEO)),
+        Discreet("anonymous", told=(Treatment.ANONYMOUS, Reason.GDPR_VENDOR)),
+        Discreet("unasked", told=(Treatment.NONE, Reason.COPPA)),
+        Prompt("local"),
+        campaigns=[campaign("a")],
+    )
+    found = await explained(world, bid_request())
+    assert found.told_less == {
+        "coarse": "coarse, gdpr: no opt-in to precise geolocation",
+        "anonymous": "anonymous, gdpr: no consent for its vendor id",
+    }
+    assert of(found, "unasked").why == "not asked: coppa"
+    assert (await explained(world, bid_request(tmax=5))).told_less == {}
 
 
 async def test_a_failure_of_the_house_shows_too(build: Build) -> None:
