@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 
@@ -16,6 +17,9 @@ from rtb.lab.load.run import SWEEP_S, send_all
 from rtb.lab.traffic import Traffic
 
 GIVE_UP_NS = 2_000_000_000
+CONNECTIONS = 4
+ANSWER_S = 0.1
+"""What an auction takes at most, when it waits for bidders."""
 _NEVER_NS = 1 << 62
 
 
@@ -25,18 +29,20 @@ async def drive(
     rate: float,
     stop: asyncio.Event,
     *,
-    connections: int = 4,
+    connections: int | None = None,
     on_won: Callable[[bytes], None] | None = None,
 ) -> int:
     """Send `rate` requests a second to the auction at `url` until `stop` is set; how many were answered.
 
-    `on_won` gets every response with a bid. Connections that break are opened anew. Nothing is measured: see
-    rtb.lab.load for that.
+    `on_won` gets every response with a bid. Unless told otherwise there are `connections` enough for answers that take
+    ANSWER_S each; those that break are opened anew. Nothing is measured: see rtb.lab.load for that.
 
     Raises:
         OSError: nobody answers at the start.
         ConfigError: the URL is none.
     """
+    if connections is None:
+        connections = max(CONNECTIONS, math.ceil(rate * ANSWER_S))
     target = HttpTarget(
         url, _bodies(traffic), request_ids(time.time_ns()), connections=connections, give_up_ns=GIVE_UP_NS
     )
