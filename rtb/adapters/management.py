@@ -49,8 +49,10 @@ class ManagementApi:
     """The queues of one virtual host."""
 
     def __init__(self, url: str, *, vhost: str = "/") -> None:
-        """Ask at `url`, as in ``http://user:password@host:15672/api``."""
+        """Ask at `url`, as in ``http://user:password@host:15672``; a path, where it has one, ends with ``/api``."""
         base = URL(url)
+        if base.path in ("", "/"):
+            base = base.with_path("/api")
         self._where = str(base.with_user(None))
         self._headers: dict[str, str] = {}
         if base.user:

@@ -40,6 +40,8 @@ def broker_commands(broker: Broker, monitor: QueueMonitor, outbox: Outbox) -> di
         return list(await topology.check(broker))
 
     async def queues(_: dict[str, Any]) -> Any:
+        if not monitor.report.time:  # a command without a daemon: one look warns of nothing yet
+            await monitor.look()
         return {**msgspec.to_builtins(await monitor.look()), "outbox": outbox.waiting}
 
     return {

@@ -42,6 +42,15 @@ def test_the_topology_can_be_checked_and_made_without_a_daemon(tmp_path: Path, p
     assert run(tmp_path, *urls, "topology", "check").code == 0
 
 
+def test_queues_that_nobody_consumes_are_warned_of_without_a_daemon(tmp_path: Path, production: Production) -> None:
+    """One look is enough for that; what nobody has to consume has no warning."""
+    urls = [part for setting in production.settings() for part in ("--set", setting)]
+    assert run(tmp_path, *urls, "topology", "apply").code == 0
+    rows = {row["name"]: row for row in run(tmp_path, *urls, "queues", "--json").json()["queues"]}
+    found = [(rows[name]["consumers"], rows[name]["warnings"]) for name in (topology.BID_REQUESTS, topology.DEAD)]
+    assert found == [(0, ["unconsumed"]), (0, [])]
+
+
 def test_dead_letters_of_a_broker_in_process_end_with_it(tmp_path: Path) -> None:
     """Without a daemon there is nothing to look at: one line that says so."""
     refused = run(tmp_path, "dead-letters", "list")

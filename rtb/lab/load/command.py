@@ -88,7 +88,7 @@ def _writable(context: click.Context, parameter: click.Parameter, path: Path | N
 @click.option("--give-up-ms", type=POSITIVE, default=2000.0, show_default=True, help="No answer by then is lost.")
 @click.option(
     "--max-lag-ms",
-    type=Quantity(),
+    type=Quantity(min=0),
     default=5.0,
     show_default=True,
     help="Own send lag p99 that makes a run invalid.",

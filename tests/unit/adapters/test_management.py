@@ -44,6 +44,9 @@ async def test_a_real_node_tells_its_queues(server: RabbitServer) -> None:
                 await asyncio.sleep(0.1)  # nothing tells when the node has sampled
         assert (figure.name, figure.unacked, figure.consumers) == ("q", 0, 0)
         await api.close()
+        short = ManagementApi(server.management_url.removesuffix("/api"))
+        assert "q" in await short.figures()
+        await short.close()
         for url, vhost in ((server.management_url, "none"), (server.management_url.replace("guest:", "nobody:"), "/")):
             other = ManagementApi(url, vhost=vhost)
             with pytest.raises(BrokerError, match=r"answers 40[14]; check URL, user and virtual host") as caught:
