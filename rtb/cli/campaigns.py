@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -130,7 +130,9 @@ def history(context: click.Context, campaign_id: str, limit: int, as_json: bool)
     if as_json:
         print_json(rows)
     else:
-        print_table(("at", "actor", "action", "cause"), rows)
+        for row in rows:
+            row["what"] = ", ".join(_differences(row["details"]))
+        print_table(("at", "actor", "action", "what", "cause"), rows)
 
 
 @campaigns.command()
@@ -155,6 +157,14 @@ def metrics(context: click.Context, campaign_id: str, since: str | None, until: 
     for row in found["sources"]:
         if row["reason"]:
             click.echo(f"{row['source']}: {row['reason']}")
+
+
+def _differences(details: dict[str, Any]) -> Iterator[str]:
+    """Each field that changed, with what it was and what it is."""
+    for field, value in details.items():
+        if isinstance(value, list) and len(value) == 2:
+            before, after = (one if isinstance(one, str) else msgspec.json.encode(one).decode() for one in value)
+            yield field if before == after else f"{field} {before} -> {after}"  # what is long is not recorded
 
 
 def _rounded(value: Any) -> Any:

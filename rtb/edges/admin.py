@@ -33,6 +33,7 @@ from rtb.services.exchange import Exchange
 from rtb.services.explain import explain
 from rtb.services.further_bids import FurtherBids
 from rtb.services.house_bidder import HouseBidder
+from rtb.services.links import Links
 
 MAX_BODY_BYTES = 1 << 30
 
@@ -56,14 +57,16 @@ class Admin:
         ledger: Ledger | None = None,
         bidder_code: str = OWN,
         further: FurtherBids | None = None,
+        links: Links | None = None,
     ) -> None:
         """Act on these services.
 
         With shared accounts `ledger` knows what other daemons spent, too; `bidder_code` stands for all bidders,
-        `further` finds the bids beside the winner for a request that takes them.
+        `further` finds the bids beside the winner for a request that takes them, `links` the URLs of answers.
         """
         self._bidder_code = bidder_code
         self._further = further
+        self._links = links
         self._ledger = ledger
         self._catalogue = catalogue
         self._exchange = exchange
@@ -127,9 +130,9 @@ class Admin:
         outcome = auction.outcome or await self._exchange.finish(auction)
         if asked is not None:
             further = () if self._further is None else self._further.of(asked, auction, outcome)
-            answer = prebid_response(asked, auction, outcome, self._rates, further=further)
+            answer = prebid_response(asked, auction, outcome, self._rates, self._links, further)
             return msgspec.json.decode(openrtb.encode(answer))
-        return msgspec.to_builtins(bid_response(request, outcome, self._rates))
+        return msgspec.to_builtins(bid_response(request, outcome, self._rates, self._links))
 
     async def _explain(self, arguments: dict[str, Any]) -> Any:
         body, request, asked = self._request(arguments)

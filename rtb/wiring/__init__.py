@@ -173,6 +173,7 @@ def build(settings: Settings, pid: int) -> System:
             ledger=None if settings.state.url == MEMORY else out.ledger,
             bidder_code=http.bidder_code,
             further=trade.further,
+            links=after.links,
         ),
     )
     pages |= _pages(system, pid)

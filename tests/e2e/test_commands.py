@@ -158,6 +158,8 @@ def test_auction_from_a_file_and_from_stdin(daemon: Daemon) -> None:
     for response in (by_file, by_stdin):
         [bid] = response["seatbid"][0]["bid"]
         assert (response["id"], bid["cid"], bid["price"]) == ("request-1", "tea", 2.01)
+        assert bid["burl"].startswith(f"{daemon.url}/t/b/")
+        assert f"{daemon.url}/t/i/" in bid["adm"]
     assert by_file["bidid"] != by_stdin["bidid"]
     dear = msgspec.json.encode(bid_request(imp=[{"id": "1", "banner": {"w": 300, "h": 250}, "bidfloor": 50}]))
     assert daemon.run("auction", "-", given=dear).json() == {"id": "request-1", "nbr": 500}

@@ -43,6 +43,12 @@ def test_stats_history_and_counters_of_one_click(tmp_path: Path) -> None:
         history = daemon.run("campaigns", "history", "tea", "--json").json()
         assert [(event["actor"], event["action"]) for event in history] == [("admin", "changed"), ("admin", "created")]
         assert history[0]["details"] == {"bid": [3.0, 4.0]}
+        told = daemon.run("campaigns", "history", "tea").out.splitlines()
+        assert [line.split()[1:] for line in told] == [
+            ["ACTOR", "ACTION", "WHAT", "CAUSE"],
+            ["admin", "changed", "bid", "3.0", "->", "4.0"],
+            ["admin", "created"],
+        ]
 
         metrics = daemon.run("campaigns", "metrics", "tea", "--json").json()
         assert (metrics["standing"], metrics["totals"]["impressions"], metrics["totals"]["spend"]) == (
