@@ -9,6 +9,7 @@ WebSocket, is looked at again: `Access.stands`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import html
 from collections import OrderedDict
 from collections.abc import Callable
@@ -101,6 +102,7 @@ class Access:
         self._everyone = None if everyone is None else Pass(everyone)
         self._secure = secure
         self._state = state
+        self._left = asyncio.Event()
         self._page = _PAGE.read_text(encoding="utf-8")
 
     @property
@@ -137,9 +139,10 @@ class Access:
         self._tokens.refresh()
 
     async def share(self) -> None:
-        """Tell other daemons who has logged out, and hear of it, once a second, until cancelled."""
+        """Tell other daemons who has logged out, at once, and hear of it, once a second, until cancelled."""
         shared = True
         while self._state is not None:
+            self._left.clear()
             try:
                 await self._tokens.meet(self._state, self._time())
                 shared = True
@@ -147,7 +150,8 @@ class Access:
                 if shared:
                     _log.warning("dashboard_logouts_not_shared", reason=str(error), note="until the store is back")
                 shared = False
-            await asyncio.sleep(SHARE_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._left.wait(), SHARE_S)
 
     def _identify(self, request: web.Request) -> Pass | None:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -196,6 +200,7 @@ class Access:
 
     async def _log_out(self, request: web.Request) -> web.Response:
         self._tokens.end(request.cookies.get(COOKIE, ""), self._time())
+        self._left.set()
         for listener in self.ended:
             listener()
         response = web.Response(status=303, headers={"Location": "/login"})
