@@ -64,6 +64,8 @@ def dsps(
 
     What each does with a request depends on the seed and the request's id alone. Counters are at /stats of each.
     """
+    if nobody := misbehave.keys() - range(1, count + 1):
+        raise click.UsageError(f"--misbehave {min(nobody)}: bidders are 1 to {count}")
     import uvloop
 
     from rtb.lab.dsp import DspScript, Misbehaviour, serving

@@ -42,6 +42,8 @@ def refusal(*arguments: str) -> str:
         (("certify", NOBODY, "--dsp", "--rate", "nan"), "--rate", "not a finite number"),
         (("campaigns", "set-bid", "a", "many"), "BID", "not a valid float"),
         (("lab", "dsps", "--errors", "nan"), "--errors", "not a finite number"),
+        (("lab", "dsps", "2", "--misbehave", "3:hang"), "--misbehave 3", "bidders are 1 to 2"),
+        (("lab", "dsps", "2", "--misbehave", "1:sulk"), "--misbehave", "kinds are none, hang, "),
         (("lab", "dsps", "--latency-ms", "5,nan"), "--latency-ms", "quantiles are finite, 0 or more, and ascend"),
     ],
 )
