@@ -42,6 +42,8 @@ _decoder = msgspec.json.Decoder(list[msgspec.Raw])
 _one = msgspec.json.Decoder(PostedEvent)
 _many = msgspec.json.Decoder(list[PostedEvent])
 _ACCEPTED = {"status": "accepted"}
+_CHOICES = {"type": "choose one of impression, click, conversion", "currency": "write three capital letters, as in EUR"}
+"""What fields say that have a pattern."""
 
 
 class _Batch:
@@ -114,7 +116,7 @@ def _decoded(body: bytes) -> list[PostedEvent | str] | str:
         events: list[Any] = _many.decode(body) if is_list else [_one.decode(body)]
     except msgspec.ValidationError as wrong:
         if not is_list:
-            return f"event: {wrong}"
+            return _reason(wrong)
         try:
             events = [_each(raw) for raw in _decoder.decode(body)]
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -130,4 +132,13 @@ def _each(raw: msgspec.Raw) -> PostedEvent | str:
     try:
         return _one.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as wrong:
-        return f"event: {wrong}"
+        return _reason(wrong)
+
+
+def _reason(wrong: Exception) -> str:
+    """What is wrong with one event, the field first."""
+    what, _, where = str(wrong).partition(" - at `$.")
+    field = where.rstrip("`")
+    if "regex" in what:
+        what = _CHOICES[field]
+    return f"event{'.' * bool(field)}{field}: {what[:1].lower()}{what[1:]}"

@@ -551,6 +551,7 @@ async def test_a_batch_has_a_verdict_on_each(serve: Serve) -> None:
             {"type": "conversion", "token": TOKEN, "value": -1},
             {"type": "click", "token": other},
             7,
+            {"type": "conversion", "token": TOKEN, "currency": "euro"},
         ]
     )
     verdicts = answer.verdicts
@@ -565,7 +566,12 @@ async def test_a_batch_has_a_verdict_on_each(serve: Serve) -> None:
         "",
         "token of another bidder's win",
     ]
-    assert all(verdicts[i].startswith("event: ") for i in (5, 8, 10))
+    assert [verdicts[i] for i in (5, 8, 10, 11)] == [
+        "event.type: choose one of impression, click, conversion",
+        "event.value: expected `float` >= 0.0",
+        "event: expected `object`, got `int`",
+        "event.currency: write three capital letters, as in EUR",
+    ]
     assert [kind for kind, _, event in bench.events() if not event.refused] == ["click", "conversion", "click"]
 
 
