@@ -30,7 +30,9 @@ def explain(context: click.Context, file: Any, as_json: bool, every: bool) -> No
     if as_json:
         print_json(found)
         return
-    reason = f" (nbr {found['nbr']}, {found['nbr_name']})" if found["nbr"] is not None else ""
+    reason = ""
+    if found["nbr"] is not None:
+        reason = f" (nbr {found['nbr']}, {found['nbr_name']})" + (f": {found['why']}" if found["why"] else "")
     click.echo(f"request {found['request_id']}: {found['outcome']}{reason}")
     for impid, floor in found["floors"].items():
         sold = found["clearing"].get(impid)

@@ -34,6 +34,7 @@ from rtb.services.explain import explain
 from rtb.services.further_bids import FurtherBids
 from rtb.services.house_bidder import HouseBidder
 from rtb.services.links import Links
+from rtb.services.supply import SupplyGate
 
 MAX_BODY_BYTES = 1 << 30
 
@@ -58,15 +59,18 @@ class Admin:
         bidder_code: str = OWN,
         further: FurtherBids | None = None,
         links: Links | None = None,
+        supply: SupplyGate | None = None,
     ) -> None:
         """Act on these services.
 
         With shared accounts `ledger` knows what other daemons spent, too; `bidder_code` stands for all bidders,
-        `further` finds the bids beside the winner for a request that takes them, `links` the URLs of answers.
+        `further` finds the bids beside the winner for a request that takes them, `links` the URLs of answers, `supply`
+        what is wrong with the way a request came.
         """
         self._bidder_code = bidder_code
         self._further = further
         self._links = links
+        self._supply = supply
         self._ledger = ledger
         self._catalogue = catalogue
         self._exchange = exchange
@@ -140,6 +144,8 @@ class Admin:
         found = await explain(
             self._exchange, self._house, request, self._clock, self._rates, body=body, offered=offered
         )
+        if self._supply is not None:
+            found.why = self._supply.why(request, found.nbr)
         return msgspec.to_builtins(found)
 
     def _request(self, arguments: dict[str, Any]) -> tuple[bytes, BidRequest, Asked | None]:

@@ -38,12 +38,14 @@ class Verdict(Struct, kw_only=True, omit_defaults=True):
 
 class Explanation(Struct, kw_only=True):
     """A rehearsed auction. `clearing` is impid -> clearing price (CPM) of the imps that were sold; `told_less` are the
-    bidders that were not told all of the user, each with how much less and why."""
+    bidders that were not told all of the user, each with how much less and why. `why` is what the request was refused
+    for, where `nbr_name` leaves that open."""
 
     request_id: str
     outcome: str
     nbr: int | None
     nbr_name: str
+    why: str = ""
     at: list[int]
     floors: dict[str, float]
     clearing: dict[str, float]

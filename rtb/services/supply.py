@@ -21,6 +21,11 @@ class SupplyGate:
         self._refuses = check.policy.on_fault == "refuse"
         self.faults: Counter[NoBid] = Counter()
 
+    def why(self, request: BidRequest, nbr: int | None) -> str:
+        """What of the request is at fault, "" when that is not what `nbr` says; nothing is counted."""
+        fault = self._check.fault(request) if self._refuses else None
+        return "" if fault is None or fault.nbr != nbr else fault.why
+
     def __call__(self, request: BidRequest) -> NoBid | None:
         """Why the request is not auctioned; None when it is."""
         fault = self._check.fault(request)

@@ -174,6 +174,7 @@ def build(settings: Settings, pid: int) -> System:
             bidder_code=http.bidder_code,
             further=trade.further,
             links=after.links,
+            supply=trade.gate,
         ),
     )
     pages |= _pages(system, pid)

@@ -225,6 +225,32 @@ def test_a_request_that_gets_no_auction(daemon: Daemon) -> None:
         assert (found["outcome"], found["nbr"], found["verdicts"]) == ("no-bid", nbr, [])
 
 
+def test_a_supply_chain_that_is_refused(tmp_path: Path) -> None:
+    """By the sellers.json and the ads.txt that lie in a folder: which hop, and what is wrong with it."""
+    (tmp_path / "supply" / "sellers").mkdir(parents=True)
+    (tmp_path / "supply" / "ads.txt").mkdir()
+    sellers = {"sellers": [{"seller_id": "pub-1", "seller_type": "PUBLISHER"}, {"seller_id": "pub-2"}]}
+    (tmp_path / "supply" / "sellers" / "ssp.example.json").write_bytes(msgspec.json.encode(sellers))
+    (tmp_path / "supply" / "ads.txt" / "news.example.txt").write_text("ssp.example, pub-1, DIRECT\n")
+    settings = ("supply.on_fault=refuse", "supply.folder=supply")
+
+    def sold_by(sid: str) -> dict[str, Any]:
+        node = {"asi": "ssp.example", "sid": sid, "hp": 1}
+        chain = {"complete": 1, "ver": "1.0", "nodes": [node]}
+        return bid_request(site={"domain": "news.example"}, source={"schain": chain})
+
+    with start(tmp_path, [campaign("shoes")], *settings) as daemon:
+        found = {sid: explain(daemon, sold_by(sid)) for sid in ("pub-1", "pub-2", "pub-3")}
+        assert (found["pub-1"]["outcome"], found["pub-1"]["why"]) == ("won", "")
+        assert {sid: (told["nbr"], told["why"]) for sid, told in found.items() if told["nbr"]} == {
+            "pub-2": (12, "schain.nodes[0]: 'ssp.example', 'pub-2' is not in the ads.txt of news.example"),
+            "pub-3": (16, "schain.nodes[0].sid: 'pub-3' is not in the sellers.json of 'ssp.example'"),
+        }
+        (tmp_path / "request.json").write_bytes(msgspec.json.encode(sold_by("pub-3")))
+        [line, *_] = daemon.run("explain", "request.json").out.splitlines()
+        assert line.endswith("no-bid (nbr 16, incomplete_schain): " + found["pub-3"]["why"])
+
+
 def test_a_flight_that_is_over(daemon: Daemon) -> None:
     """It is told as the flight's end until the daemon gives the campaign the status that follows, and then as that."""
     daemon.put_campaigns(campaign("over", end="2001-01-01T00:00:00Z"))

@@ -28,4 +28,6 @@ async def test_a_request_without_the_chain_that_is_required(
     outcome = await world.run(bid_request())
     assert outcome.nbr is nbr
     assert (outcome.status is Status.WON, len(bidder.seen)) == (nbr is None, 0 if nbr else 1)
+    assert gate.why(bid_request(), outcome.nbr) == ("schain: absent" if nbr else "")
+    assert gate.why(bid_request(), NoBid.INSUFFICIENT_TIME) == ""
     assert gate.faults.total() == counted
