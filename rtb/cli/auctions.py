@@ -37,8 +37,9 @@ def explain(context: click.Context, file: Any, as_json: bool, every: bool) -> No
     for impid, floor in found["floors"].items():
         sold = found["clearing"].get(impid)
         click.echo(f"imp {impid}: floor {floor:g} CPM, " + ("not sold" if sold is None else f"sold at {sold:g} CPM"))
-    for bidder, why in found["told_less"].items():
-        click.echo(f"{bidder} was told less of the user: {why}")
+    told_less: dict[str, str] = found["told_less"]
+    for why in dict.fromkeys(told_less.values()):
+        click.echo(f"told less of the user ({why}): {', '.join(name for name in told_less if told_less[name] == why)}")
     order = {"won": 0, "lost": 1, "failed": 2, "skipped": 3, "no-bid": 4}
     rows = sorted(found["verdicts"], key=lambda row: (row["impid"], order[row["verdict"]], -(row.get("price") or 0)))
     shown = rows if every else rows[:50]

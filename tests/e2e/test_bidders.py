@@ -74,7 +74,7 @@ async def test_bidders_come_and_go_without_a_restart(tmp_path: Path, urls: list[
         assert (await rtb("bidders", "enable", "five"))[0] == 0
         code, out, _ = await rtb("explain", "child.json")
         assert code == 0
-        assert "two was told less of the user: anonymous, coppa" in out.splitlines()
+        assert "told less of the user (anonymous, coppa): two" in out.splitlines()
         assert ["five", "-", "skipped", "not", "asked:", "coppa"] in [line.split() for line in out.splitlines()]
         file.write_text(first + second + "speed = 1\n")
         code, out, err = await rtb("bidders", "enable", "five")

@@ -77,15 +77,21 @@ function facts({ auction, request, explanation, campaigns, judged }) {
     ["Where", where],
     ["Device", device],
     ["User", request.user ? (request.profile ? "known, with a profile" : "known, without a profile") : "not named"],
-    ...Object.entries(explanation.told_less).map(([bidder, why]) => /** @type {[string, string]} */ ([`Told ${bidder}`, why])),
     ["tmax", request.tmax_ms ? `${request.tmax_ms} ms` : "none given"],
     ["Campaigns", `${format.count(campaigns)}, ${format.count(judged)} of them judged below`],
+    ["Told less of the user", toldLess(explanation.told_less)],
   ];
   return el(
     "dl",
     { class: "facts" },
     rows.filter(([, text]) => text).map(([name, text]) => el("div", {}, el("dt", { text: name }), el("dd", { text }))),
   );
+}
+
+/** The bidders by how much less, and why. @param {Record<string, string>} told */
+function toldLess(told) {
+  const reasons = [...new Set(Object.values(told))];
+  return reasons.map((why) => `${Object.keys(told).filter((bidder) => told[bidder] === why).join(", ")} (${why})`).join("; ");
 }
 
 /** From arrival to the answer, against the deadline. @param {NonNullable<Story["timing"]>} timing */
