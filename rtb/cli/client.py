@@ -104,4 +104,4 @@ def _refuse_without_daemon(settings: Settings, name: str) -> None:
         why = f", and the accounts of state.url {MEMORY} end with their daemon"
     else:
         return
-    raise AdminError(f"{name}: no daemon runs on admin.socket {settings.admin.socket}{why}; {START}")
+    raise AdminError(f"no daemon runs on admin.socket {settings.admin.socket}{why}; {START}")
