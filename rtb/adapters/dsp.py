@@ -104,7 +104,9 @@ class DspBidder:
         if health.breaker.state is not _WELL:  # it is asked to find out if it has recovered
             auction.let_go(self)
         tmax = thinking_ns // _MS
-        sent = body.latest if body.tmax == tmax and body.auction_id == sale.auction_id else body.of(auction, tmax)
+        sent = body.made.get(tmax) if body.auction_id == sale.auction_id else None
+        if sent is None:
+            sent = body.of(auction, tmax)
         self._client.call(endpoint, sent, self._on_done, deadline_ns, sale, now_ns)
 
     def privacy(self, request: BidRequest) -> tuple[Treatment, Reason | None]:

@@ -79,9 +79,9 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Body:
-    """The bytes in one form, of one auction at a time; `latest` are those for `tmax`."""
+    """The bytes in one form, of one auction at a time; `made` are those that were asked for, by their ``tmax``."""
 
-    __slots__ = ("_is_plain", "_rates", "_stem", "_tail", "auction_id", "form", "latest", "tmax")
+    __slots__ = ("_is_plain", "_rates", "_stem", "_tail", "auction_id", "form", "made")
 
     def __init__(self, form: Form, rates: Rates) -> None:
         """Of no auction yet."""
@@ -89,8 +89,8 @@ class Body:
         self._rates = rates
         self._is_plain = form.is_plain
         self.auction_id = ""
-        self.latest = self._stem = self._tail = b""
-        self.tmax = -1
+        self._stem = self._tail = b""
+        self.made: dict[int, bytes] = {}
 
     def of(self, auction: OpenAuction, tmax: int) -> bytes:
         """The bytes to post, with so many milliseconds as ``tmax``."""
@@ -98,12 +98,12 @@ class Body:
             found = _around_tmax(auction, self.form.at) if self._is_plain else None
             self._stem, self._tail = found or (_stem(auction, self.form, self._rates) + b",", b"}")
             self.auction_id = auction.id
-        elif tmax == self.tmax:
-            return self.latest
-        self.tmax = tmax
-        body = b'%b"tmax":%d%b' % (self._stem, tmax, self._tail)
-        self.latest = gzip.compress(body, _GZIP_LEVEL, mtime=0) if self.form.compressed else body
-        return self.latest
+            self.made = {}
+        made = self.made.get(tmax)
+        if made is None:
+            body = b'%b"tmax":%d%b' % (self._stem, tmax, self._tail)
+            made = self.made[tmax] = gzip.compress(body, _GZIP_LEVEL, mtime=0) if self.form.compressed else body
+        return made
 
 
 class Sale:

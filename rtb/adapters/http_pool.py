@@ -27,8 +27,8 @@ _AT_ONCE = 16
 _AHEAD_AT_ONCE = 4
 """Of them ahead of need: opening one takes as long as an auction, and auctions wait meanwhile."""
 _RTT_SAMPLES = 64
-_RTT_OFFSET = 68
-"""Of tcpi_rtt, a u32 of microseconds, in Linux's struct tcp_info."""
+_RTT_OFFSET = 148
+"""Of tcpi_min_rtt, a u32 of microseconds, in Linux's struct tcp_info."""
 _KEPT = re.compile(rb"timeout\s*=\s*\"?(\d{1,6})", re.IGNORECASE)
 
 
@@ -65,7 +65,7 @@ class Pool:
         self.clock = clock
         self.max_body = limits.max_body
         self.network_ns = 0
-        """The 90th percentile of the network's round trip, as the kernel measured it; 0 until there is one."""
+        """The 90th percentile of connections' round trips, as the kernel measured them; 0 until there is one."""
         self.heads: dict[int, tuple[bytes, int]] = {}
         """The last heads that were parsed of responses of a length, body included, each with its status."""
         self.idle: list[Connection] = []
@@ -290,9 +290,11 @@ class Pool:
 
 
 def _round_trip_us(transport: asyncio.Transport) -> int:
-    """The kernel's estimate for a connection: the network's part alone, whatever the server thinks; 0 if unknown."""
+    """The shortest the kernel saw on a connection within five minutes, 0 if unknown: the network's part alone. The
+    smoothed one is no measure of it: a server's kernel acknowledges a short request with the response, so that most of
+    its samples are as long as the server thinks, or 40 ms."""
     try:
-        info = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+        info = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT_OFFSET + 4)
         (microseconds,) = struct.unpack_from("I", info, _RTT_OFFSET)
     except (OSError, AttributeError, struct.error):
         return 0
