@@ -65,10 +65,12 @@ class DeadlineWheel:
         self._timer = self._clock.call_at(self._order[0] << SLOT_BITS, self._turn)
 
     def _turn(self) -> None:
+        """Expire what is due. Slots whose calls are all done are passed over: mostly the next that has any is as far
+        away as deadlines are longer than calls."""
         self._timer = None
-        self.begin_ns = self.end_ns = 0
         now_ns = self._clock.monotonic_ns()
-        while self._order and self._order[0] << SLOT_BITS <= now_ns:
+        while self._order and (self._order[0] << SLOT_BITS <= now_ns or not self._slots[self._order[0]]):
+            self.begin_ns = self.end_ns = 0  # the latest may be the one that goes
             for call in [*self._slots.pop(heapq.heappop(self._order))]:
                 if not call.done:
                     self._expire(call)

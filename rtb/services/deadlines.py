@@ -51,10 +51,11 @@ class Deadlines:
         self._timer = asyncio.get_running_loop().call_later(max(left_ns, 0) / 1e9, self._turn, slot)
 
     def _turn(self, slot: int) -> None:
-        """A slot's time has come, and that of earlier ones; of later ones, if this is late."""
+        """A slot's time has come, and that of earlier ones; of later ones, if this is late. Those that nobody waits in
+        any more are passed over: mostly the next with somebody is as far away as auctions are done early."""
         self._timer = None
         until = max(slot, self._now_ns() >> _SLOT_BITS)
-        while self._order and self._order[0] <= until:
+        while self._order and (self._order[0] <= until or not self._slots[self._order[0]]):
             ending = heapq.heappop(self._order)
             waiting = self._slots[ending]
             while waiting:  # what ends one may complete another, or bring one more

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rtb.adapters.clock import ManualClock
 from rtb.adapters.http_call import Call
 from rtb.adapters.http_wheel import DeadlineWheel
+from rtb.ports.clock import Timer
 
 MS = 1_000_000
 SLOT_NS = 1 << 20
@@ -71,3 +74,42 @@ def test_a_call_may_be_added_while_another_expires() -> None:
     wheel.add(make(clock.monotonic_ns() + 5 * MS))
     clock.advance(0.1)
     assert len(expired) == 3
+
+
+def test_slots_whose_calls_are_done_have_no_timer() -> None:
+    """One timer for the first of them, and then one for the call that is left."""
+    timers: list[int] = []
+
+    class Counting(ManualClock):
+        def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
+            timers.append(when_ns)
+            return super().call_at(when_ns, callback)
+
+    clock = Counting()
+    expired: list[Call] = []
+    wheel = DeadlineWheel(clock, expired.append)
+    begin_ns = clock.monotonic_ns()
+    for slot in range(1, 100):
+        done = make(begin_ns + slot * SLOT_NS)
+        wheel.add(done)
+        done.settle(begin_ns, 200, b"")
+    late = make(begin_ns + 100 * SLOT_NS)
+    wheel.add(late)
+    clock.advance(1)
+    assert expired == [late]
+    assert len(timers) == 2
+
+
+def test_a_call_joins_the_slot_of_one_that_is_done() -> None:
+    """Even if that slot was passed over meanwhile."""
+    clock = ManualClock()
+    expired: list[Call] = []
+    wheel = DeadlineWheel(clock, expired.append)
+    first, done, late = (make(clock.monotonic_ns() + ms * MS) for ms in (5, 50, 50))
+    wheel.add(first)
+    wheel.add(done)
+    done.settle(clock.monotonic_ns(), 200, b"")
+    clock.advance(0.01)
+    wheel.add(late)
+    clock.advance(0.1)
+    assert expired == [first, late]
