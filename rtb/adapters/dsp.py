@@ -6,6 +6,7 @@ nobody any more. One that comes when that is settled counts for the bidder's hea
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 import structlog
@@ -16,7 +17,7 @@ from rtb.adapters.http_client import Call, Endpoint, Failure, FanoutClient
 from rtb.domain.auction import Bid, Lost
 from rtb.domain.bidder_policy import BidderSettings, Participation, Skip
 from rtb.domain.breaker import State
-from rtb.domain.intake import Offer, take_in
+from rtb.domain.intake import Offer, take_in, usual_bids
 from rtb.domain.money import Rates, to_micros
 from rtb.domain.privacy import Reason, Treatment, signals
 from rtb.domain.validation import CridRule
@@ -66,6 +67,7 @@ class DspBidder:
         self._minimum_ns = max(settings.minimum_ms, 1) * _MS
         self._adjustment = None if settings.adjustment == 1 else Fraction(str(settings.adjustment))
         self._floor_micros = to_micros(settings.floor)
+        self._has_terms = bool(settings.seats or self._adjustment or settings.at or self._floor_micros)
         self._form = Form(
             version=settings.version,
             compressed=settings.gzip,
@@ -140,7 +142,7 @@ class DspBidder:
 
     def _ended(self, call: Call) -> None:
         """The call's one end."""
-        self.health.ended()
+        self.health.in_flight -= 1
         auction: OpenAuction = call.context.auction
         if call.failure is not None:
             self._without_answer(auction, call, call.failure)
@@ -150,13 +152,18 @@ class DspBidder:
     def read(self, call: Call) -> Report:
         """What an answer says: its bids, and those that may not enter the auction."""
         sale: Sale = call.context
+        bids: Sequence[Bid] = ()
+        rejected: Sequence[Lost] = ()
         try:
             if call.status == 200 and call.content:
                 response = decode_response(call.content)
-                bids, rejected = self._taken_in(response, sale.offer or sale.prepare())
-            elif call.status in (200, 204):
-                bids, rejected = [], []
-            else:
+                offer = sale.offer or sale.prepare()
+                usual = None if self._has_terms else usual_bids(response, offer, self.name, self._rates.currency)
+                if usual is None:
+                    bids, rejected = self._taken_in(response, offer)
+                else:
+                    bids = usual
+            elif call.status not in (200, 204):
                 why = f"HTTP status {call.status} instead of 200 or 204"
                 return self._failed(call, f"status-{call.status}", why)
         except BadRequest as error:

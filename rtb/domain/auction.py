@@ -265,11 +265,12 @@ def clear_ranked(
     bids: Sequence[Bid], imp: Terms, rank: TieBreak, *, increment_micros: int = money.CENT_MICROS
 ) -> Result:
     """As `clear`, for bids of which is known what that would find out first: the dearest stands first, none has a deal,
-    a group or an auction type of its own, or is below the floor of the imp, which has no other terms. So it is when
-    nobody but the house bids."""
+    a group or an auction type of its own, and the imp has no terms but a floor. So it is in most auctions."""
     if not bids:
         return Result(imp.impid, None, 0, 0, [])
     winner, floor, at = bids[0], imp.floor_micros, imp.at
+    if bids[-1].price_micros < floor:
+        return _clear_above(bids, imp, rank, increment_micros)
     if len(bids) == 1:
         return Result(imp.impid, winner, _price_paid(bids, floor, at, increment_micros), floor, [])
     best, second = winner.price_micros, bids[1].price_micros
@@ -285,6 +286,18 @@ def clear_ranked(
         price = _price_paid(bids, floor, at, increment_micros)
     to_beat = price if at == _SECOND_PRICE else best
     return Result(imp.impid, winner, price, second if second > floor else floor, [], bids[1:], to_beat)
+
+
+def _clear_above(bids: Sequence[Bid], imp: Terms, rank: TieBreak, increment_micros: int) -> Result:
+    """As `clear_ranked`, with bids below the floor among them; each hears what it would have needed."""
+    floor = imp.floor_micros
+    admitted = [bid for bid in bids if bid.price_micros >= floor]
+    result = clear_ranked(admitted, imp, rank, increment_micros=increment_micros)
+    needed = floor
+    if result.winner is not None:
+        needed = max(floor, result.price_micros if imp.at == _SECOND_PRICE else result.winner.price_micros)
+    result.refused = [Lost(bid, Loss.BELOW_FLOOR, needed) for bid in bids[len(admitted) :]]
+    return result
 
 
 def _all_plain(bids: Sequence[Bid], lowest_micros: int, imp: Terms) -> bool:

@@ -67,7 +67,7 @@ def take_in(
     """
     if offer is None:
         offer = Offer(request)
-    usual = _usual_bids(response, offer, bidder, rates.currency)
+    usual = usual_bids(response, offer, bidder, rates.currency)
     if usual is not None:
         return usual, []
     currency = response.cur or "USD"
@@ -97,10 +97,10 @@ def take_in(
     return (_whole_groups(bids, rejected) if rejected else bids), rejected
 
 
-def _usual_bids(response: BidResponse, offer: Offer, bidder: str, currency: str) -> list[Bid] | None:
+def usual_bids(response: BidResponse, offer: Offer, bidder: str, currency: str) -> list[Bid] | None:
     """The bids of a response in the exchange's own `currency` whose bids are all usual ones (`is_usual`), as nearly all
-    responses are; None tells nothing: `take_in` has to look closer."""
-    if not offer.to_any_seat or (response.cur or "USD") != currency:
+    responses are; None tells nothing: `take_in` has to look closer. So has its caller if it answers another request."""
+    if not offer.to_any_seat or (response.cur or "USD") != currency or response.id != offer.request.id:
         return None
     imps, badv, bidid = offer.imps, offer.badv, response.bidid or ""
     bids: list[Bid] = []

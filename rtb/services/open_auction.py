@@ -154,15 +154,19 @@ class Auction:
             self.skipped[name] = skipped
         else:
             self._take(name, Report(bids, rejected, failure, answered_ns))
-        self._is_heard(name)
+        self.pending.remove(name)
+        if self._complete is not None and self.pending <= self.secondary:
+            self._complete(self)
 
     def hand_in(self, bidder: Remote, answer: Any) -> bool:
         """Keep an answer until it is read."""
-        name = bidder.name
-        if self.outcome is not None or name not in self.pending:
+        name, pending = bidder.name, self.pending
+        if self.outcome is not None or name not in pending:
             return False
         self.unread.append((bidder, answer))
-        self._is_heard(name)
+        pending.remove(name)
+        if self._complete is not None and pending <= self.secondary:
+            self._complete(self)
         return True
 
     def read(self) -> None:
@@ -170,13 +174,6 @@ class Auction:
         unread, self.unread = self.unread, []
         for bidder, answer in unread:
             self._take(bidder.name, bidder.read(answer))
-
-    def _is_heard(self, name: str) -> None:
-        """Wait for a bidder no longer."""
-        pending = self.pending
-        pending.remove(name)
-        if self._complete is not None and pending <= self.secondary:
-            self._complete(self)
 
     def _take(self, name: str, report: Report) -> None:
         if report.bids:

@@ -161,16 +161,13 @@ class Settling:
 
 
 def _ranked(auction: Auction) -> dict[str, list[Bid]] | None:
-    """Each imp's bids, the dearest first; None unless all of them are open ones that meet the floor, as most are."""
+    """Each imp's bids, the dearest first; None unless all of them are open ones, as most are."""
     found = {}
-    for terms in auction.terms:
-        of_imp, floor_micros = auction.bids.get(terms.impid), terms.floor_micros
-        if of_imp is None:
-            continue
+    for impid, of_imp in auction.bids.items():
         for bid in of_imp:
-            if bid.dealid is not None or bid.group or bid.at or bid.price_micros < floor_micros:
+            if bid.dealid is not None or bid.group or bid.at:
                 return None
-        found[terms.impid] = sorted(of_imp, key=_price, reverse=True) if len(of_imp) > 1 else of_imp
+        found[impid] = sorted(of_imp, key=_price, reverse=True) if len(of_imp) > 1 else of_imp
     return found
 
 
