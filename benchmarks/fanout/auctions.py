@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import click
@@ -16,9 +17,11 @@ from rtb.ports import Bidder
 
 AUCTIONS = 48
 """As many as aiohttp's client has a chance to end in time, with bidders that take 5 to 40 ms."""
-MANY_AUCTIONS = (256, 192, 128, 96, 64)
+MANY_AUCTIONS = (384, 320, 256, 192, 128, 96, 64)
 """The most of these with which the bidders answer in time: among fewer this process waits for most of the time, and is
 woken for each answer with the caches full of somebody else's. A machine that others use, too, manages fewer."""
+RECOVERY_S = 3.0
+"""Until the connections are there again that late bidders have cost."""
 FEW_LATE = 0.02
 """The share of bidders that may be late all the same; an auction costs less the fewer of them answer."""
 LOADED = 0.7
@@ -44,6 +47,7 @@ async def measure_auctions(world: World, seconds: float) -> None:
                 show_load("ours", many)
                 if many.late <= FEW_LATE * 5 * many.count:
                     break
+                await asyncio.sleep(RECOVERY_S)
             await measure_bidders(world, ours, under_way, seconds)
             await measure_loaded(world, ours, under_way, seconds)
 
