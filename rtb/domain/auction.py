@@ -358,6 +358,20 @@ def _tell_those_below(losses: Sequence[Lost], winner: Bid, to_beat_micros: int, 
             lost.min_to_win_micros = None  # no price of an open bid beats a deal
 
 
+def tell_refused(
+    refused: Sequence[Lost], results: Sequence[Result], imps: Sequence[Terms], *, deals_first: bool
+) -> None:
+    """What bids would have needed that were refused for a floor of their bidder's own: that, and to beat the winner of
+    their imp where the two compete. `results` are those of `imps`, in their order."""
+    for result, imp in zip(results, imps, strict=True):
+        winner = result.winner
+        mine = [lost for lost in refused if lost.bid.impid == imp.impid]
+        if mine and winner is not None:
+            at = _auction_type(winner, imp)
+            to_beat = result.price_micros if at == _SECOND_PRICE else winner.price_micros
+            _tell_those_below(mine, winner, to_beat, deals_first)
+
+
 def clear_all(
     bids: Mapping[str, Sequence[Bid]],
     imps: Sequence[Terms],

@@ -76,10 +76,10 @@ class Exchange:
         self._id_prefix = secrets.token_hex(6)
         self._id_count = 0
         self._broken: set[str] = set()
-        self._gate: Callable[[BidRequest], NoBid | None] | None = None
+        self._gate: Callable[[BidRequest, bool], NoBid | None] | None = None
 
-    def guard(self, gate: Callable[[BidRequest], NoBid | None]) -> None:
-        """Ask it of every request why it is not to be auctioned; None when it is."""
+    def guard(self, gate: Callable[[BidRequest, bool], NoBid | None]) -> None:
+        """Ask it of every request, and whether that is a rehearsal, why it is not to be auctioned; None when it is."""
         self._gate = gate
 
     def set_bidders(self, bidders: Sequence[Bidder]) -> None:
@@ -153,7 +153,7 @@ class Exchange:
         now_ns = self._clock.monotonic_ns()
         refusal = self._admission.refusal(request, deadline_ns - now_ns, self._metrics.in_flight)
         if refusal is None and self._gate is not None:
-            refusal = self._gate(request)
+            refusal = self._gate(request, rehearsal)
         if refusal is None:
             refusal = self._terms(auction)
         self._metrics.in_flight += 1

@@ -59,6 +59,8 @@ class Settling:
             results = self._cleared(auction, rank)
             if not auction.rehearsal:
                 self._claim(auction, results, rank)
+        if auction.rejected and results:
+            rules.tell_refused(auction.rejected, results, auction.terms, deals_first=self._deals_first)
         if not auction.rehearsal:
             self._count_bids(auction, bids, results)
         for result in results:

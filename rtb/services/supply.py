@@ -13,7 +13,8 @@ _log = structlog.get_logger(__name__)
 
 
 class SupplyGate:
-    """Asked by the exchange of each request. `faults` counts them by reason, whether refused or only marked."""
+    """Asked by the exchange of each request. `faults` counts them by reason, whether refused or only marked; those of
+    rehearsals are not counted."""
 
     def __init__(self, check: SupplyCheck) -> None:
         """Judge by `check`; each kind of fault is logged once."""
@@ -26,12 +27,13 @@ class SupplyGate:
         fault = self._check.fault(request) if self._refuses else None
         return "" if fault is None or fault.nbr != nbr else fault.why
 
-    def __call__(self, request: BidRequest) -> NoBid | None:
+    def __call__(self, request: BidRequest, rehearsal: bool) -> NoBid | None:
         """Why the request is not auctioned; None when it is."""
         fault = self._check.fault(request)
         if fault is None:
             return None
-        if not self.faults[fault.nbr]:
-            _log.warning("supply_chain_fault", reason=fault.nbr.name.lower(), why=fault.why, refused=self._refuses)
-        self.faults[fault.nbr] += 1
+        if not rehearsal:
+            if not self.faults[fault.nbr]:
+                _log.warning("supply_chain_fault", reason=fault.nbr.name.lower(), why=fault.why, refused=self._refuses)
+            self.faults[fault.nbr] += 1
         return fault.nbr if self._refuses else None

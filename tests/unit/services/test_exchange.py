@@ -167,6 +167,20 @@ async def test_bids_refused_on_intake_count_as_losses(build: Build) -> None:
     assert (world.metrics.bids, dict(world.metrics.losses)) == (0, {Loss.MARKUP_MISSING: 1})
 
 
+async def test_a_bid_below_its_bidders_own_floor_would_have_had_to_win_too(build: Build) -> None:
+    """Its floor alone, 2.50, would have left it below the 3.01 that won; another imp's winner is none of its business,
+    and where price did not decide there is none to name."""
+    low, odd = (
+        Lost(offer("a", 2.0), Loss.BELOW_FLOOR, 2_500_000),
+        Lost(offer("a", 2.0, "2"), Loss.BELOW_FLOOR, 2_500_000),
+    )
+    wrong = Lost(offer("a", 2.0), Loss.SIZE)
+    world = build(Prompt("a", rejected=[low, odd, wrong]), Prompt("b", offer("b", 4.0)), Prompt("c", offer("c", 3.0)))
+    outcome = await world.run(bid_request(imp(), imp("2")))
+    assert outcome.results[0].price_micros == 3_010_000
+    assert [lost.min_to_win_micros for lost in (low, odd, wrong)] == [3_010_000, 2_500_000, None]
+
+
 @pytest.mark.parametrize("waits_for", ["bidder", "profile"])
 async def test_a_cancelled_auction_is_not_in_flight(build: Build, waits_for: str) -> None:
     """Whoever waited for the answer has gone: the auction ends, once, and a report after that is forgotten."""

@@ -31,3 +31,12 @@ async def test_a_request_without_the_chain_that_is_required(
     assert gate.why(bid_request(), outcome.nbr) == ("schain: absent" if nbr else "")
     assert gate.why(bid_request(), NoBid.INSUFFICIENT_TIME) == ""
     assert gate.faults.total() == counted
+
+
+async def test_a_rehearsal_is_refused_and_not_counted(build: Build) -> None:
+    """As `rtb explain` asks, and a request with `test` = 1."""
+    world = build(Prompt("dsp", offer("dsp", 1.0)))
+    gate = SupplyGate(SupplyCheck(SchainPolicy(on_fault="refuse", required=True), SupplyFiles()))
+    world.exchange.guard(gate)
+    outcome = await world.exchange.run(bid_request(), world.clock.monotonic_ns(), rehearsal=True)
+    assert (outcome.nbr, gate.faults.total()) == (NoBid.INCOMPLETE_SCHAIN, 0)
