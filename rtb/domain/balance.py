@@ -58,8 +58,8 @@ class Holding:
         for bucket, nanos in state.settled.items():
             self._end(bucket, nanos - self.settled.get(bucket, 0))
         self.settled = dict(state.settled)
-        for bucket in [bucket for bucket in self.holds if self.has_lapsed(bucket, time_ms, settle_ms)]:
-            self.held -= self.holds.pop(bucket)
+        while self.holds and self.has_lapsed(first := min(self.holds), time_ms, settle_ms):
+            self.held -= self.holds.pop(first)
         self.owed = 0
         self.owed = max(0, min(self.free, -self.available))
 

@@ -88,6 +88,16 @@ def test_a_hold_lapses_by_the_time_of_a_reply_only() -> None:
     assert balance.holding(DAY).held == 0
 
 
+def test_holds_lapse_in_the_order_of_their_ends() -> None:
+    """Windows differ, so that a later win may end before an earlier one."""
+    balance = funded()
+    for nanos, end in ((10, END + 10), (7, END + 30), (5, END), (3, END + 20)):
+        balance.hold((DAY,), nanos, end, 0)
+    for end, held in ((END, 20), (END + 20, 7), (END + 30, 0)):
+        synced(balance, reply(50, time_ms=end * 1_000 + TIMING.settle_ms + 1))
+        assert balance.holding(DAY).held == held
+
+
 def test_a_settled_hold_is_over() -> None:
     """Each told sum counts once; another epoch counts from nothing again."""
     balance = funded()
