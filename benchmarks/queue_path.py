@@ -4,8 +4,9 @@ win published, consumed and billed.
     python -m benchmarks.queue_path [--campaigns 10000] [--requests 4000] [--rounds 3] [burst|paced|spread] ...
 
 `burst` puts all requests on the queue at once: batches are full. `paced` sends 1,000 a second for each daemon, `spread`
-1,000 a second however many there are. Each first to one daemon, then to two, of which each has taken as many requests
-before, so that what they remember is as warm.
+1,000 a second however many there are. One daemon and two that share a queue do each in turns, round by round: each side
+has a virtual host, a database and budget accounts of its own, and each daemon has taken as many requests before, so
+that what they remember is as warm.
 The requests' timestamps are whole seconds, so that the deadline counts from their arrival at the daemon and waiting on
 the queue costs no answer. Servers, generator and daemons share the processors: only CPU time of the daemons is told,
 less what they use while idle and what it takes to look at them (their metrics tell when they have done everything), in
@@ -19,23 +20,27 @@ import re
 import subprocess
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from urllib.request import urlopen
 
+import asyncpg  # type: ignore[import-untyped]
 import click
 import msgspec
 import psutil  # type: ignore[import-untyped]
 
 from benchmarks.daemon import RTB, daemon
-from benchmarks.production import servers
 from rtb import messages
 from rtb.adapters.amqp import RabbitBroker
 from rtb.adapters.clock import SystemClock
+from rtb.adapters.sql_schema import migrate
 from rtb.lab.load.payload import Payload, payloads, request_ids
+from rtb.lab.servers.postgres import DATABASE, PostgresServer
+from rtb.lab.servers.rabbitmq import RabbitServer
+from rtb.lab.servers.redis import RedisServer
 from rtb.messages import MessageType
 from rtb.ports import Message
 from rtb.services import topology
@@ -86,10 +91,8 @@ class Daemons:
             before = now
             await asyncio.sleep(LOOK_S)
 
-    async def measure_idle(self) -> float:
+    async def measure_idle(self) -> None:
         """CPU seconds a second that they use without any request; and those of a look at them."""
-        await self.rest()
-        await asyncio.sleep(IDLE_AFTER_S)
         start, cpu_s = time.monotonic(), self.cpu_s()
         await asyncio.sleep(IDLE_S)
         self.idle_share = (self.cpu_s() - cpu_s) / (time.monotonic() - start)
@@ -97,7 +100,6 @@ class Daemons:
         for _ in range(LOOKS):
             self.consumed()
         self.look_s = (self.cpu_s() - cpu_s - self.idle_share * (time.monotonic() - start)) / LOOKS
-        return self.idle_share
 
 
 class Requests:
@@ -133,13 +135,98 @@ class Requests:
         return Message(body=body, message_id=name, timestamp=now, persistent=False)
 
 
-async def cost_us(daemons: Daemons, requests: Requests, count: int, rate: int) -> float:
-    """CPU microseconds of an auction, at a rate or (0) all at once, without what the daemons use idle or looked at."""
-    start, cpu_s, looks = time.monotonic(), daemons.cpu_s(), daemons.looks
-    await (requests.pace(count, rate) if rate else requests.send(count))
-    await daemons.rest()
-    spare_s = daemons.idle_share * (time.monotonic() - start) + daemons.look_s * (daemons.looks - looks)
-    return (daemons.cpu_s() - cpu_s - spare_s) / count * 1e6
+@dataclass
+class Side:
+    """Daemons with a queue of their own, and who puts requests on it."""
+
+    title: str
+    daemons: Daemons
+    requests: Requests
+
+    async def cost_us(self, count: int, part: str) -> float:
+        """CPU microseconds of an auction, without what the daemons use idle or looked at."""
+        daemons, requests = self.daemons, self.requests
+        start, cpu_s, looks = time.monotonic(), daemons.cpu_s(), daemons.looks
+        if part == "burst":
+            await requests.send(count)
+        else:
+            await requests.pace(count, RATE * len(daemons.running) if part == "paced" else RATE)
+        await daemons.rest()
+        spare_s = daemons.idle_share * (time.monotonic() - start) + daemons.look_s * (daemons.looks - looks)
+        return (daemons.cpu_s() - cpu_s - spare_s) / count * 1e6
+
+
+async def measure(sides: Sequence[Side], parts: Sequence[str], count: int, rounds: int) -> None:
+    """Each part, by each side in turns."""
+    for side in sides:
+        await side.requests.send(WARM_UP * len(side.daemons.running))
+        await side.daemons.rest()
+    await asyncio.sleep(IDLE_AFTER_S)
+    for side in sides:
+        await side.daemons.measure_idle()
+    for part in parts:
+        costs: dict[str, list[float]] = {side.title: [] for side in sides}
+        for n in range(rounds + 1):
+            for side in sides if n % 2 else reversed(sides):
+                cost = await side.cost_us(count, part)
+                if n:  # before the first one leases were gone
+                    costs[side.title].append(cost)
+        for side in sides:
+            _show(part, side, costs[side.title])
+        one, other = (median(each) for each in costs.values())
+        pairs = median(two / one for one, two in zip(*costs.values(), strict=True))
+        click.echo(
+            f"{part + ',':8}two daemons use {other / one:.0%} of one's by the medians, {pairs:.0%} by the rounds"
+        )
+
+
+def _show(part: str, side: Side, costs: Sequence[float]) -> None:
+    middle, best = median(costs), min(costs)
+    every = " ".join(f"{cost:.0f}" for cost in costs)
+    click.echo(
+        f"{part + ',':8}{side.title:12}median {middle:.0f} us, {1e6 / middle:,.0f} auctions per CPU-second, best "
+        f"{best:.0f} us, {1e6 / best:,.0f} ({every}), idle {side.daemons.idle_share:.1%} of a processor"
+    )
+
+
+async def run(parts: Sequence[str], campaigns: int, count: int, rounds: int) -> None:
+    """Start the servers and the daemons, and measure."""
+    prepared = payloads("1k", 4_000, 1, 100_000)
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="rtb-bench-")))
+        folder.chmod(0o755)  # PostgreSQL runs as another user when we are root
+        rabbit, redis, postgres = RabbitServer(folder), RedisServer(folder), PostgresServer(folder / "postgres")
+        for server in (rabbit, redis, postgres):
+            stack.callback(server.stop)
+            await asyncio.to_thread(server.start)
+        await migrate(postgres.url)
+        fill = [*RTB, "lab", "fill", str(campaigns), "--set", f"store.url={postgres.url}"]
+        await asyncio.to_thread(subprocess.run, fill, check=True, stdout=subprocess.DEVNULL)
+        sides = []
+        for place, title in enumerate(("one daemon", "two daemons")):
+            name = f"side{place}"
+            await _copy(postgres, name)
+            url = await asyncio.to_thread(rabbit.add_vhost, name)
+            state = f"redis://127.0.0.1:{redis.port}/{place}"
+            urls = (f"broker.url={url}", f"state.url={state}", f"store.url={postgres.url_of(name)}")
+            running = []
+            for n in range(place + 1):
+                own = folder / f"{name}-{n}"
+                own.mkdir()
+                begun = daemon(own, *urls, "auction.deadline_ms=1000")
+                running.append((await asyncio.to_thread(stack.enter_context, begun))[:2])
+            broker = RabbitBroker(url, SystemClock(), confirm_limit_s=60.0)
+            await broker.start()
+            stack.push_async_callback(broker.close)
+            sides.append(Side(title, Daemons(running), Requests(broker, prepared)))
+        await measure(sides, parts, count, rounds)
+
+
+async def _copy(postgres: PostgresServer, name: str) -> None:
+    """The filled database, once more."""
+    connection = await asyncpg.connect(postgres.url_of("postgres"))
+    await connection.execute(f"CREATE DATABASE {name} TEMPLATE {DATABASE}")
+    await connection.close()
 
 
 @click.command()
@@ -149,43 +236,7 @@ async def cost_us(daemons: Daemons, requests: Requests, count: int, rate: int) -
 @click.option("--rounds", default=3, show_default=True)
 def main(parts: tuple[str, ...], campaigns: int, count: int, rounds: int) -> None:
     """Print CPU microseconds an auction."""
-    wanted = parts or PARTS
-    prepared = payloads("1k", 4_000, 1, 100_000)
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="rtb-bench-")))
-        folder.chmod(0o755)  # PostgreSQL runs as another user when we are root
-        urls = stack.enter_context(servers(folder))
-        settings = (*(f"{key}={url}" for key, url in urls.items()), "auction.deadline_ms=1000")
-        fill = [*RTB, "lab", "fill", str(campaigns), "--set", f"store.url={urls['store.url']}"]
-        subprocess.run(fill, check=True, stdout=subprocess.DEVNULL)
-        url, pid, _ = stack.enter_context(daemon(folder, *settings))
-        one = Daemons([(url, pid)])
-
-        async def measure(daemons: Daemons, rate: int) -> str:
-            broker = RabbitBroker(urls["broker.url"], SystemClock(), confirm_limit_s=60.0)
-            await broker.start()
-            requests = Requests(broker, prepared)
-            await requests.send(WARM_UP * len(daemons.running))
-            idle = await daemons.measure_idle()
-            await cost_us(daemons, requests, count, rate)  # until leases are there again
-            costs = [await cost_us(daemons, requests, count, rate) for _ in range(rounds)]
-            await broker.close()
-            middle, best = median(costs), min(costs)
-            every = " ".join(f"{cost:.0f}" for cost in costs)
-            return (
-                f"median {middle:.0f} us, {1e6 / middle:,.0f} auctions per CPU-second, best {best:.0f} us, "
-                f"{1e6 / best:,.0f} ({every}), idle {idle:.1%} of a processor"
-            )
-
-        def show(title: str, daemons: Daemons) -> None:
-            rates = {"burst": 0, "paced": RATE * len(daemons.running), "spread": RATE}
-            for part in wanted:
-                click.echo(f"{part + ',':8}{title:12}{asyncio.run(measure(daemons, rates[part]))}")
-
-        show("one daemon", one)
-        (folder / "second").mkdir()
-        other_url, other_pid, _ = stack.enter_context(daemon(folder / "second", *settings))
-        show("two daemons", Daemons([(url, pid), (other_url, other_pid)]))
+    asyncio.run(run(parts or PARTS, campaigns, count, rounds))
 
 
 if __name__ == "__main__":
