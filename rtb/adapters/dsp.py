@@ -142,7 +142,7 @@ class DspBidder:
 
     def _ended(self, call: Call) -> None:
         """The call's one end."""
-        self.health.in_flight -= 1
+        self.health.ended()
         auction: OpenAuction = call.context.auction
         if call.failure is not None:
             self._without_answer(auction, call, call.failure)
