@@ -1,8 +1,9 @@
 """Budgets of the house campaigns: a local, synchronous hold at the win, and a signal when a campaign runs dry.
 
 A campaign is leased money when it first wins. With accounts in this process that takes no time. With shared accounts
-it is asked for when it first bids (`warm`), and comes some milliseconds later; until then its claims fail, and its bids
-are withdrawn. So a catalogue of any size costs nothing; only campaigns that bid are synced.
+it is asked for when it first bids (`warm`), and comes some milliseconds later, for which the auction can wait; until
+then its claims fail, and its bids are withdrawn. What was not used for a while goes back, and is asked for again. So a
+catalogue of any size costs nothing; only campaigns that bid are synced.
 """
 
 from __future__ import annotations
@@ -409,14 +410,14 @@ class Budgets:
                 return
 
     def _check(self, purse: Purse, now_ns: int) -> None:
-        """Say so when it can pay again, or no longer."""
+        """Say so when it can pay again, or no longer. Whose lease went back unused is leased for when it bids."""
         funded = purse.free(now_ns) >= purse.bid_nanos
         if funded and purse.dry:
             purse.dry = False
             purse.backoff_s, purse.check_ns = 1.0, 0
             del self._dry[purse.campaign.id]
             self.on_change(purse.campaign.id, True)
-        elif not funded and not purse.dry:
+        elif not funded and not purse.dry and (purse.exhausted or not purse.is_idle(now_ns)):
             self._set_dry(purse)
         if purse.dry and purse.exhausted:
             limit_nanos = purse.limits[purse.day].nanos

@@ -61,7 +61,9 @@ class HouseBidder:
         self.budgets.on_change = self._fund
         self.budgets.on_leased = self._look_again
         self.hope = 0.8
-        """The share of an auction's time that it waits for the first lease of any campaign that would bid."""
+        """The share of an auction's time that it waits for a lease where nobody who would bid can pay,"""
+        self.patience = 0.2
+        """and where somebody can, but not the best for an imp."""
         self._hopeful: dict[str, _Hope] = {}
         self._looking = False
         self.on_win: Callable[[Ticket], None] | None = None
@@ -92,10 +94,11 @@ class HouseBidder:
         self.index.set_live(campaign.id, self.budgets.watch(campaign))
 
     def bid(self, auction: OpenAuction) -> None:
-        """Report the best campaigns for each imp; where none of them has money leased yet, as soon as one has."""
-        bids = self._bids(auction)
-        if bids and self.budgets.is_shared and not self._any_ready(bids) and not self.budgets.is_away:
-            self._hope(auction, {bid.campaign.id for bid in bids})
+        """Report the best campaigns for each imp; where the first has no money leased, once that has come: else one
+        that seldom matches would lose every time, its lease gone back before the next."""
+        bids, budgets = self._bids(auction), self.budgets
+        if budgets.is_shared and not budgets.is_away and (unready := self._unready(bids)):
+            self._hope(auction, unready, self.patience if self._any_ready(bids) else self.hope)
         else:
             auction.report(self, bids)
 
@@ -125,8 +128,19 @@ class HouseBidder:
         bids = self.index.match(context, placement, limit=max(most, _TIED), admits=self.admits)
         return bids[: pricing.entering([bid.price_micros for bid in bids], most)]
 
+    def _unready(self, bids: Sequence[Candidate]) -> list[str]:
+        """The campaigns that are first for an imp and cannot pay at once; they are leased for."""
+        budgets, impid, found = self.budgets, None, []
+        for bid in bids:
+            if bid.impid != impid:
+                impid = bid.impid
+                if not budgets.is_ready(bid.campaign.id):
+                    budgets.warm(bid.campaign.id)
+                    found.append(bid.campaign.id)
+        return found
+
     def _any_ready(self, bids: Sequence[Candidate]) -> bool:
-        """Whether one could pay at once; those before it in rank are leased for, so that they can the next time."""
+        """Whether one could pay at once; those before it in rank are leased for."""
         budgets = self.budgets
         for bid in bids:
             if budgets.is_ready(bid.campaign.id):
@@ -134,9 +148,9 @@ class HouseBidder:
             budgets.warm(bid.campaign.id)
         return False
 
-    def _hope(self, auction: OpenAuction, campaign_ids: Collection[str]) -> None:
+    def _hope(self, auction: OpenAuction, campaign_ids: Collection[str], share: float) -> None:
         left_s = (auction.deadline_ns - self._clock.monotonic_ns()) / NS
-        timer = asyncio.get_running_loop().call_later(left_s * self.hope, self._give_up_hope, auction.id)
+        timer = asyncio.get_running_loop().call_later(left_s * share, self._give_up_hope, auction.id)
         self._hopeful[auction.id] = auction, campaign_ids, timer
 
     def _give_up_hope(self, auction_id: str) -> None:
@@ -150,14 +164,18 @@ class HouseBidder:
             asyncio.get_running_loop().call_soon(self._report_hopeful)
 
     def _report_hopeful(self) -> None:
-        """A campaign whose account is yet to be made is dry for a moment, and does not bid."""
-        self._looking = False
+        """A campaign whose account is yet to be made is dry for a moment, and does not bid, but its lease is coming."""
+        self._looking, is_coming = False, self.budgets.is_coming
         for auction, campaign_ids, timer in list(self._hopeful.values()):
+            if any(map(is_coming, campaign_ids)):
+                continue
             bids = self._bids(auction)
-            if self._any_ready(bids) or not any(map(self.budgets.is_coming, campaign_ids)):
-                timer.cancel()
-                del self._hopeful[auction.id]
-                auction.report(self, bids)
+            if unready := self._unready(bids):  # what came was not enough, or the next in rank has none
+                self._hopeful[auction.id] = auction, unready, timer
+                continue
+            timer.cancel()
+            del self._hopeful[auction.id]
+            auction.report(self, bids)
 
     def context(self, auction: OpenAuction) -> Context:
         """The facts of the auction's request, as of now."""

@@ -126,6 +126,10 @@ class Purse(Struct, gc=False, eq=False):
         """Whether nothing is leased or held."""
         return self.balance is None or not any(h.leased or h.held for h in self.balance.holdings.values())
 
+    def is_idle(self, now_ns: int) -> bool:
+        """Whether it has won nothing for so long that its lease goes back."""
+        return now_ns - self.used_ns > IDLE_NS
+
     def is_due(self, now_ns: int, ttl_ns: int) -> bool:
         """Whether it should be synced though nothing is urgent: to lease ahead, to renew, or to give back."""
         balance = self.balance
@@ -133,7 +137,7 @@ class Purse(Struct, gc=False, eq=False):
             return False
         if now_ns - self.synced_ns > ttl_ns // 3 or any(holding.owed for holding in balance.holdings.values()):
             return True
-        if self.dry or self._is_idle(now_ns):
+        if self.dry or self.is_idle(now_ns):
             return any(holding.free > 0 for holding in balance.holdings.values())
         return any(balance.holding(day).free < self.low_nanos for day in self.days)
 
@@ -141,7 +145,7 @@ class Purse(Struct, gc=False, eq=False):
         """Nothing is due now (Unix seconds, and on the monotonic clock): see until when that is so."""
         if not self.flying:
             ends = [self.synced_ns + ttl_ns // 3, now_ns + int((self.day_ends - now) * NS)]
-            self.rests_until_ns = min(ends if self._is_idle(now_ns) else [*ends, self.used_ns + IDLE_NS])
+            self.rests_until_ns = min(ends if self.is_idle(now_ns) else [*ends, self.used_ns + IDLE_NS])
 
     def moves(self, now_ns: int) -> dict[str, int]:
         """What to lease and to return now, an account each."""
@@ -154,7 +158,7 @@ class Purse(Struct, gc=False, eq=False):
         for day in self.days:
             balance.holding(day)
         self.low_nanos = self._target() // 2
-        gives_back = self._is_idle(now_ns) or (self.dry and not self.asks)
+        gives_back = not self.asks if self.dry else self.is_idle(now_ns)
         self.asks = False
         return {
             day: -max(0, holding.free) if gives_back or day not in self.days else self._move(day, holding)
@@ -180,6 +184,3 @@ class Purse(Struct, gc=False, eq=False):
 
     def _target(self) -> int:
         return max(int(self.rate * AHEAD_S), self.bid_nanos * AHEAD_IMPS)
-
-    def _is_idle(self, now_ns: int) -> bool:
-        return now_ns - self.used_ns > IDLE_NS

@@ -328,6 +328,51 @@ async def test_idle_leases_go_back_and_are_forgotten() -> None:
     assert (book.accounts[DAY].available_nanos, budgets.active) == (10_000_000, {})
 
 
+async def test_a_campaign_whose_lease_went_back_can_win_again() -> None:
+    """To have won nothing for a while is not to have run dry: it goes on bidding, and is leased for when it does."""
+    world = World()
+    told: list[tuple[str, bool]] = []
+    budgets = Budgets(world.clock, lambda name, funded: told.append((name, funded)), timing=TIMING, shared=True)
+    leases = Leases(budgets, world.accounts, world.rebuild.restore, world.clock)
+    budgets.watch(world.campaigns["c"])
+    for _ in range(2):
+        budgets.warm("c")
+        for _ in range(3):
+            await leases.sync_due()
+            budgets.refresh()
+        assert budgets.hold("c", 1) is not None
+        told.clear()
+        for _ in range(20):
+            world.clock.advance(10.1)
+            await leases.sync_due()
+            budgets.refresh()
+        assert told == []
+        assert not budgets.is_ready("c")
+
+
+async def test_a_campaign_that_ran_dry_is_funded_again_however_long_it_took() -> None:
+    """Another daemon holds all there is; when that has come back, long after its win, this one can bid again."""
+    world = World()
+    fleet = [Budgets(world.clock, instance=name, timing=TIMING, shared=True) for name in ("local", "other")]
+    leases = [Leases(budgets, world.accounts, world.rebuild.restore, world.clock) for budgets in fleet]
+    for budgets in fleet:
+        budgets.watch(world.campaigns["c"])
+    first, second = fleet
+    assert first.hold("c", 10_000_000) is None
+    for _ in range(2):
+        await leases[0].sync_due()
+    assert first.hold("c", 10_000_000) is not None
+    second.warm("c")
+    for _ in range(500):
+        for budgets, lease in zip(fleet, leases, strict=True):
+            await lease.sync_due()
+            budgets.refresh()
+        world.clock.advance(1)
+        if world.clock.time() < NOW + 360:  # until then the win may still be billed
+            assert not second.funded("c")
+    assert second.funded("c")
+
+
 async def test_a_campaign_that_goes_gives_its_lease_back_at_once() -> None:
     """Nothing was due for seconds; but what a dropped campaign has free goes back with the next look."""
     world = World(daily_budget=1.0)

@@ -12,10 +12,10 @@ from rtb.adapters.clock import SystemClock
 from rtb.adapters.memory_ledger import MemoryLedger
 from rtb.adapters.redis_accounts import RedisAccounts
 from rtb.domain.budget import Sync, Synced, Timing
-from rtb.domain.campaign import Campaign
+from rtb.domain.campaign import Campaign, Creative
 from rtb.errors import StoreError
 from rtb.lab.servers.redis import RedisServer
-from rtb.openrtb import Loss, NoBid
+from rtb.openrtb import Banner, Imp, Loss, NoBid
 from rtb.services.budgets import Budgets
 from rtb.services.exchange import Status
 from rtb.services.leases import Leases
@@ -117,13 +117,29 @@ async def test_a_budget_that_pays_for_three(start) -> None:  # type: ignore[no-u
     assert [outcome.status for outcome in outcomes].count(Status.WON) == 3
 
 
-async def test_a_campaign_without_a_budget_does_not_wait(start) -> None:  # type: ignore[no-untyped-def]
-    """One that can bid at once is enough; the leases of those above it are asked for meanwhile."""
+async def test_the_best_for_an_imp_is_waited_for(start) -> None:  # type: ignore[no-untyped-def]
+    """Somebody else could pay at once; but a campaign that seldom matches would never win if that were enough."""
+    shared = await start(campaign("a", 3.0, daily_budget=1.0), campaign("b", 2.0))
+    outcome = await shared.world.run(bid_request())
+    assert [result.winner.seat for result in outcome.results] == ["a"]
+    assert [(lost.bid.seat, lost.reason) for lost in outcome.results[0].losses] == [("b", Loss.OUTBID)]
+
+
+async def test_the_best_for_another_imp_is_waited_for(start) -> None:  # type: ignore[no-untyped-def]
+    """Each imp has a best campaign of its own: that of the first can pay, that of the second cannot yet."""
+    wide = Creative(id="w", w=728, h=90, image_url="https://cdn.test/w.png", landing_page="https://a.test/")
+    shared = await start(campaign("a", 3.0, daily_budget=1.0, creatives=(wide,)), campaign("b", 2.0))
+    outcome = await shared.world.run(bid_request(imp("1"), Imp(id="2", banner=Banner(w=728, h=90))))
+    assert [result.winner and result.winner.seat for result in outcome.results] == ["b", "a"]
+
+
+async def test_leases_that_take_long_while_somebody_can_pay(start) -> None:  # type: ignore[no-untyped-def]
+    """The wait is a part of the auction's time; then who can pay wins, and the lease is there for the next one."""
     shared = await start(campaign("a", 3.0, daily_budget=1.0), campaign("b", 2.0))
     shared.accounts.opened.clear()
+    shared.world.house.patience = 0.0001
     outcome = await shared.world.run(bid_request())
     assert [result.winner.seat for result in outcome.results] == ["b"]
-    await asyncio.wait_for(shared.accounts.asked.wait(), 30.0)
     assert shared.accounts.synced == ["a"]
 
 
