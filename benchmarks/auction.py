@@ -18,8 +18,8 @@ import uvloop
 
 from rtb import openrtb, wiring
 from rtb.config import Settings, Store
-from rtb.domain import auction as rules
 from rtb.domain import facts, profile
+from rtb.domain.terms import Terms, terms_of
 from rtb.lab import catalogue
 from rtb.lab.traffic import Traffic
 from rtb.openrtb import BidRequest
@@ -66,8 +66,8 @@ async def measure(campaigns: int, body: str, count: int, repeat: int) -> list[tu
         def placements(request: BidRequest) -> list[facts.Placement]:
             return [facts.placement(imp, rates) for imp in request.imp or ()]
 
-        def terms(request: BidRequest) -> list[rules.Terms]:
-            return [rules.terms(request, imp, rates) for imp in request.imp or ()]
+        def terms(request: BidRequest) -> list[Terms]:
+            return [terms_of(request, imp, rates) for imp in request.imp or ()]
 
         def match(pair: tuple[facts.Context, list[facts.Placement]]) -> None:
             for placement in pair[1]:

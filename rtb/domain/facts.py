@@ -12,11 +12,11 @@ from typing import Final, TypeVar
 
 from msgspec import Struct
 
-from rtb.domain import auction, money
-from rtb.domain.auction import Terms
+from rtb.domain import money
 from rtb.domain.campaign import Media
 from rtb.domain.profile import Profile
 from rtb.domain.remembered import Remembered
+from rtb.domain.terms import Terms, terms_of
 from rtb.openrtb import Audio, Banner, BidRequest, Content, Imp, Video
 
 NO_COUNTS: Mapping[str, int] = {}
@@ -221,7 +221,7 @@ def _normal_venue(key: tuple[str | None, str | None, tuple[str, ...]]) -> _Venue
 def placement(imp: Imp, rates: money.Rates, terms: Terms | None = None) -> Placement:
     """The facts of an imp; `terms` are those it is sold under, where they are known already."""
     if terms is None:
-        terms = auction.terms(_NO_REQUEST, imp, rates)
+        terms = terms_of(_NO_REQUEST, imp, rates)
     banner = imp.banner
     if banner is not None and imp.video is None and imp.audio is None and imp.native is None:
         offers = _banner_alone(banner, imp.instl == 1)

@@ -12,9 +12,9 @@ from msgspec.structs import replace
 
 from rtb.domain import campaign as campaigns
 from rtb.domain import money
-from rtb.domain.auction import Terms
 from rtb.domain.campaign import Campaign
 from rtb.domain.replay import AuctionLine
+from rtb.domain.terms import Terms
 from rtb.errors import ConfigError
 
 _MS = 1_000_000

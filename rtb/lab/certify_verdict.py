@@ -11,6 +11,7 @@ from rtb.domain import auction as rules
 from rtb.domain.auction import Lost
 from rtb.domain.intake import take_in
 from rtb.domain.money import Rates
+from rtb.domain.terms import terms_of
 from rtb.errors import BadRequest
 from rtb.openrtb import BidRequest, Loss
 
@@ -61,7 +62,7 @@ def judged(request: BidRequest, status: int, content: bytes) -> Verdict:
         return Verdict(Kind.INVALID, f"no bid can be taken: {invalid[0]}", tuple(invalid))
     refused = []
     for imp in request.imp or ():
-        terms = rules.terms(request, imp, RATES)
+        terms = terms_of(request, imp, RATES)
         result = rules.clear([bid for bid in bids if bid.impid == imp.id], terms, _in_order)
         refused += [_named(lost) for lost in result.refused if lost.reason is not Loss.LOST_TO_DEAL]
     return Verdict(Kind.BID, "", (*invalid, *refused))

@@ -7,9 +7,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
 
-from rtb.domain.auction import Bid, Lost, Terms
+from rtb.domain.auction import Bid, Lost
 from rtb.domain.privacy import Reason, Treatment
 from rtb.domain.profile import Profile
+from rtb.domain.terms import Terms
 from rtb.openrtb import BidRequest
 
 

@@ -20,8 +20,8 @@ from functools import partial
 
 import structlog
 
-from rtb.domain import auction as rules
 from rtb.domain import money
+from rtb.domain.terms import terms_of
 from rtb.errors import BadRequest
 from rtb.openrtb import AuctionType, BidRequest, NoBid
 from rtb.ports import Bidder, Clock
@@ -285,7 +285,7 @@ class Exchange:
         unsold = 0
         auction.terms = all_terms = []
         for i, imp in enumerate(request.imp or ()):
-            terms = rules.terms(request, imp, rates, at=at)
+            terms = terms_of(request, imp, rates, at=at)
             all_terms.append(terms)
             if terms.deals is None and terms.streams is None and not terms.private and terms.sold:
                 continue

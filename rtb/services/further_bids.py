@@ -16,9 +16,10 @@ from msgspec.structs import replace
 
 from rtb.domain import auction as rules
 from rtb.domain import money
-from rtb.domain.auction import Bid, Result, Terms
+from rtb.domain.auction import Bid, Result
 from rtb.domain.intake import RemoteBid
 from rtb.domain.prebid import Asked
+from rtb.domain.terms import Terms
 from rtb.openrtb import BidRequest, Source
 from rtb.services.exchange import Auction, Exchange, Outcome, Status
 from rtb.services.settling import Rules

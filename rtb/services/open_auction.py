@@ -9,9 +9,10 @@ from typing import Any
 from msgspec import Struct
 
 from rtb.domain import privacy
-from rtb.domain.auction import HOUSE, Bid, Lost, Result, Terms
+from rtb.domain.auction import HOUSE, Bid, Lost, Result
 from rtb.domain.privacy import PrivacyPolicy, Treatment
 from rtb.domain.profile import Profile
+from rtb.domain.terms import Terms
 from rtb.openrtb import BidRequest, NoBid
 from rtb.ports import Bidder, Remote, Report
 

@@ -12,13 +12,14 @@ from msgspec.structs import replace
 from rtb import openrtb
 from rtb.domain import facts, money
 from rtb.domain import replay as log
-from rtb.domain.auction import HOUSE, Bid, Lost, Result, floor_micros
+from rtb.domain.auction import HOUSE, Bid, Lost, Result
 from rtb.domain.campaign import Campaign
 from rtb.domain.frequency import caps
 from rtb.domain.intake import RemoteBid
 from rtb.domain.money import Rates
 from rtb.domain.replay import AuctionLine, Header, RecordedBid, RecordedOutcome, RecordedResult
 from rtb.domain.targeting import Candidate
+from rtb.domain.terms import floor_micros
 from rtb.openrtb import Loss, NoBid
 from rtb.ports import Clock
 from rtb.services.exchange import Auction, Outcome, Rules

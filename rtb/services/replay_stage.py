@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import cast
 
 from rtb.domain import facts, pricing
-from rtb.domain.auction import HOUSE, Bid, Lost, Terms, floor_micros
+from rtb.domain.auction import HOUSE, Bid, Lost
 from rtb.domain.campaign import Campaign
 from rtb.domain.money import Rates
 from rtb.domain.replay import AuctionLine, Header, RecordedBid
 from rtb.domain.replay_changes import Changes
+from rtb.domain.terms import Terms, floor_micros
 from rtb.openrtb import BidRequest, Loss, NoBid
 from rtb.ports import OpenAuction
 from rtb.services.admission import Admission

@@ -9,7 +9,8 @@ from msgspec import Struct
 
 from rtb.domain import auction as rules
 from rtb.domain import money
-from rtb.domain.auction import Bid, Lost, Result, Terms
+from rtb.domain.auction import Bid, Lost, Result
+from rtb.domain.terms import Terms
 from rtb.openrtb import Loss, NoBid
 from rtb.ports import Bidder, Clock
 from rtb.services.metrics import Metrics

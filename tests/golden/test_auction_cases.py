@@ -16,6 +16,7 @@ import pytest
 from rtb.domain import auction, money
 from rtb.domain.auction import Bid, Lost, Result
 from rtb.domain.intake import take_in
+from rtb.domain.terms import terms_of
 from rtb.domain.validation import CridRule
 from rtb.openrtb import decode_request, decode_response
 
@@ -56,7 +57,7 @@ def run(case: dict[str, Any]) -> tuple[list[Result], list[Lost]]:
             bids.setdefault(bid.impid, []).append(bid)
     results = auction.clear_all(
         bids,
-        [auction.terms(request, imp, rates) for imp in request.imp or ()],
+        [terms_of(request, imp, rates) for imp in request.imp or ()],
         auction.tie_break(b"golden", "auction"),
         increment_micros=money.to_micros(config.get("increment_cpm", 0.01)),
         deals_first=config.get("deals", "priority") == "priority",

@@ -10,6 +10,7 @@ import pytest
 from rtb.domain import auction, money
 from rtb.domain.auction import Bid, Lost, Result
 from rtb.domain.intake import take_in
+from rtb.domain.terms import terms_of
 from rtb.openrtb import Loss, decode_request, decode_response
 from tests.support import pbs_cases
 from tests.support.pbs_cases import NAMES, REFUSED, STRICTER
@@ -61,7 +62,7 @@ def _run(case: dict[str, Any]) -> tuple[list[Result], list[Lost]]:
         rejected += refused
         for bid in valid:
             bids.setdefault(bid.impid, []).append(bid)
-    terms = [auction.terms(request, imp, rates) for imp in request.imp or ()]
+    terms = [terms_of(request, imp, rates) for imp in request.imp or ()]
     return auction.clear_all(bids, terms, auction.tie_break(b"key", "auction")), rejected
 
 

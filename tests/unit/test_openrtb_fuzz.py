@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rtb.domain import auction, money
 from rtb.domain.intake import take_in
+from rtb.domain.terms import terms_of
 from rtb.errors import BadRequest
 from rtb.openrtb import BidRequest, decode_request, decode_response, encode, validate
 
@@ -146,7 +147,7 @@ def test_mutated_requests(value: Any, choose: random.Random) -> None:
         return
     for imp in request.imp or ():
         try:
-            terms = auction.terms(request, imp, money.Rates())
+            terms = terms_of(request, imp, money.Rates())
         except KeyError:  # a floor in an unknown currency, as documented
             continue
         assert terms.floor_micros >= 0
@@ -216,6 +217,6 @@ def test_mutated_responses(value: Any, choose: random.Random) -> None:
     for bid in bids:
         assert bid.price_micros > 0
         by_imp.setdefault(bid.impid, []).append(bid)
-    terms = [auction.terms(request, imp, rates) for imp in request.imp or ()]
+    terms = [terms_of(request, imp, rates) for imp in request.imp or ()]
     for result in auction.clear_all(by_imp, terms, auction.tie_break(b"k", "a")):
         assert result.winner is None or 0 <= result.price_micros <= result.winner.price_micros

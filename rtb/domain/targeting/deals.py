@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from rtb.domain import auction
-from rtb.domain.auction import DealTerms
+from rtb.domain import terms as rules
 from rtb.domain.campaign import Campaign, Creative
 from rtb.domain.facts import Placement
 from rtb.domain.markup import MARKUP_TYPE
+from rtb.domain.terms import DealTerms
 
 
 def admitted(campaign: Campaign, placement: Placement) -> list[str]:
@@ -34,7 +35,7 @@ def settle(campaign: Campaign, creative: Creative, price_micros: int, placement:
 
 
 def floor_micros(campaign: Campaign, creative: Creative, placement: Placement, dealid: str | None) -> int:
-    """The floor of one bid, as `rtb.domain.auction` will apply it."""
+    """The floor of one bid, as `rtb.domain.terms` has it."""
     if placement.terms is None:
         return placement.floor_micros
     bid = auction.Bid(
@@ -45,10 +46,10 @@ def floor_micros(campaign: Campaign, creative: Creative, placement: Placement, d
         mtype=MARKUP_TYPE[creative.media],
         dur=creative.dur,
     )
-    return auction.floor_micros(bid, placement.terms)
+    return rules.floor_micros(bid, placement.terms)
 
 
 def _lets_in(deal: DealTerms, campaign: Campaign) -> bool:
     if deal.wseat is not None and campaign.advertiser not in deal.wseat:
         return False
-    return deal.wadomain is None or auction.allows(deal.wadomain, campaign.adomain)
+    return deal.wadomain is None or rules.allows(deal.wadomain, campaign.adomain)

@@ -11,9 +11,9 @@ from msgspec import Struct
 
 from rtb import openrtb
 from rtb.adapters.dsp_request import Bodies, Form
-from rtb.domain.auction import Terms
 from rtb.domain.money import Rates
 from rtb.domain.privacy import Treatment
+from rtb.domain.terms import Terms
 from rtb.openrtb import BidRequest
 from rtb.ports import Bidder
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from rtb.domain import auction, money
-from rtb.domain.auction import Bid, DealTerms, Terms, clear, clear_all, same_advertiser, terms, tie_break
+from rtb.domain import money
+from rtb.domain.auction import Bid, clear, clear_all, same_advertiser, tie_break
+from rtb.domain.terms import DealTerms, Terms, allows, terms_of
 from rtb.openrtb import Audio, BidRequest, Deal, DurFloors, Imp, Loss, Pmp, Video
 
 KEY = b"a secret of the exchange"
@@ -141,7 +142,7 @@ RATES = money.Rates("USD", {"EUR": 1.1})
 
 def test_terms_of_a_bare_imp() -> None:
     """3.2.1 and 3.2.4: second price plus, no floor, no deals."""
-    assert terms(BidRequest(), Imp(id="1"), RATES) == Terms(impid="1", at=2, floor_micros=0)
+    assert terms_of(BidRequest(), Imp(id="1"), RATES) == Terms(impid="1", at=2, floor_micros=0)
 
 
 def test_terms_in_full() -> None:
@@ -161,7 +162,7 @@ def test_terms_in_full() -> None:
             ],
         ),
     )
-    assert terms(BidRequest(at=1), imp, RATES) == Terms(
+    assert terms_of(BidRequest(at=1), imp, RATES) == Terms(
         impid="1",
         at=1,
         floor_micros=1_100_000,
@@ -177,7 +178,7 @@ def test_terms_in_full() -> None:
 
 def test_terms_can_override_the_auction_type() -> None:
     """The exchange may run a request's own type as one it knows."""
-    assert terms(BidRequest(at=501), Imp(id="1"), RATES, at=1).at == 1
+    assert terms_of(BidRequest(at=501), Imp(id="1"), RATES, at=1).at == 1
 
 
 @pytest.mark.parametrize(
@@ -190,7 +191,7 @@ def test_terms_can_override_the_auction_type() -> None:
 )
 def test_an_imp_with_a_floor_in_an_unknown_currency_is_not_for_sale(imp: Imp) -> None:
     """No rate, no floor: every bid on it loses, and none is told a price that would have won."""
-    unsold = terms(BidRequest(), imp, RATES)
+    unsold = terms_of(BidRequest(), imp, RATES)
     assert unsold == Terms(impid="1", sold=False)
     result = clear([bid("a")], unsold, tie_break(KEY, "auction"))
     assert result.winner is None
@@ -210,4 +211,4 @@ def test_an_imp_with_a_floor_in_an_unknown_currency_is_not_for_sale(imp: Imp) ->
 )
 def test_wadomain(adomain: tuple[str, ...], allowed: bool) -> None:
     """3.2.12: each domain of the creative is or lies under an allowed one; a rotating one may show any."""
-    assert auction.allows(frozenset({"ford.com"}), adomain) is allowed
+    assert allows(frozenset({"ford.com"}), adomain) is allowed

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtb.domain.auction import Bid, DealTerms, Result, Terms, clear, clear_all, clear_ranked, tie_break
+from rtb.domain.auction import Bid, Result, clear, clear_all, clear_ranked, tie_break
 from rtb.domain.groups import MAX_WITHDRAWALS
+from rtb.domain.terms import DealTerms, Terms
 from rtb.openrtb import Loss
 
 RANK = tie_break(b"model", "auction-1")

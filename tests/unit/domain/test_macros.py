@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from rtb.domain import macros
-from rtb.domain.auction import Lost, Result, Terms, clear
+from rtb.domain.auction import Lost, Result, clear
 from rtb.domain.intake import RemoteBid, take_in
 from rtb.domain.macros import AUDIT, Values, loss_values, substitute, substituted, win_values
 from rtb.domain.money import Rates
+from rtb.domain.terms import Terms
 from rtb.openrtb import AuctionType, Banner, Bid, BidRequest, BidResponse, Imp, Loss, SeatBid
 
 NAMES = (
