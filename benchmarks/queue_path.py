@@ -186,11 +186,9 @@ async def measure(sides: Sequence[Side], parts: Sequence[str], count: int, round
         await side.daemons.measure_idle()
     for part in parts:
         costs: dict[str, list[float]] = {side.title: [] for side in sides}
-        for n in range(rounds + 1):
-            for side in sides if n % 2 else reversed(sides):
-                cost = await side.cost_us(count, part)
-                if n:  # before the first one leases were gone
-                    costs[side.title].append(cost)
+        for n in range(rounds):
+            for side in reversed(sides) if n % 2 else sides:
+                costs[side.title].append(await side.cost_us(count, part))
         for side in sides:
             _show(part, side, costs[side.title])
         for other, where in ((one, ""), (half, " on half of the processors")):
